@@ -1,0 +1,1 @@
+"""Actions: what steps do. One file each, under the folder of its backend."""

@@ -1,0 +1,74 @@
+"""The contract of an action: one class in one file, found by its path, with no list to edit.
+
+`plan` only reads and names the state to reach; it is stored before `apply` runs. `apply` brings the planned state about.
+Neither retries, sleeps or logs secrets: retries are the engine's, in one place.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar, Generic, TypeVar
+
+from app.clients.clients import Clients
+from app.domain.model import JsonObject, Value
+from app.domain.permissions import Permission
+from app.domain.plans import PlannedStep, Target
+from app.domain.remediation import Risk
+from app.domain.scope import Scope
+
+P = TypeVar("P", bound=Value)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What an action or check may use; `now` is the one time of its stage (aware, UTC)."""
+
+    clients: Clients
+    scope: Scope
+    run_id: str
+    target: Target
+    now: datetime
+
+
+class Action(ABC, Generic[P]):
+    """Something that a step does."""
+
+    name: ClassVar[str]  # <backend>.<verb_object>, the same as its module's path
+    summary: ClassVar[str]  # one line for the reference
+    Params: ClassVar[type[Value]]
+    risk: ClassVar[Risk]
+    # The backend that the run's target must have; None: the action needs no target.
+    target_backend: ClassVar[str | None] = None
+    # True: applying the same plan again changes nothing, so a crash in the middle is answered by applying again.
+    # False: a crash between start and result ends the run as `interrupted`.
+    repeatable: ClassVar[bool] = False
+    permissions: ClassVar[tuple[Permission, ...]] = ()
+
+    @abstractmethod
+    async def plan(self, context: Context, params: P) -> PlannedStep:
+        """Read the state before and name the state to reach; changes nothing.
+
+        Raises PermanentError (not found, forbidden, bounds) or TransientError (unreachable).
+        """
+
+    @abstractmethod
+    async def apply(self, context: Context, step: PlannedStep) -> JsonObject:
+        """Bring the planned state about and return what was seen afterwards.
+
+        Raises TransientError only when nothing was done, OutcomeUnknownError when nobody can know, else PermanentError.
+        """
+
+    async def undo(self, context: Context, step: PlannedStep) -> JsonObject:
+        """Go back to the state before, unless someone changed it since; only where `can_undo` says so."""
+        msg = f"{self.name} cannot be undone"
+        raise TypeError(msg)
+
+    can_undo: ClassVar[bool] = False
+
+    def planned(self, params: P, **fields: Any) -> PlannedStep:
+        """A planned step of this action with its name, risk and JSON parameters filled in."""
+        return PlannedStep(
+            action=self.name, risk=self.risk, params=params.model_dump(mode="json", by_alias=True), **fields
+        )

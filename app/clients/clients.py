@@ -1,0 +1,100 @@
+"""All clients of one process, made when first needed, so that a heavy SDK is imported only where the catalog needs it."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from app.clients.connections import Connections
+from app.domain.errors import PermanentError
+from app.domain.reasons import Reason
+from app.domain.scope import Scope
+
+if TYPE_CHECKING:
+    from app.clients.http import HttpClient
+    from app.clients.kubernetes import KubernetesClient
+    from app.clients.notify import Notifier
+    from app.clients.postgres import PostgresClient
+    from app.clients.prometheus import PrometheusClient
+    from app.clients.redis import RedisClient
+
+
+class Clients:
+    """Hands out clients by the names that the configuration gives them; closes them all at the end."""
+
+    def __init__(self, connections: Connections, scope: Scope) -> None:
+        self.connections = connections
+        self.scope = scope
+        self._stack = AsyncExitStack()
+        self._kubernetes: KubernetesClient | None = None
+        self._http: HttpClient | None = None
+        self._postgres: dict[str, PostgresClient] = {}
+        self._redis: dict[str, RedisClient] = {}
+
+    async def kubernetes(self) -> KubernetesClient:
+        """The cluster; raises TransientError when it cannot be reached, PermanentError when it is not configured."""
+        if self._kubernetes is None:
+            from app.clients.kubernetes import KubernetesClient  # noqa: PLC0415 - 40 MiB, only where needed
+
+            self._kubernetes = await KubernetesClient.connect(self.connections.kubernetes, self.connections.timeout)
+            self._stack.push_async_callback(self._kubernetes.close)
+        return self._kubernetes
+
+    def postgres(self, instance: str) -> PostgresClient:
+        """A PostgreSQL server by its configured name."""
+        if instance not in self._postgres:
+            from app.clients.postgres import PostgresClient  # noqa: PLC0415
+
+            connection = self.connections.postgres.get(instance)
+            if connection is None:
+                raise _unknown("postgres", instance, self.connections.postgres)
+            self._postgres[instance] = PostgresClient(connection, self.connections.timeout)
+        return self._postgres[instance]
+
+    def redis(self, instance: str) -> RedisClient:
+        """A Redis server by its configured name."""
+        if instance not in self._redis:
+            from app.clients.redis import RedisClient  # noqa: PLC0415
+
+            connection = self.connections.redis.get(instance)
+            if connection is None:
+                raise _unknown("redis", instance, self.connections.redis)
+            self._redis[instance] = client = RedisClient(connection, self.connections.timeout)
+            self._stack.push_async_callback(client.close)
+        return self._redis[instance]
+
+    def http(self) -> HttpClient:
+        """The client for http.request and http.ok."""
+        if self._http is None:
+            from app.clients.http import HttpClient  # noqa: PLC0415
+
+            self._http = HttpClient(self.connections.secrets, self.connections.timeout)
+            self._stack.push_async_callback(self._http.close)
+        return self._http
+
+    def prometheus(self) -> PrometheusClient:
+        """The Prometheus that prometheus.query asks."""
+        from app.clients.prometheus import PrometheusClient  # noqa: PLC0415
+
+        if self.connections.prometheus is None:
+            msg = "no Prometheus is configured; set connections.prometheus.url"
+            raise PermanentError(msg, reason=Reason.CONFIG_INVALID)
+        return PrometheusClient(self.http(), self.connections.prometheus)
+
+    def notifier(self, channel: str) -> Notifier:
+        """A notification channel by its configured name."""
+        from app.clients.notify import Notifier  # noqa: PLC0415
+
+        configured = self.connections.notify.get(channel)
+        if configured is None:
+            raise _unknown("notify", channel, self.connections.notify)
+        return Notifier(configured, self.connections.timeout)
+
+    async def close(self) -> None:
+        """Close every client that was made."""
+        await self._stack.aclose()
+
+
+def _unknown(backend: str, name: str, known: dict[str, object]) -> PermanentError:
+    names = ", ".join(sorted(known)) or "none"
+    return PermanentError(f"connections.{backend} has no {name!r} (configured: {names})", reason=Reason.CONFIG_INVALID)

@@ -1,0 +1,82 @@
+"""How to reach the systems that remediations act on, as the configuration names them.
+
+Secrets live in files or in the environment; these values hold them as `SecretStr`, which prints redacted.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr, model_validator
+
+from app.domain.durations import Duration
+from app.domain.errors import ConfigError
+from app.domain.model import Value
+
+
+class SecretSource(Value):
+    """A secret given by a file (read at each use, so that it can be rotated) or in place."""
+
+    value: SecretStr | None = None
+    file: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> SecretSource:
+        if (self.value is None) == (self.file is None):
+            msg = "exactly one of value and file must be given"
+            raise ValueError(msg)
+        return self
+
+    def read(self) -> str:
+        """The secret; raises ConfigError that names the file and never its content."""
+        if self.value is not None:
+            return self.value.get_secret_value()
+        try:
+            return Path(str(self.file)).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            msg = f"cannot read the secret file {self.file}: {error.strerror}"
+            raise ConfigError(msg) from error
+
+
+class KubernetesConnection(Value):
+    """The cluster: a kubeconfig file, or none for the service account of the pod that the remediator runs in."""
+
+    kubeconfig: Path | None = None
+    context: str | None = None
+
+
+class PostgresConnection(Value):
+    """A PostgreSQL server; the URL is a libpq connection URI."""
+
+    url: SecretSource
+
+
+class RedisConnection(Value):
+    """A Redis server; the URL is redis://, rediss:// or unix://, without a database number."""
+
+    url: SecretSource
+
+
+class PrometheusConnection(Value):
+    """A Prometheus (or anything that answers its query API)."""
+
+    url: str
+    bearer_token: SecretSource | None = None
+
+
+class NotifyChannel(Value):
+    """Where notify.send delivers: Apprise URLs, which hold secrets."""
+
+    urls: tuple[SecretSource, ...] = Field(min_length=1)
+
+
+class Connections(Value):
+    """Everything that remediations may name."""
+
+    kubernetes: KubernetesConnection = KubernetesConnection()
+    postgres: dict[str, PostgresConnection] = Field(default_factory=dict)
+    redis: dict[str, RedisConnection] = Field(default_factory=dict)
+    prometheus: PrometheusConnection | None = None
+    notify: dict[str, NotifyChannel] = Field(default_factory=dict)
+    secrets: dict[str, SecretSource] = Field(default_factory=dict, description="Named secrets for http.request.")
+    timeout: Duration = Field(default="10s", validate_default=True, description="Of one call to any of them.")  # type: ignore[assignment]

@@ -1,0 +1,1 @@
+"""Values and rules of the remediator: no I/O, no SDK, no clock."""

@@ -1,0 +1,106 @@
+"""The error tree that every layer speaks.
+
+Clients translate vendor errors into these at their edge; the API turns them into problems, the engine into outcomes.
+The docstring of a class is its default message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from app.domain.reasons import Reason
+
+
+class AppError(Exception):
+    """Something went wrong."""
+
+    reason: Reason = Reason.UNEXPECTED
+
+    def __init__(self, message: str | None = None, *, reason: Reason | None = None) -> None:
+        self.message = message or (type(self).__doc__ or "").strip()
+        if reason is not None:
+            self.reason = reason
+        super().__init__(self.message)
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Diagnostic:
+    """One problem in a file: where (1-based line and column), which YAML path, what and what to do."""
+
+    file: str
+    line: int
+    column: int
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        path = f"{self.path}  " if self.path else ""
+        return f"{self.file}:{self.line}:{self.column}  {path}{self.message}"
+
+
+class ConfigError(AppError):
+    """The configuration cannot be used."""
+
+    reason = Reason.CONFIG_INVALID
+
+    def __init__(self, message: str | None = None, diagnostics: Sequence[Diagnostic] = ()) -> None:
+        super().__init__(message)
+        self.diagnostics = tuple(sorted(diagnostics))
+
+
+class NotificationError(AppError):
+    """The notification cannot be understood."""
+
+    def __init__(self, message: str, *, status: int = 422, field: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.field = field
+
+
+class StoreUnavailableError(AppError):
+    """The store cannot take the notification now; it will be taken when it is sent again."""
+
+
+class NotFoundError(AppError):
+    """There is no such thing."""
+
+
+class ConflictError(AppError):
+    """That is not possible in the present state."""
+
+
+class LeaseLostError(AppError):
+    """Another replica works on this run now."""
+
+
+class CheckError(AppError):
+    """The check could not observe its subject, which is not the same as observing that it does not hold."""
+
+    reason = Reason.CHECK_UNOBSERVABLE
+
+
+class ActionError(AppError):
+    """The action failed."""
+
+    reason = Reason.ACTION_FAILED
+
+
+class TransientError(ActionError):
+    """The action failed without effect, in a way that may pass; it may be tried again."""
+
+    reason = Reason.TARGET_UNREACHABLE
+
+    def __init__(self, message: str | None = None, *, reason: Reason | None = None, retry_after: float = 0.0) -> None:
+        super().__init__(message, reason=reason)
+        self.retry_after = retry_after
+
+
+class PermanentError(ActionError):
+    """The action failed and trying again would not help."""
+
+
+class OutcomeUnknownError(ActionError):
+    """The request was sent and no answer came, so nobody knows whether it took effect."""
+
+    reason = Reason.OUTCOME_UNKNOWN

@@ -1,0 +1,15 @@
+"""What actions and checks must be allowed to do; the chart's roles are held against these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """One right: verbs on a Kubernetes resource, a PostgreSQL role, or a Redis command."""
+
+    backend: str  # kubernetes | postgres | redis
+    group: str = ""  # Kubernetes API group, "" for core
+    resource: str = ""  # deployments, pods, deployments/scale; or a PostgreSQL role; or a Redis command
+    verbs: tuple[str, ...] = ()

@@ -1,0 +1,77 @@
+"""A plan: everything that a run will do, resolved and stored before the first of it is done."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pydantic import Field
+
+from app.domain.durations import Duration
+from app.domain.model import JsonObject, Value
+from app.domain.reasons import Reason
+from app.domain.remediation import Risk
+
+
+class Target(Value):
+    """The exact thing that is acted on; `key` is unique over all backends and is what the target lock holds."""
+
+    backend: str  # kubernetes | postgres | redis | none
+    key: str  # for example kubernetes:Deployment/shop/api, postgres:main/orders, redis:cache/0
+    kind: str = ""
+    namespace: str = ""
+    name: str = ""
+    resolved_from: str = ""  # what the alert knew, when it was not the target itself: Pod shop/api-7d9-x2x
+
+
+class Condition(Value):
+    """Something seen at the target while planning that may forbid acting on it now."""
+
+    reason: Reason
+    message: str
+    passes: bool = True  # False: waiting will not help (deny), True: decide again soon (defer)
+
+
+class PlannedStep(Value):
+    """One step with its state before and the state to reach; applying it twice must be safe or be refused."""
+
+    action: str
+    summary: str  # one line for a person: restart Deployment shop/api (3 replicas)
+    params: JsonObject = Field(default_factory=dict)
+    before: JsonObject = Field(default_factory=dict)
+    desired: JsonObject = Field(default_factory=dict)
+    changes: bool = True  # False: the target is already as desired; apply is skipped
+    risk: Risk = Risk.DISRUPTIVE
+    conditions: tuple[Condition, ...] = ()
+    timeout: Duration = timedelta(minutes=2)
+
+
+class PlannedCheck(Value):
+    """One check with its arguments rendered."""
+
+    check: str
+    params: JsonObject = Field(default_factory=dict)
+    timeout: Duration = timedelta(minutes=1)
+
+
+class Observation(Value):
+    """What a check saw."""
+
+    held: bool
+    message: str
+    data: JsonObject = Field(default_factory=dict)
+
+
+class Plan(Value):
+    """What one rung of a run will do to its target."""
+
+    rung: int
+    target: Target
+    steps: tuple[PlannedStep, ...]
+    verify: tuple[PlannedCheck, ...] = ()
+    settle: Duration | None = None
+    when: tuple[Observation, ...] = ()  # what the preconditions saw, in order
+
+    @property
+    def changes(self) -> bool:
+        """Whether any step would change anything."""
+        return any(step.changes for step in self.steps)

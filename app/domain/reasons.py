@@ -1,0 +1,55 @@
+"""The closed set of reasons: why a run is where it is.
+
+Reasons are part of the public interface (API, metrics, docs/troubleshooting.md); adding one is a visible change.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why something was decided or happened; each has its paragraph in docs/troubleshooting.md."""
+
+    # the good endings
+    VERIFIED = "verified"  # every check held (and the alert resolved, where `settle` asks for it)
+    NOTHING_TO_DO = "nothing_to_do"  # the target was already in the state to reach
+    # the run did not start
+    MODE_OBSERVE = "mode_observe"  # dry run: the mode, or its global ceiling, is observe
+    APPROVAL_REQUIRED = "approval_required"
+    APPROVAL_EXPIRED = "approval_expired"
+    APPROVAL_REJECTED = "approval_rejected"
+    OUT_OF_SCOPE = "out_of_scope"
+    ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+    LATE = "late"
+    COOLDOWN = "cooldown"
+    RATE_LIMITED = "rate_limited"
+    TOO_MANY_TARGETS = "too_many_targets"
+    TARGET_BUSY = "target_busy"
+    ROLLOUT_IN_PROGRESS = "rollout_in_progress"
+    ROLLOUT_PAUSED = "rollout_paused"
+    OWNED_BY_HPA = "owned_by_hpa"
+    GUARD_FAILED = "guard_failed"  # a guard raised: fail closed
+    PRECONDITION_FAILED = "precondition_failed"  # a `when` check does not hold
+    REMEDIATION_REMOVED = "remediation_removed"  # no longer in the catalog when its turn came
+    CANCELLED_BY_PERSON = "cancelled_by_person"
+    RESOLVED_BEFORE_START = "resolved_before_start"
+    # planning failed
+    TEMPLATE_FAILED = "template_failed"  # a label that a template needs is missing, or its value has the wrong type
+    TARGET_NOT_FOUND = "target_not_found"
+    TARGET_UNREACHABLE = "target_unreachable"
+    FORBIDDEN = "forbidden"
+    BOUNDS_REACHED = "bounds_reached"  # for example: already at the maximum of a scale
+    # applying failed
+    ACTION_FAILED = "action_failed"
+    CHANGED_SINCE_PLANNED = "changed_since_planned"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+    OUTCOME_UNKNOWN = "outcome_unknown"
+    INTERRUPTED = "interrupted"  # a replica died in the middle of a step that must not be repeated
+    # verifying failed
+    CHECK_FAILED = "check_failed"
+    CHECK_UNOBSERVABLE = "check_unobservable"
+    ALERT_STILL_FIRING = "alert_still_firing"
+    # the remediator itself
+    CONFIG_INVALID = "config_invalid"
+    UNEXPECTED = "unexpected"

@@ -1,0 +1,144 @@
+"""A remediation as its author wrote it, once the catalog has validated it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints, model_validator
+
+from app.domain.durations import Duration, Rate, Rates
+from app.domain.model import JsonObject, Value
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+Template = Annotated[str, Field(description="May use Jinja2 over labels, annotations, alert and target.")]
+
+
+class Mode(StrEnum):
+    """How far a remediation may go by itself; the global ceiling caps it."""
+
+    OBSERVE = "observe"
+    APPROVE = "approve"
+    AUTO = "auto"
+
+    @property
+    def rank(self) -> int:
+        """Order of the modes: a ceiling is the minimum of two ranks."""
+        return list(Mode).index(self)
+
+
+class Risk(StrEnum):
+    """What an action may cost when it is wrong."""
+
+    LOW = "low"
+    DISRUPTIVE = "disruptive"
+    DESTRUCTIVE = "destructive"
+
+
+class KubernetesTarget(Value):
+    """An object of the Kubernetes API; a Pod stands for the workload that owns it."""
+
+    kind: Template = Field(description="Deployment, StatefulSet, DaemonSet, or Pod (its owner is what is acted on).")
+    namespace: Template
+    name: Template
+
+
+class PostgresTarget(Value):
+    """A database of a PostgreSQL server that the configuration names under `connections.postgres`."""
+
+    instance: Template
+    database: Template | None = Field(default=None, description="Default: the database of the connection.")
+
+
+class RedisTarget(Value):
+    """A numbered database of a Redis server that the configuration names under `connections.redis`."""
+
+    instance: Template
+    database: Template | int = 0
+
+
+class TargetSpec(Value):
+    """What is acted on: exactly one backend."""
+
+    kubernetes: KubernetesTarget | None = None
+    postgres: PostgresTarget | None = None
+    redis: RedisTarget | None = None
+
+    @model_validator(mode="after")
+    def _one_backend(self) -> TargetSpec:
+        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(given) != 1:
+            names = ", ".join(type(self).model_fields)
+            msg = f"exactly one of {names} must be given" + (f", not {' and '.join(given)}" if given else "")
+            raise ValueError(msg)
+        return self
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend that is given."""
+        return next(name for name in type(self).model_fields if getattr(self, name) is not None)
+
+
+class StepSpec(Value):
+    """One action with its arguments."""
+
+    action: str
+    with_: JsonObject = Field(default_factory=dict, alias="with")
+    timeout: Duration = Field(default=timedelta(minutes=2), description="Deadline of the step, retries included.")
+
+
+class CheckSpec(Value):
+    """One observation: before the steps (`when`) or after them (`verify`)."""
+
+    check: str
+    with_: JsonObject = Field(default_factory=dict, alias="with")
+    timeout: Duration = Field(default=timedelta(minutes=1), description="How long the check may take to hold.")
+
+
+class Limits(Value):
+    """How often and how widely a remediation may act; the defaults are on."""
+
+    cooldown: Duration = Field(default=timedelta(minutes=10), description="Quiet time per target after every outcome.")
+    rate: Rates = Field(default=(Rate(3, timedelta(hours=1)),), description="Admissions per window, over all targets.")
+    attempts: int = Field(default=1, ge=1, le=10, description="How often one episode may be tried.")
+    max_targets: int | None = Field(default=None, ge=1, description="How many targets may be worked on at once.")
+
+
+class Rung(Value):
+    """One level of escalation: tried when the one before did not make the alert resolve."""
+
+    steps: tuple[StepSpec, ...] = Field(min_length=1)
+    verify: tuple[CheckSpec, ...] = ()
+    settle: Duration | None = None
+
+
+class Remediation(Value):
+    """One declared entry of the catalog."""
+
+    name: Name
+    summary: str = Field(min_length=1, max_length=200)
+    description: str = ""
+    runbook: str | None = None
+    match: tuple[str, ...] = Field(min_length=1, description="Alertmanager matchers; all of them must match.")
+    mode: Mode = Mode.OBSERVE
+    allow_destructive: bool = Field(
+        default=False, description="Lets destructive actions run without approval in mode auto."
+    )
+    expires: Duration = Field(default=timedelta(days=1), description="An alert that began longer ago is too late.")
+    target: TargetSpec | None = None
+    when: tuple[CheckSpec, ...] = ()
+    limits: Limits = Limits()
+    steps: tuple[StepSpec, ...] = Field(min_length=1)
+    verify: tuple[CheckSpec, ...] = ()
+    settle: Duration | None = Field(default=None, description="The alert must resolve within this after verification.")
+    escalate: tuple[Rung, ...] = ()
+
+    @property
+    def rungs(self) -> tuple[Rung, ...]:
+        """The levels in order; the first is made of the remediation's own steps."""
+        return (Rung(steps=self.steps, verify=self.verify, settle=self.settle), *self.escalate)
+
+    def to_json(self) -> dict[str, Any]:
+        """As stored with each run, so that a run can be explained after its remediation has changed."""
+        return self.model_dump(mode="json", by_alias=True)
