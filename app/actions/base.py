@@ -1,7 +1,6 @@
 """The contract of an action: one class in one file, found by its path, with no list to edit.
 
-`plan` only reads and names the state to reach; it is stored before `apply` runs. `apply` brings the planned state about.
-Neither retries, sleeps or logs secrets: retries are the engine's, in one place.
+`plan` only reads and names the state to reach; it is stored before `apply` runs, which brings that state about. Neither retries, sleeps or logs secrets: retries are the engine's, in one place.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ class Action(ABC, Generic[P]):
         Raises TransientError only when nothing was done, OutcomeUnknownError when nobody can know, else PermanentError.
         """
 
-    async def undo(self, context: Context, step: PlannedStep) -> JsonObject:
+    async def undo(self, context: Context, step: PlannedStep) -> JsonObject:  # noqa: ARG002
         """Go back to the state before, unless someone changed it since; only where `can_undo` says so."""
         msg = f"{self.name} cannot be undone"
         raise TypeError(msg)

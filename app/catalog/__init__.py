@@ -1,0 +1,1 @@
+"""The catalog: loading, diagnostics, matching, templates, reload."""

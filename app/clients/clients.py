@@ -1,7 +1,8 @@
-"""All clients of one process, made when first needed, so that a heavy SDK is imported only where the catalog needs it."""
+"""All clients of one process, made when first needed: a heavy SDK is imported only where the catalog needs it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 

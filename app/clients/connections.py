@@ -5,6 +5,7 @@ Secrets live in files or in the environment; these values hold them as `SecretSt
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 from pydantic import Field, SecretStr, model_validator
@@ -79,4 +80,4 @@ class Connections(Value):
     prometheus: PrometheusConnection | None = None
     notify: dict[str, NotifyChannel] = Field(default_factory=dict)
     secrets: dict[str, SecretSource] = Field(default_factory=dict, description="Named secrets for http.request.")
-    timeout: Duration = Field(default="10s", validate_default=True, description="Of one call to any of them.")  # type: ignore[assignment]
+    timeout: Duration = Field(default=timedelta(seconds=10), description="Of one call to any of them.")

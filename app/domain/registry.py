@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def discover(package: ModuleType, base: type[T]) -> dict[str, T]:
-    """Instantiate each concrete subclass of `base` below `package`, by name; raises TypeError where name and path differ."""
+    """Instantiate each concrete subclass of `base` below `package`; raises TypeError where name and path differ."""
     found: dict[str, T] = {}
     for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         module = importlib.import_module(info.name)

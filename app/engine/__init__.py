@@ -1,0 +1,1 @@
+"""The walk of an alert: take in, plan, guard, apply, verify, close. Start with `pipeline`."""

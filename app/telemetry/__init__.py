@@ -1,0 +1,1 @@
+"""Metrics and logs about our own work."""
