@@ -1,6 +1,7 @@
 """The contract of an action: one class in one file, found by its path, with no list to edit.
 
-`plan` only reads and names the state to reach; it is stored before `apply` runs, which brings that state about. Neither retries, sleeps or logs secrets: retries are the engine's, in one place.
+`plan` only reads and names the state to reach. It is stored before `apply` runs, which brings that state about.
+Neither retries, sleeps or logs secrets: retries are the engine's, in one place.
 """
 
 from __future__ import annotations

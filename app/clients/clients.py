@@ -96,6 +96,6 @@ class Clients:
         await self._stack.aclose()
 
 
-def _unknown(backend: str, name: str, known: dict[str, object]) -> PermanentError:
+def _unknown(backend: str, name: str, known: Mapping[str, object]) -> PermanentError:
     names = ", ".join(sorted(known)) or "none"
     return PermanentError(f"connections.{backend} has no {name!r} (configured: {names})", reason=Reason.CONFIG_INVALID)
