@@ -46,6 +46,10 @@ class Action(ABC, Generic[P]):
     repeatable: ClassVar[bool] = False
     permissions: ClassVar[tuple[Permission, ...]] = ()
 
+    def can_repeat(self, step: PlannedStep) -> bool:  # noqa: ARG002 - for actions whose parameters decide
+        """Whether applying this very step again is harmless; what a takeover asks, instead of `repeatable`."""
+        return self.repeatable
+
     @abstractmethod
     async def plan(self, context: Context, params: P) -> PlannedStep:
         """Read the state before and name the state to reach; changes nothing.

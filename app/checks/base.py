@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Generic, TypeVar
 
 from app.clients.clients import Clients
+from app.domain.errors import AppError, CheckError
 from app.domain.model import JsonObject, Value
 from app.domain.permissions import Permission
 from app.domain.plans import Observation, Target
@@ -45,3 +48,12 @@ def observation(held: bool, message: str, **data: object) -> Observation:  # noq
     """An observation; `data` are JSON values that the audit shows."""
     json: JsonObject = dict(data)
     return Observation(held=held, message=message, data=json)
+
+
+@contextmanager
+def observing() -> Iterator[None]:
+    """Turn what a client raises into CheckError: what cannot be reached was not observed."""
+    try:
+        yield
+    except AppError as error:
+        raise CheckError(error.message) from error

@@ -60,8 +60,7 @@ class Clients:
             connection = self.connections.redis.get(instance)
             if connection is None:
                 raise _unknown("redis", instance, self.connections.redis)
-            self._redis[instance] = client = RedisClient(connection, self.connections.timeout)
-            self._stack.push_async_callback(client.close)
+            self._redis[instance] = RedisClient(connection, self.connections.timeout)
         return self._redis[instance]
 
     def http(self) -> HttpClient:

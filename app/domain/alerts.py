@@ -6,9 +6,10 @@ Unknown fields are accepted, since releases add them (`notification_reason` in 0
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
@@ -54,6 +55,26 @@ class Notification(BaseModel):
     group_key: str = Field(default="", alias="groupKey")
     truncated_alerts: int = Field(default=0, ge=0, alias="truncatedAlerts")
     external_url: str = Field(default="", alias="externalURL")
+
+
+def parse_notification(body: bytes) -> Notification:
+    """Read a webhook body; raises pydantic.ValidationError.
+
+    A NUL in a label is legal UTF-8 for Prometheus and cannot be stored by PostgreSQL; it becomes U+FFFD.
+    """
+    if b"\\u0000" not in body:
+        return Notification.model_validate_json(body)
+    return Notification.model_validate(_without_nul(json.loads(body)))
+
+
+def _without_nul(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd")
+    if isinstance(value, list):
+        return [_without_nul(item) for item in value]
+    if isinstance(value, dict):
+        return {_without_nul(key): _without_nul(item) for key, item in value.items()}
+    return value
 
 
 def identity(labels: Mapping[str, str], fingerprint: str, ignored: Collection[str]) -> str:

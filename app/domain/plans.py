@@ -22,6 +22,11 @@ class Target(Value):
     name: str = ""
     resolved_from: str = ""  # what the alert knew, when it was not the target itself: Pod shop/api-7d9-x2x
 
+    @property
+    def instance(self) -> str:
+        """The configured name of the server that a postgres or redis target is on."""
+        return self.key.removeprefix(f"{self.backend}:").removesuffix(f"/{self.name}")
+
 
 class Condition(Value):
     """Something seen at the target while planning that may forbid acting on it now."""

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from app.domain.durations import Duration, Rate, Rates
 from app.domain.model import JsonObject, Value
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_WEB_URL = re.compile(r"https?://[^\s/]\S*")
+
+
+def _name(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        msg = f"{text!r} cannot be a name; use a-z, 0-9 and - (at most 63, not at the ends)"
+        raise ValueError(msg)
+    return text
+
+
+def _web_url(text: str) -> str:
+    if not _WEB_URL.fullmatch(text):
+        msg = f"{text!r} is not an http or https URL"
+        raise ValueError(msg)
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": f"^{_NAME.pattern}$"})]
+WebUrl = Annotated[
+    str, AfterValidator(_web_url), WithJsonSchema({"type": "string", "format": "uri", "pattern": "^https?://"})
+]
 Template = Annotated[str, Field(description="May use Jinja2 over labels, annotations, alert and target.")]
 
 
@@ -119,7 +141,7 @@ class Remediation(Value):
     name: Name
     summary: str = Field(min_length=1, max_length=200)
     description: str = ""
-    runbook: str | None = None
+    runbook: WebUrl | None = None
     match: tuple[str, ...] = Field(min_length=1, description="Alertmanager matchers; all of them must match.")
     mode: Mode = Mode.OBSERVE
     allow_destructive: bool = Field(

@@ -1,0 +1,85 @@
+"""kubernetes.rollout_restart: replaces the pods of a workload as `kubectl rollout restart` does.
+
+The pod template gets the time of the plan, so that applying the same plan again changes nothing. It never overwrites
+a pod template that somebody changed since the plan.
+"""
+
+from __future__ import annotations
+
+from app.actions.base import Action, Context
+from app.clients.kubernetes_objects import ObjectRef, target_ref
+from app.clients.kubernetes_workloads import RESTARTED_AT, Workload, workload
+from app.domain.errors import PermanentError
+from app.domain.model import JsonObject, Value
+from app.domain.permissions import Permission
+from app.domain.plans import Condition, PlannedStep
+from app.domain.reasons import Reason
+from app.domain.remediation import Risk
+
+
+class NoParams(Value):
+    """A restart has nothing to choose."""
+
+
+class RolloutRestart(Action[NoParams]):
+    """Replaces all pods of a Deployment, StatefulSet or DaemonSet, a few at a time."""
+
+    name = "kubernetes.rollout_restart"
+    summary = "Restart the pods of a workload, a few at a time, as kubectl rollout restart does."
+    Params = NoParams
+    risk = Risk.DISRUPTIVE
+    target_backend = "kubernetes"
+    repeatable = True
+    permissions = (
+        Permission("kubernetes", "apps", "deployments", ("get", "patch")),
+        Permission("kubernetes", "apps", "statefulsets", ("get", "patch")),
+        Permission("kubernetes", "apps", "daemonsets", ("get", "patch")),
+    )
+
+    async def plan(self, context: Context, params: NoParams) -> PlannedStep:
+        """Read the workload; the state to reach is a restart at the time of this plan."""
+        client = await context.clients.kubernetes()
+        now = await client.workload(context.target)
+        if now.is_on_delete:
+            message = f"{now.ref} replaces pods only when they are deleted (OnDelete): a restart would do nothing"
+            raise PermanentError(message)
+        return self.planned(
+            params,
+            summary=f"restart {now.ref} ({now.desired} replicas)",
+            before=now.facts(),
+            desired={"restarted_at": context.now.isoformat()},
+            conditions=(*_paused(now), *now.rollout_conditions()),
+        )
+
+    async def apply(self, context: Context, step: PlannedStep) -> JsonObject:
+        """Write the planned time into the pod template, unless it is there or the template is another one by now."""
+        client = await context.clients.kubernetes()
+        target = context.target
+        ref = target_ref(target.kind, target.namespace, target.name)
+        raw, written = await client.update(ref, lambda found: _restart(ref, found, step))
+        return {"written": written, "generation": raw["metadata"]["generation"], **step.desired}
+
+
+def _restart(ref: ObjectRef, found: JsonObject, step: PlannedStep) -> JsonObject | None:
+    now = workload(ref, found)
+    restarted_at = step.desired["restarted_at"]
+    if now.uid == step.before["uid"] and now.restarted_at == restarted_at:
+        return None
+    if now.uid != step.before["uid"]:
+        raise _changed(f"{ref} was deleted and made anew since the restart was planned")
+    if now.template_digest != step.before["template"]:
+        raise _changed(f"the pod template of {ref} changed since the restart was planned, which restarts it anyway")
+    if now.is_paused:
+        raise _changed(f"the rollout of {ref} was paused since the restart was planned")
+    return {"spec": {"template": {"metadata": {"annotations": {RESTARTED_AT: restarted_at}}}}}
+
+
+def _paused(now: Workload) -> tuple[Condition, ...]:
+    if not now.is_paused:
+        return ()
+    message = f"the rollout of {now.ref} is paused: a restart would wait for whoever paused it"
+    return (Condition(reason=Reason.ROLLOUT_PAUSED, message=message, passes=False),)
+
+
+def _changed(message: str) -> PermanentError:
+    return PermanentError(message, reason=Reason.CHANGED_SINCE_PLANNED)

@@ -1,0 +1,59 @@
+"""redis.flush: empties one numbered database of a Redis server.
+
+Destroys data and cannot be undone; only the target's database is touched, never FLUSHALL.
+"""
+
+from __future__ import annotations
+
+from redis.asyncio import Redis
+
+from app.actions.base import Action, Context
+from app.clients.redis import require_primary, sent_once
+from app.domain.model import JsonObject, Value
+from app.domain.permissions import Permission
+from app.domain.plans import PlannedStep
+from app.domain.remediation import Risk
+
+
+class FlushParams(Value):
+    """Nothing to choose: the target names the database."""
+
+
+class Flush(Action[FlushParams]):
+    """Removes every key of a database with FLUSHDB ASYNC."""
+
+    name = "redis.flush"
+    summary = "Remove every key of a Redis database."
+    Params = FlushParams
+    risk = Risk.DESTRUCTIVE
+    target_backend = "redis"
+    repeatable = False
+    permissions = tuple(Permission(backend="redis", resource=name) for name in ("dbsize", "flushdb", "info", "select"))
+
+    async def plan(self, context: Context, params: FlushParams) -> PlannedStep:
+        """Count the keys that would be lost."""
+        number = int(context.target.name)
+        async with context.clients.redis(context.target.instance).database(number) as redis:
+            await require_primary(redis)
+            before = await _state(redis)
+        keys = before["keys"]
+        return self.planned(
+            params,
+            summary=f"remove all {keys} keys of Redis database {context.target.instance}/{number}",
+            before=before,
+            desired={"keys": 0},
+            changes=keys > 0,
+        )
+
+    async def apply(self, context: Context, step: PlannedStep) -> JsonObject:  # noqa: ARG002 - the target says it all
+        """Empty the database; writers may already have put keys back when they are counted."""
+        async with context.clients.redis(context.target.instance).database(int(context.target.name)) as redis:
+            await require_primary(redis)
+            with sent_once("FLUSHDB"):
+                await redis.flushdb(asynchronous=True)
+                return await _state(redis)
+
+
+async def _state(redis: Redis) -> JsonObject:
+    memory = await redis.info("memory")
+    return {"keys": int(await redis.dbsize()), "used_memory_bytes": int(memory["used_memory"])}

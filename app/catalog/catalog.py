@@ -1,0 +1,81 @@
+"""The catalog: all remediations of one load, which are swapped as a whole and never change.
+
+The engine asks it what an alert matches; every run keeps the digest of the catalog it was made from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from app.catalog.index import MatcherIndex
+from app.catalog.validation import Entry
+from app.domain.errors import Diagnostic
+from app.domain.remediation import Remediation
+
+_SHORT = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a remediation is written."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Immutable; `remediations` keep the order of files and of entries within them."""
+
+    remediations: Mapping[str, Remediation]
+    sources: Mapping[str, Source]
+    files: tuple[str, ...]
+    warnings: tuple[Diagnostic, ...]
+    digest: str
+    loaded_at: datetime
+    _index: MatcherIndex[Remediation] = field(repr=False)
+
+    @classmethod
+    def of(
+        cls, entries: Sequence[Entry], *, files: Sequence[str], warnings: Sequence[Diagnostic], loaded_at: datetime
+    ) -> Catalog:
+        """A catalog of valid entries whose names differ."""
+        return cls(
+            remediations={entry.remediation.name: entry.remediation for entry in entries},
+            sources={entry.remediation.name: Source(entry.file, entry.at[0]) for entry in entries},
+            files=tuple(files),
+            warnings=tuple(sorted(warnings)),
+            digest=_digest(entries),
+            loaded_at=loaded_at,
+            _index=MatcherIndex([(entry.matchers, entry.remediation) for entry in entries]),
+        )
+
+    @property
+    def short_digest(self) -> str:
+        """Enough of the digest for a person to tell two catalogs apart."""
+        return self.digest[:_SHORT]
+
+    def match(self, labels: Mapping[str, str]) -> tuple[Remediation, ...]:
+        """The remediations for an alert with these labels, in catalog order."""
+        return self._index.match(labels)
+
+    def get(self, name: str) -> Remediation | None:
+        """A remediation by its name."""
+        return self.remediations.get(name)
+
+    def __len__(self) -> int:
+        return len(self.remediations)
+
+
+def _digest(entries: Sequence[Entry]) -> str:
+    """The same for the same remediations in the same order, whatever files and comments surround them."""
+    content = [entry.remediation.to_json() for entry in entries]
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()

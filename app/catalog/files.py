@@ -1,0 +1,56 @@
+"""Finds the files of a catalog below the paths that the settings name.
+
+Hidden entries are left out: a mounted ConfigMap keeps its content in `..data` and shows links to it beside that.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+_SUFFIXES = frozenset({".yaml", ".yml"})
+
+
+def find_files(paths: Sequence[Path]) -> list[Path]:
+    """The files in a stable order, each once; a path that is no directory stands for itself."""
+    found: dict[Path, None] = {}
+    for path in paths:
+        for file in _below(path) if path.is_dir() else (path,):
+            found.setdefault(file)
+    return list(found)
+
+
+def _below(directory: Path) -> Iterator[Path]:
+    for folder, folders, names in os.walk(directory):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and Path(name).suffix in _SUFFIXES:
+                yield Path(folder) / name
+
+
+def folders_of(paths: Sequence[Path]) -> frozenset[Path]:
+    """The existing directories in which a change can change the catalog: those of the files and those above them."""
+    wanted: set[Path] = set()
+    for path in paths:
+        wanted.add(path.parent)
+        if path.is_dir():
+            wanted.update(Path(folder) for folder, _, _ in os.walk(path) if not _is_hidden(Path(folder), path))
+    return frozenset(folder for folder in wanted if folder.is_dir() and os.access(folder, os.R_OK | os.X_OK))
+
+
+def _is_hidden(folder: Path, below: Path) -> bool:
+    return any(part.startswith(".") for part in folder.relative_to(below).parts)
+
+
+def snapshot(paths: Sequence[Path]) -> tuple[tuple[str, int, int, int], ...]:
+    """Differs when a file appeared, went, was written or was swapped behind its link."""
+    seen = []
+    for file in find_files(paths):
+        try:
+            status = file.stat()
+        except OSError:
+            seen.append((str(file), 0, 0, 0))
+        else:
+            seen.append((str(file), status.st_ino, status.st_mtime_ns, status.st_size))
+    return tuple(seen)

@@ -1,0 +1,75 @@
+"""Keeps the running catalog current: swaps it whole when its files change, keeps it when the new one is wrong.
+
+The composition root makes one holder; the engine reads `current`, the API and SIGHUP call `reload`, and `watch` runs
+beside the server. Nothing here decides what an invalid catalog means at start: that is `load`'s ConfigError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from watchfiles import awatch
+
+from app.catalog.catalog import Catalog
+from app.catalog.files import folders_of, snapshot
+from app.catalog.loader import load
+from app.domain.errors import ConfigError
+
+_DEBOUNCE_MS = 400
+# How often files are compared even when no event came: network file systems send none.
+_LOOK_AGAIN_MS = 10_000
+
+# Whether the load went well, the catalog that is current now, and why it did not go well.
+OnReload = Callable[[bool, Catalog, ConfigError | None], None]
+
+
+class CatalogHolder:
+    """The current catalog and the outcome of the last reload."""
+
+    def __init__(self, paths: Sequence[Path], catalog: Catalog, on_reload: OnReload) -> None:
+        self.current = catalog
+        self.last_error: ConfigError | None = None
+        self._paths = tuple(paths)
+        self._on_reload = on_reload
+        self._reloading = asyncio.Lock()
+        self._seen: object = None  # what the files looked like when they were last read; None: not known
+
+    async def reload(self, now: datetime) -> bool:
+        """Read the files again and say whether the result is current; else `last_error` says why not."""
+        async with self._reloading:
+            # Before the load, so that a change during the load is found afterwards.
+            self._seen = await asyncio.to_thread(snapshot, self._paths)
+            try:
+                self.current = await asyncio.to_thread(load, self._paths, now)
+            except ConfigError as error:
+                self.last_error = error
+            else:
+                self.last_error = None
+            self._on_reload(self.last_error is None, self.current, self.last_error)
+            return self.last_error is None
+
+    async def watch(self, clock: Callable[[], datetime]) -> None:
+        """Reload after each change, until cancelled."""
+        while True:
+            folders = await asyncio.to_thread(folders_of, self._paths)
+            await self._reload_if_changed(clock)
+            events = awatch(
+                *folders,
+                watch_filter=None,  # what counts is whether the files differ
+                debounce=_DEBOUNCE_MS,
+                recursive=False,
+                rust_timeout=_LOOK_AGAIN_MS,
+                yield_on_timeout=True,
+            )
+            async for _ in events:
+                await self._reload_if_changed(clock)
+                if await asyncio.to_thread(folders_of, self._paths) != folders:
+                    break
+
+    async def _reload_if_changed(self, clock: Callable[[], datetime]) -> None:
+        now_seen = await asyncio.to_thread(snapshot, self._paths)
+        if now_seen != self._seen:
+            await self.reload(clock())

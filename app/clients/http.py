@@ -1,0 +1,215 @@
+"""HTTP calls, for http.request, http.ok and Prometheus queries.
+
+Follows no redirect, uses no proxy, and never calls a link-local or cloud metadata address: the name is resolved once,
+its addresses are judged, and the connection goes to a judged address (a second resolution could answer differently).
+Messages name scheme, host and path, never the user, the query or a header.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+import httpx
+
+from app.clients.connections import SecretSource
+from app.domain.errors import OutcomeUnknownError, PermanentError, TransientError
+from app.domain.reasons import Reason
+
+# At INFO httpx logs each URL with its query.
+logging.getLogger("httpx").setLevel(logging.WARNING)
+
+_METADATA = frozenset(
+    ipaddress.ip_address(text) for text in ("100.100.100.200", "192.0.0.192", "168.63.129.16", "fd00:ec2::254")
+)
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+_BODY_LIMIT = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """What to send; `secret` becomes `Authorization: Bearer`."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    content: bytes = b""
+    secret: SecretSource | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """What came back; the body up to a limit."""
+
+    status: int
+    body: bytes
+    retry_after: float = 0.0
+
+    def text(self, limit: int | None = None) -> str:
+        """The first `limit` bytes as text that any store can keep (PostgreSQL has no NUL)."""
+        return self.body[:limit].decode("utf-8", errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is 2xx."""
+        return httpx.codes.is_success(self.status)
+
+
+class HttpClient:
+    """Sends requests, each over a connection of its own: a reused one may be dead, which looks like a lost answer."""
+
+    def __init__(self, secrets: Mapping[str, SecretSource], timeout: timedelta) -> None:
+        self._secrets = secrets
+        self._timeout = timeout.total_seconds()
+        self._client = httpx.AsyncClient(
+            timeout=self._timeout,
+            limits=httpx.Limits(max_keepalive_connections=0),
+            verify=ssl.create_default_context(),
+            trust_env=False,
+            follow_redirects=False,
+        )
+
+    async def close(self) -> None:
+        """Close what is open."""
+        await self._client.aclose()
+
+    def secret(self, name: str) -> SecretSource:
+        """A secret of `connections.secrets`."""
+        if name not in self._secrets:
+            names = ", ".join(sorted(self._secrets)) or "none"
+            msg = f"connections.secrets has no {name!r} (configured: {names})"
+            raise PermanentError(msg, reason=Reason.CONFIG_INVALID)
+        return self._secrets[name]
+
+    async def addresses(self, url: str) -> list[str]:
+        """Resolve the host of `url`; raises PermanentError when it must not be called."""
+        parsed = _parse(url)
+        port = parsed.port or {"http": 80, "https": 443}[parsed.scheme]
+        try:
+            infos = await asyncio.get_running_loop().getaddrinfo(
+                parsed.raw_host.decode("ascii"), port, type=socket.SOCK_STREAM
+            )
+        except socket.gaierror as error:
+            msg = f"the host name of {describe(url)} cannot be resolved"
+            if error.errno == socket.EAI_AGAIN:
+                raise TransientError(msg) from None
+            raise PermanentError(msg, reason=Reason.TARGET_NOT_FOUND) from None
+        found = list(dict.fromkeys(str(info[4][0]) for info in infos))
+        if refused := [address for address in found if _is_refused(address)]:
+            msg = f"{describe(url)} is at {refused[0]}: link-local and metadata addresses are never called"
+            raise PermanentError(msg, reason=Reason.OUT_OF_SCOPE)
+        return found
+
+    async def send(self, request: HttpRequest, limit: int = _BODY_LIMIT) -> HttpResponse:
+        """Send once, without retrying what may have arrived.
+
+        Raises TransientError when nothing was sent, OutcomeUnknownError when no answer came.
+        """
+        where = describe(request.url)
+        headers = self._headers(request)
+        failure: httpx.TransportError | None = None
+        for address in await self.addresses(request.url):
+            try:
+                async with asyncio.timeout(2 * self._timeout):
+                    return await self._send_to(address, request, headers, limit)
+            except _NOT_SENT as error:
+                failure = error  # the next address, if any
+            except (httpx.LocalProtocolError, httpx.UnsupportedProtocol):
+                msg = f"{request.method} {where} is no valid HTTP request"
+                raise PermanentError(msg) from None
+            except (httpx.TransportError, TimeoutError):
+                msg = f"{request.method} {where} was sent and not answered"
+                raise OutcomeUnknownError(msg) from None
+        raise _unconnected(where, failure)
+
+    async def _send_to(
+        self, address: str, request: HttpRequest, headers: Mapping[str, str], limit: int
+    ) -> HttpResponse:
+        url = _parse(request.url)
+        prepared = self._client.build_request(
+            request.method,
+            url.copy_with(host=address),
+            content=request.content or None,
+            headers={**headers, "Host": url.netloc.decode("ascii")},
+            extensions={"sni_hostname": url.raw_host.decode("ascii")},
+        )
+        response = await self._client.send(prepared, stream=True)
+        try:
+            body = await _read(response, limit)
+        finally:
+            await response.aclose()
+        return HttpResponse(response.status_code, body, _seconds(response.headers.get("Retry-After", "")))
+
+    def _headers(self, request: HttpRequest) -> dict[str, str]:
+        headers = {"User-Agent": "remediator", "Accept-Encoding": "identity", **request.headers}
+        if request.secret is not None:
+            token = request.secret.read().strip()
+            if not token or not token.isascii() or not token.isprintable():
+                msg = "the bearer token is empty or has characters that no HTTP header can carry"
+                raise PermanentError(msg, reason=Reason.CONFIG_INVALID)
+            headers["Authorization"] = f"Bearer {token}"
+        return headers
+
+
+def describe(url: str) -> str:
+    """A URL for messages: without user, password, query and fragment."""
+    parsed = _parse(url)
+    port = f":{parsed.port}" if parsed.port else ""
+    return f"{parsed.scheme}://{parsed.host}{port}{parsed.path}"
+
+
+def _parse(url: str) -> httpx.URL:
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, UnicodeError):
+        msg = "the URL cannot be read"
+        raise PermanentError(msg, reason=Reason.CONFIG_INVALID) from None
+    if parsed.scheme not in {"http", "https"} or not parsed.host or parsed.userinfo:
+        msg = "the URL must be http:// or https:// with a host and without a user or password"
+        raise PermanentError(msg, reason=Reason.CONFIG_INVALID)
+    return parsed
+
+
+def _is_refused(text: str) -> bool:
+    address = ipaddress.ip_address(text)
+    if isinstance(address, ipaddress.IPv6Address):
+        if address in _NAT64:
+            address = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        else:
+            address = address.ipv4_mapped or address
+    return address.is_link_local or address.is_multicast or address in _METADATA
+
+
+def _unconnected(where: str, failure: httpx.TransportError | None) -> PermanentError | TransientError:
+    cause: BaseException | None = failure
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return PermanentError(f"{where}: certificate not accepted: {cause.verify_message}")
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(failure, httpx.ConnectError):
+        return TransientError(f"cannot connect to {where}")
+    return TransientError(f"connecting to {where} timed out")
+
+
+async def _read(response: httpx.Response, limit: int) -> bytes:
+    """The body up to `limit`; what is lost of it does not make the status unknown."""
+    body = bytearray()
+    try:
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) >= limit:
+                break
+    except (httpx.TransportError, httpx.DecodingError):
+        pass
+    return bytes(body[:limit])
+
+
+def _seconds(text: str) -> float:
+    return float(text) if text.isascii() and text.isdigit() else 0.0

@@ -1,0 +1,169 @@
+"""The Kubernetes cluster, over the asyncio half of the official client.
+
+Actions, checks and target resolution call it. Objects pass through as the JSON that the API server speaks, so that
+nothing is lost or reordered between a read and the write that depends on it. It retries nothing but a write that lost
+a race, and it never writes without naming the version of the object that it read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import aiohttp
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+from yaml import YAMLError
+
+from app import __version__
+from app.clients.connections import KubernetesConnection
+from app.clients.kubernetes_errors import Call, StaleWriteError, error_of
+from app.clients.kubernetes_objects import ObjectRef, target_ref
+from app.clients.kubernetes_owners import workload_of_pod
+from app.clients.kubernetes_workloads import Workload, workload
+from app.domain.errors import PermanentError, TransientError
+from app.domain.model import JsonObject
+from app.domain.plans import Target
+from app.domain.reasons import Reason
+
+_RACES = 10  # a status update may touch the object between read and write; more often than this is no accident
+_SUCCESS = range(200, 300)
+_READ = {"Accept": "application/json"}
+_WRITE = {"Accept": "application/json", "Content-Type": "application/merge-patch+json"}
+
+Change = Callable[[JsonObject], JsonObject | None]
+
+
+class KubernetesClient:
+    """Reads and changes objects of one cluster."""
+
+    def __init__(self, api: ApiClient, timeout: timedelta) -> None:
+        self._api = api
+        self._timeout = timeout.total_seconds()
+
+    @classmethod
+    async def connect(
+        cls,
+        connection: KubernetesConnection,
+        timeout: timedelta,  # noqa: ASYNC109 - of each later call, not of this one
+    ) -> KubernetesClient:
+        """Load the credentials; the cluster itself is first reached by the first call."""
+        configuration = Configuration()
+        try:
+            await _load(connection, configuration)
+            api = ApiClient(configuration)
+        except (ConfigException, OSError, YAMLError, ValueError, TypeError) as error:
+            place = connection.kubeconfig or "the service account of this pod"
+            message = f"cannot read the cluster's credentials from {place}: {error}"
+            raise PermanentError(message, reason=Reason.CONFIG_INVALID) from error
+        api.user_agent = f"remediator/{__version__}"
+        return cls(api, timeout)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._api.close()
+
+    async def resolve(self, kind: str, namespace: str, name: str) -> Target:
+        """The workload that a target names; for a Pod the one that owns it. Its existence has been seen."""
+        ref = target_ref(kind, namespace, name)
+        if ref.kind == "Pod":
+            return _target(await workload_of_pod(self, ref), resolved_from=str(ref))
+        await self.get(ref)
+        return _target(ref)
+
+    async def workload(self, target: Target) -> Workload:
+        """The target as it is now; raises PermanentError where it does not exist."""
+        ref = target_ref(target.kind, target.namespace, target.name)
+        return workload(ref, await self.get(ref))
+
+    async def get(self, ref: ObjectRef) -> JsonObject:
+        """One object; raises PermanentError with TARGET_NOT_FOUND where there is none."""
+        return await self._call(Call("get", ref))
+
+    async def find(self, ref: ObjectRef) -> JsonObject | None:
+        """One object, or None."""
+        try:
+            return await self.get(ref)
+        except PermanentError as error:
+            if error.reason is Reason.TARGET_NOT_FOUND:
+                return None
+            raise
+
+    async def list(self, ref: ObjectRef) -> tuple[JsonObject, ...]:
+        """All objects of the kind and namespace of `ref`."""
+        return tuple((await self._call(Call("list", ref)))["items"])
+
+    async def update(self, ref: ObjectRef, change: Change, subresource: str = "") -> tuple[JsonObject, bool]:
+        """Patch an object with what `change` makes of its present state; None from it means: already so.
+
+        The write is refused by the server unless the object is still the one that `change` saw; then it is read and
+        judged again. Returns the object and whether it was written.
+        """
+        for _ in range(_RACES):
+            found = await self.get(ref)
+            patch = change(found)
+            if patch is None:
+                return found, False
+            precondition = {"metadata": {"resourceVersion": found["metadata"]["resourceVersion"]}}
+            try:
+                return await self._call(Call("patch", ref, subresource), patch | precondition), True
+            except StaleWriteError:
+                continue
+        raise TransientError(f"{ref} kept changing while it was to be written")
+
+    async def _call(self, call: Call, patch: JsonObject | None = None) -> JsonObject:
+        try:
+            async with asyncio.timeout(self._timeout):
+                status, body, headers = await self._send(call, patch)
+        except TimeoutError as error:
+            raise TransientError(f"no answer within {self._timeout:g} s when asked to {call}") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise TransientError(f"cannot reach the cluster to {call}: {error}") from error
+        if status not in _SUCCESS:
+            raise error_of(call, status, body, headers)
+        try:
+            answer: JsonObject = json.loads(body)
+        except ValueError as error:
+            raise TransientError(f"the answer is not JSON when asked to {call}") from error
+        return answer
+
+    async def _send(self, call: Call, patch: JsonObject | None) -> tuple[int, bytes, Any]:
+        path = f"{call.ref.path}/{call.subresource}" if call.subresource else call.ref.path
+        request = await self._api.param_serialize(
+            "GET" if patch is None else "PATCH",
+            path,
+            query_params=[] if patch is None else [("fieldManager", "remediator")],
+            header_params=dict(_READ if patch is None else _WRITE),
+            body=patch,
+            auth_settings=["BearerToken"],
+        )
+        # Without this the generated client falls back to five minutes; asyncio.timeout also covers credential plugins.
+        limit = aiohttp.ClientTimeout(total=self._timeout)
+        response = await self._api.call_api(*request, _request_timeout=limit)
+        return response.status, await response.read(), response.headers
+
+
+def _target(ref: ObjectRef, resolved_from: str = "") -> Target:
+    return Target(
+        backend="kubernetes",
+        key=f"kubernetes:{ref.kind}/{ref.namespace}/{ref.name}",
+        kind=ref.kind,
+        namespace=ref.namespace,
+        name=ref.name,
+        resolved_from=resolved_from,
+    )
+
+
+async def _load(connection: KubernetesConnection, configuration: Configuration) -> None:
+    if connection.kubeconfig is None:
+        load_incluster_config(configuration)
+        return
+    if not connection.kubeconfig.is_file():
+        message = "there is no such file"
+        raise ConfigException(message)
+    loader = await load_kube_config(str(connection.kubeconfig), connection.context, configuration, persist_config=False)
+    # Token files and credential plugins are asked again before each call, so that a rotated token is followed.
+    configuration.refresh_api_key_hook = loader.load_and_set

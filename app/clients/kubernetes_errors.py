@@ -1,0 +1,70 @@
+"""Turns answers of the API server into the error tree; only the Kubernetes client calls it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from app.clients.kubernetes_objects import ObjectRef
+from app.domain.errors import ActionError, PermanentError, TransientError
+from app.domain.reasons import Reason
+
+_SHOWN = 300
+
+
+class StaleWriteError(PermanentError):
+    """The object changed between the read and the write that depends on it."""
+
+    reason = Reason.CHANGED_SINCE_PLANNED
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call in the words of a role: verb, object (or collection) and subresource."""
+
+    verb: str
+    ref: ObjectRef
+    subresource: str = ""
+
+    def __str__(self) -> str:
+        resource = f"{self.ref.resource}/{self.subresource}" if self.subresource else self.ref.resource
+        group = f" ({self.ref.group})" if self.ref.group else ""
+        return f"{self.verb} {resource}{group} in namespace {self.ref.namespace}"
+
+
+def error_of(call: Call, status: int, body: bytes, headers: Mapping[str, str]) -> ActionError:
+    """The error for an answer that is not a success."""
+    said = _message(body)
+    if status == HTTPStatus.UNAUTHORIZED:
+        message = f"the cluster did not accept the remediator's credentials to {call}: {said}"
+        return PermanentError(message, reason=Reason.FORBIDDEN)
+    if status == HTTPStatus.FORBIDDEN:
+        return PermanentError(f"not allowed to {call}: {said}", reason=Reason.FORBIDDEN)
+    if status == HTTPStatus.NOT_FOUND:
+        message = f"{call.ref} does not exist" if call.ref.name else f"the cluster cannot {call}: {said}"
+        return PermanentError(message, reason=Reason.TARGET_NOT_FOUND)
+    if status == HTTPStatus.CONFLICT:
+        return StaleWriteError(f"{call.ref} changed in the meantime: {said}")
+    message = f"the cluster answered {status} when asked to {call}: {said}"
+    if (
+        status in {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
+        or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    ):
+        return TransientError(message, retry_after=_retry_after(headers))
+    return PermanentError(message)
+
+
+def _message(body: bytes) -> str:
+    try:
+        status = json.loads(body)
+    except ValueError:
+        status = None
+    said = status.get("message") if isinstance(status, dict) else body.decode(errors="replace")
+    return " ".join(str(said or "no explanation").split())[:_SHOWN]
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    seconds = headers.get("Retry-After", "")
+    return float(seconds) if seconds.isdecimal() else 0.0

@@ -1,0 +1,168 @@
+"""What a Deployment, StatefulSet or DaemonSet says about itself, in one vocabulary; pure, no SDK and no I/O.
+
+Actions and checks decide on these values and never on the raw object.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from app.clients.kubernetes_objects import ObjectRef
+from app.domain.model import JsonObject
+from app.domain.plans import Condition
+from app.domain.reasons import Reason
+
+RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"  # the annotation that kubectl sets, so that both tell one story
+_REVISION = "deployment.kubernetes.io/revision"
+_TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One reading of a workload."""
+
+    ref: ObjectRef
+    uid: str
+    generation: int
+    is_observed: bool  # the controller has seen the newest generation, so the numbers below belong to it
+    desired: int  # replicas asked for; on a DaemonSet the nodes that should run it
+    total: int
+    updated: int  # of `total`, those made from the newest pod template
+    ready: int
+    available: int
+    held_back: int  # replicas that a StatefulSet's partition keeps on the old template
+    is_rolling: bool  # False: all revisions are the same, whatever the numbers say (StatefulSets only)
+    has_stalled: bool  # the progress deadline has passed (Deployments only)
+    is_paused: bool
+    is_on_delete: bool  # pods are replaced only when someone deletes them
+    revision: str
+    restarted_at: str
+    template_digest: str
+    images: tuple[str, ...]
+
+    @property
+    def stale_or_old_pods(self) -> str:
+        """Why a rollout is under way, in words; empty when it is not, or when it has stalled for good."""
+        if not self.is_observed:
+            return "its controller has not seen the newest change yet"
+        if self.has_stalled or not self.is_rolling:
+            return ""
+        wanted = self.desired - self.held_back
+        if self.updated < wanted:
+            return f"{self.updated} of {wanted} replicas run the newest pod template"
+        if self.ref.kind == "Deployment" and self.total > self.updated:
+            return f"{self.total - self.updated} old replicas are still there"
+        return ""
+
+    @property
+    def unfinished(self) -> str:
+        """Why a rollout is not complete, in words; empty when it is complete."""
+        if not self.is_observed:
+            return "its controller has not seen the newest change yet"
+        if self.has_stalled:
+            return "it made no progress within its progress deadline"
+        if self.stale_or_old_pods:
+            return self.stale_or_old_pods
+        if self.total > self.desired and self.ref.kind != "DaemonSet":
+            return f"{self.total - self.desired} surplus replicas are still there"
+        if self.available < self.desired:
+            return f"{self.available} of {self.desired} replicas are available"
+        return ""
+
+    def rollout_conditions(self) -> tuple[Condition, ...]:
+        """The condition of a rollout under way, which passes by itself."""
+        if not self.stale_or_old_pods:
+            return ()
+        message = f"{self.ref} is rolling out: {self.stale_or_old_pods}"
+        return (Condition(reason=Reason.ROLLOUT_IN_PROGRESS, message=message),)
+
+    def facts(self) -> JsonObject:
+        """What the audit shows as the state before."""
+        return {
+            "uid": self.uid,
+            "generation": self.generation,
+            "replicas": self.desired,
+            "ready": self.ready,
+            "updated": self.updated,
+            "revision": self.revision,
+            "restarted_at": self.restarted_at,
+            "template": self.template_digest,
+            "images": list(self.images),
+        }
+
+    def numbers(self) -> JsonObject:
+        """What a check reports."""
+        return {
+            "desired": self.desired,
+            "total": self.total,
+            "updated": self.updated,
+            "ready": self.ready,
+            "available": self.available,
+            "revision": self.revision,
+        }
+
+
+def workload(ref: ObjectRef, raw: Mapping[str, Any]) -> Workload:
+    """Read an object as the API server gave it."""
+    metadata, spec, status = raw["metadata"], raw["spec"], raw.get("status") or {}
+    annotations = metadata.get("annotations") or {}
+    template = spec["template"]
+    pod_annotations = (template.get("metadata") or {}).get("annotations") or {}
+    return Workload(
+        ref=ref,
+        uid=metadata["uid"],
+        generation=metadata["generation"],
+        is_observed=status.get("observedGeneration", 0) >= metadata["generation"],
+        held_back=_held_back(ref.kind, spec),
+        is_rolling=ref.kind != "StatefulSet" or status.get("updateRevision") != status.get("currentRevision"),
+        has_stalled=_has_stalled(status),
+        is_paused=bool(spec.get("paused")),
+        is_on_delete=(spec.get("updateStrategy") or {}).get("type") == "OnDelete",
+        revision=str(
+            status.get("updateRevision") or annotations.get(_REVISION) or annotations.get(_TEMPLATE_GENERATION, "")
+        ),
+        restarted_at=pod_annotations.get(RESTARTED_AT, ""),
+        template_digest=_digest(template),
+        images=tuple(container["image"] for container in template["spec"]["containers"]),
+        **_counts(ref.kind, spec, status),
+    )
+
+
+def _counts(kind: str, spec: Mapping[str, Any], status: Mapping[str, Any]) -> dict[str, int]:
+    if kind == "DaemonSet":
+        return {
+            "desired": status.get("desiredNumberScheduled", 0),
+            "total": status.get("currentNumberScheduled", 0),
+            "updated": status.get("updatedNumberScheduled", 0),
+            "ready": status.get("numberReady", 0),
+            "available": status.get("numberAvailable", 0),
+        }
+    return {
+        "desired": spec.get("replicas", 1),
+        "total": status.get("replicas", 0),
+        "updated": status.get("updatedReplicas", 0),
+        "ready": status.get("readyReplicas", 0),
+        "available": status.get("availableReplicas", 0),
+    }
+
+
+def _held_back(kind: str, spec: Mapping[str, Any]) -> int:
+    if kind != "StatefulSet":
+        return 0
+    rolling = (spec.get("updateStrategy") or {}).get("rollingUpdate") or {}
+    return min(int(rolling.get("partition") or 0), int(spec.get("replicas", 1)))
+
+
+def _has_stalled(status: Mapping[str, Any]) -> bool:
+    return any(
+        condition["type"] == "Progressing" and condition.get("reason") == "ProgressDeadlineExceeded"
+        for condition in status.get("conditions") or ()
+    )
+
+
+def _digest(template: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:16]

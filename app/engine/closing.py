@@ -1,0 +1,74 @@
+"""Ends runs: final state, whether it helped, who may go on now, and the next attempt where one is left."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+
+from app.domain.reasons import Reason
+from app.domain.states import RunState
+from app.engine.intake import pending_run
+from app.engine.parts import Parts, Turn
+from app.store import episodes, runs
+from app.store.runs import Entry, Run
+
+# After these nobody knows what a second attempt would meet.
+_NEVER_AGAIN = {Reason.OUTCOME_UNKNOWN, Reason.OUT_OF_SCOPE, Reason.FORBIDDEN}
+log = structlog.get_logger()
+
+
+async def close(turn: Turn, run: Run, state: RunState, entry: Entry, **changes: Any) -> Run:
+    """Bring a run to a final state in the turn's transaction; a deferred run is decided again by that."""
+    acted = run.admitted_at is not None
+    firing = await episodes.any_open(turn.tx, run.id)
+    if acted:
+        changes["effective"] = None if firing and state is RunState.SUCCEEDED else not firing
+        changes["resolved_at"] = None if firing else await episodes.last_end(turn.tx, run.id)
+    pending = await undefer(turn, run)
+    closed = await runs.move(turn.tx, pending, state, turn.now, entry, **changes)
+    await runs.wake_refused(turn.tx, turn.now, closed)
+    if state is RunState.FAILED and firing and entry.reason not in _NEVER_AGAIN:
+        await _next_attempt(turn, closed)
+    _count(turn, closed, helped=acted and not firing)
+    return closed
+
+
+async def undefer(turn: Turn, run: Run) -> Run:
+    """A deferred run becomes pending before anything else becomes of it."""
+    if run.state is not RunState.DEFERRED:
+        return run
+    return await runs.move(turn.tx, run, RunState.PENDING, turn.now, Entry("decided again"))
+
+
+async def _next_attempt(turn: Turn, failed: Run) -> None:
+    if failed.attempt >= failed.remediation.limits.attempts:
+        return
+    tx, now = turn.tx, turn.now
+    affected = [one for one in await episodes.of_run(tx, failed.id) if one.is_open]
+    again = pending_run(failed.remediation, failed.digest, affected[0], now, attempt=failed.attempt + 1)
+    await runs.create(tx, [again])
+    await episodes.link(tx, [(again.id, one.id) for one in affected])
+    message = f"attempt {again.attempt} of {failed.remediation.limits.attempts} follows as run {again.id}"
+    await runs.note(tx, failed, now, "next_attempt", Entry(message, data={"run": again.id}))
+
+
+def _count(turn: Turn, closed: Run, *, helped: bool) -> None:
+    metrics = turn.parts.metrics
+    metrics.runs.labels(closed.remediation.name, closed.state).inc()
+    metrics.run_duration.observe(max(0.0, (turn.now - closed.created_at).total_seconds()))
+    if helped:
+        metrics.runs_effective.labels(closed.remediation.name).inc()
+    log.info("run ended", state=closed.state.value, reason=closed.reason, message=closed.message)
+    turn.parts.work.set()
+
+
+async def escalate_or_fail(parts: Parts, run: Run, entry: Entry) -> Run:
+    """A rung did not help: try the next one while the alert fires, or end the run as failed."""
+    async with parts.turn() as turn:
+        tx, now = turn.tx, turn.now
+        if run.rung + 1 < len(run.remediation.rungs) and await episodes.any_open(tx, run.id):
+            pending = await undefer(turn, run)
+            again = {"rung": run.rung + 1, "not_before": now, "settle_until": None}
+            return await runs.move(tx, pending, RunState.PENDING, now, entry, **again)
+        return await close(turn, run, RunState.FAILED, entry)

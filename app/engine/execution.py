@@ -1,0 +1,119 @@
+"""Applies the planned steps in order. The intent is committed before each call, its result after.
+
+The one place that retries: only what an action calls transient, and only within the step's deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import structlog
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+
+from app.actions.base import Context
+from app.actions.registry import actions
+from app.domain.errors import AppError, StoreUnavailableError, TransientError
+from app.domain.plans import Plan, PlannedStep
+from app.domain.reasons import Reason
+from app.domain.states import RunState
+from app.engine.closing import close, escalate_or_fail
+from app.engine.parts import Parts
+from app.store import runs
+from app.store.runs import Entry, Run, StepOutcome, StepRecord
+
+log = structlog.get_logger()
+
+
+async def apply(parts: Parts, run: Run, plan: Plan) -> Run:
+    """Apply what is not yet applied; ends in verifying, in the next rung, or in a final state."""
+    async with parts.database.read() as tx:
+        recorded = {record.position: record for record in await runs.steps(tx, run.id, run.rung)}
+    for position, step in enumerate(plan.steps):
+        outcome = await _step(parts, run, plan, position, recorded.get(position))
+        if outcome.state == "interrupted":
+            return await _interrupted(parts, run, position, outcome)
+        if outcome.state == "failed":
+            where = f"step {position + 1} ({step.action})"
+            return await escalate_or_fail(parts, run, Entry(f"{where}: {outcome.error}", outcome.reason))
+    async with parts.turn() as turn:
+        message = "applied" if plan.changes else "nothing to change"
+        return await runs.move(turn.tx, run, RunState.VERIFYING, turn.now, Entry(message))
+
+
+async def _step(parts: Parts, run: Run, plan: Plan, position: int, record: StepRecord | None) -> StepOutcome:
+    """One step, from its intent to its result; what an earlier owner of the run finished is not done again."""
+    if record is not None and record.state != "started":
+        return StepOutcome(record.state)
+    step = plan.steps[position]
+    if record is not None and not actions()[step.action].can_repeat(step):
+        error = "the replica that applied it died before the result was known, and it must not be repeated"
+        outcome = StepOutcome("interrupted", record.tries, reason=Reason.INTERRUPTED, error=error)
+    elif not step.changes:
+        outcome = StepOutcome("skipped", tries=0, result={"already": "as planned"})
+        await _start(parts, run, position, step)
+    else:
+        await _start(parts, run, position, step)
+        outcome = await _call(parts, run, plan, step)
+    await _finish(parts, run, position, outcome)
+    parts.metrics.actions.labels(step.action, outcome.state).inc()
+    log.info("step ended", action=step.action, state=outcome.state, reason=outcome.reason, error=outcome.error)
+    return outcome
+
+
+async def _start(parts: Parts, run: Run, position: int, step: PlannedStep) -> None:
+    async with parts.turn() as turn:
+        await runs.start_step(turn.tx, run, position, step.action, turn.now)
+
+
+async def _finish(parts: Parts, run: Run, position: int, outcome: StepOutcome) -> None:
+    """Write the result; a store that is away is waited for while the lease lasts: the effect is known only here."""
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception_type(StoreUnavailableError),
+        wait=wait_exponential_jitter(initial=0.1, max=2),
+        stop=stop_after_delay(parts.policy.lease),
+        reraise=True,
+    ):
+        with attempt:
+            async with parts.turn() as turn:
+                await runs.finish_step(turn.tx, run, position, turn.now, outcome)
+
+
+async def _call(parts: Parts, run: Run, plan: Plan, step: PlannedStep) -> StepOutcome:
+    """Call the action within its deadline; every exception becomes an outcome."""
+    context = Context(parts.clients, parts.policy.scope, run.id, plan.target, parts.clock())
+    action = actions()[step.action]
+    deadline = step.timeout.total_seconds()
+    begun = time.monotonic()
+    tries = 0
+    parts.metrics.alert_to_action.observe(max(0.0, (context.now - run.received_at).total_seconds()))
+    try:
+        async with asyncio.timeout(deadline):
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception_type(TransientError),
+                wait=wait_exponential_jitter(initial=0.2, max=10),
+                stop=stop_after_delay(deadline),
+                reraise=True,
+            ):
+                with attempt:
+                    tries += 1
+                    result = await action.apply(context, step)
+        return StepOutcome("succeeded", tries, result)
+    except TimeoutError:
+        known = action.can_repeat(step)
+        reason = Reason.DEADLINE_EXCEEDED if known else Reason.OUTCOME_UNKNOWN
+        return StepOutcome("failed", tries, reason=reason, error=f"not done within {deadline:g} s")
+    except AppError as error:
+        return StepOutcome("failed", tries, reason=error.reason, error=error.message)
+    except Exception as error:  # the step boundary: for an action, unknown means stop
+        log.exception("action raised", action=step.action)
+        message = f"unexpected {type(error).__name__}; see the log of this run"
+        return StepOutcome("failed", tries, reason=Reason.UNEXPECTED, error=message)
+    finally:
+        parts.metrics.action_duration.labels(step.action).observe(time.monotonic() - begun)
+
+
+async def _interrupted(parts: Parts, run: Run, position: int, outcome: StepOutcome) -> Run:
+    async with parts.turn() as turn:
+        entry = Entry(f"step {position + 1}: {outcome.error}", outcome.reason)
+        return await close(turn, run, RunState.INTERRUPTED, entry)

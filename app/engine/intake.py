@@ -1,0 +1,192 @@
+"""Takes recorded notifications in: notification → episodes → pending runs, in one transaction.
+
+Runs beside the HTTP edge, which only records. Never touches the network. A notification that cannot be taken in is set
+aside with the reason, and the others go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import structlog
+from pydantic import ValidationError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.catalog.catalog import Catalog
+from app.domain.alerts import Alert, Notification, identity, parse_notification
+from app.domain.episodes import Episode, Receipt, receive
+from app.domain.errors import StoreUnavailableError
+from app.domain.ids import new_id
+from app.domain.remediation import Remediation
+from app.domain.states import RunState
+from app.engine.parts import Parts
+from app.store import effects, episodes, inbox, runs
+from app.store.inbox import Inbox, Waiting
+from app.store.runs import Run
+
+_BATCH = 50
+_IDLE_SECONDS = 1.0  # another replica's notifications and those recorded before a crash are found by looking
+log = structlog.get_logger()
+
+
+@dataclass
+class _Batch:
+    """What a batch of notifications changes; episodes by identity, as they stand after the latest alert."""
+
+    now: datetime
+    known: dict[str, Episode]
+    changed: dict[str, Episode] = field(default_factory=dict)
+    opened: dict[str, tuple[Episode, list[str]]] = field(default_factory=dict)
+    runs: list[Run] = field(default_factory=list)
+    links: list[tuple[str, str]] = field(default_factory=list)
+    receipts: dict[Receipt, int] = field(default_factory=dict)
+    unmatched: int = 0
+    helped: list[str] = field(default_factory=list)  # remediations of finished runs whose alerts ended
+
+    @property
+    def ended(self) -> list[str]:
+        """Episodes that this batch closed."""
+        return [one.id for one in self.changed.values() if not one.is_open]
+
+
+async def take_in_forever(parts: Parts, box: Inbox) -> None:
+    """Take in what the inbox holds, as it comes, until cancelled."""
+    while True:
+        box.recorded.clear()
+        try:
+            taken = await take_in(parts)
+        except StoreUnavailableError as error:
+            log.warning("take-in waits for the store", error=error.message)
+            taken = 0
+        if taken == 0:
+            await _wait(box.recorded, _IDLE_SECONDS)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return
+
+
+async def take_in(parts: Parts) -> int:
+    """Take in the oldest waiting notifications and return how many."""
+    async with parts.database.write(lock="intake") as tx:
+        waiting = await inbox.waiting(tx, _BATCH)
+        if not waiting:
+            return 0
+        now = parts.clock()
+        readable = await _readable(tx, parts, waiting, now)
+        batch = await _place(tx, parts, readable, now)
+        await _write(tx, batch)
+        await inbox.mark_taken_in(tx, [one.id for one, _ in readable], now)
+    _count(parts, batch)
+    if batch.runs or batch.ended:
+        parts.work.set()
+    return len(waiting)
+
+
+async def _readable(
+    tx: AsyncConnection, parts: Parts, waiting: Sequence[Waiting], now: datetime
+) -> list[tuple[Waiting, Notification]]:
+    readable = []
+    for one in waiting:
+        try:
+            readable.append((one, parse_notification(one.body)))
+        except ValidationError as error:  # accepted by another release, or changed by hand in the store
+            log.warning("notification set aside", notification=one.id, problems=error.error_count())
+            parts.metrics.set_aside.inc()
+            await inbox.mark_taken_in(
+                tx, [one.id], now, set_aside=f"{error.error_count()} problems: not a notification"
+            )
+    return readable
+
+
+async def _place(
+    tx: AsyncConnection, parts: Parts, readable: Sequence[tuple[Waiting, Notification]], now: datetime
+) -> _Batch:
+    rules = parts.policy.episodes
+    delivered = [
+        (waiting, alert, identity(alert.labels, alert.fingerprint, rules.ignored_labels))
+        for waiting, notification in readable
+        for alert in notification.alerts
+    ]
+    batch = _Batch(now, await episodes.newest(tx, (name for _, _, name in delivered)))
+    catalog = parts.catalog()
+    for waiting, alert, name in delivered:
+        received = receive(alert, name, batch.known.get(name), waiting.received_at, rules)
+        batch.receipts[received.receipt] = batch.receipts.get(received.receipt, 0) + 1
+        for one in received.written:
+            _keep(batch, catalog, one, alert, opened=received.receipt is Receipt.OPENED and one.is_open)
+    return batch
+
+
+def _keep(batch: _Batch, catalog: Catalog, one: Episode, alert: Alert, *, opened: bool) -> None:
+    """Remember an episode's new state; a new one is matched and gets its pending runs."""
+    previous = batch.known.get(one.identity)
+    batch.known[one.identity] = one
+    if one.id in batch.opened:
+        batch.opened[one.id] = (one, batch.opened[one.id][1])
+    elif previous is not None and previous.id == one.id:
+        batch.changed[one.id] = one
+    else:
+        matched = catalog.match(alert.labels) if opened else ()
+        batch.opened[one.id] = (one, [remediation.name for remediation in matched])
+        batch.unmatched += opened and not matched
+        for remediation in matched:
+            pending = pending_run(remediation, catalog.digest, one, batch.now)
+            batch.runs.append(pending)
+            batch.links.append((pending.id, one.id))
+
+
+def pending_run(remediation: Remediation, digest: str, trigger: Episode, now: datetime, attempt: int = 1) -> Run:
+    """A run as it is first recorded: nobody has decided anything yet."""
+    return Run(
+        id=new_id(now),
+        remediation=remediation,
+        digest=digest,
+        state=RunState.PENDING,
+        reason=None,
+        message="",
+        attempt=attempt,
+        rung=0,
+        labels=trigger.labels,
+        annotations=trigger.annotations,
+        fingerprint=trigger.fingerprint,
+        generator_url=trigger.generator_url,
+        alert_starts_at=trigger.starts_at,
+        received_at=trigger.first_seen_at,
+        plan=None,
+        target_key=None,
+        holds_target=False,
+        approved_by=None,
+        created_at=now,
+        updated_at=now,
+        not_before=now,
+        admitted_at=None,
+        started_at=None,
+        settle_until=None,
+        lease_owner=None,
+        lease_epoch=0,
+    )
+
+
+async def _write(tx: AsyncConnection, batch: _Batch) -> None:
+    # What this batch both opened and closed is written once, as closed; its runs find no open episode and cancel.
+    await episodes.write(tx, list(batch.changed.values()), list(batch.opened.values()))
+    await runs.create(tx, batch.runs)
+    await episodes.link(tx, batch.links)
+    if batch.ended:
+        await runs.wake_resolved(tx, batch.now, batch.ended)
+        batch.helped = await effects.record_resolution(tx, batch.now, batch.ended)
+
+
+def _count(parts: Parts, batch: _Batch) -> None:
+    for receipt, count in batch.receipts.items():
+        parts.metrics.alerts.labels(receipt).inc(count)
+    parts.metrics.episodes_unmatched.inc(batch.unmatched)
+    for remediation in batch.helped:
+        parts.metrics.runs_effective.labels(remediation).inc()

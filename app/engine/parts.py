@@ -1,0 +1,64 @@
+"""What the stages of the engine work with; put together once by `app.main`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.catalog.catalog import Catalog
+from app.clients.clients import Clients
+from app.domain.durations import Rate
+from app.domain.episodes import EpisodeRules
+from app.domain.remediation import Mode
+from app.domain.scope import Scope
+from app.store.database import Database
+from app.telemetry.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The settings that decisions depend on."""
+
+    ceiling: Mode = Mode.AUTO
+    scope: Scope = field(default_factory=Scope)
+    rate: tuple[Rate, ...] = ()  # over all remediations and replicas
+    episodes: EpisodeRules = field(default_factory=EpisodeRules)
+    approval_timeout: timedelta = timedelta(hours=1)
+    plan_timeout: timedelta = timedelta(seconds=30)
+    recheck: timedelta = timedelta(seconds=30)  # how soon a refusal without an end is decided again
+    lease: timedelta = timedelta(seconds=30)
+    workers: int = 32  # runs that plan or apply at the same time
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One transaction of the engine, at one moment."""
+
+    tx: AsyncConnection
+    now: datetime
+    parts: Parts
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The engine's collaborators."""
+
+    database: Database
+    catalog: Callable[[], Catalog]
+    clients: Clients
+    metrics: Metrics
+    policy: Policy
+    clock: Callable[[], datetime]
+    owner: str
+    work: asyncio.Event = field(default_factory=asyncio.Event)  # set whenever a run may have become due
+
+    @asynccontextmanager
+    async def turn(self, lock: str | None = None) -> AsyncIterator[Turn]:
+        """A write transaction whose `now` is taken once, when it has begun."""
+        async with self.database.write(lock) as tx:
+            yield Turn(tx, self.clock(), self)

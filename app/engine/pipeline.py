@@ -1,0 +1,96 @@
+"""One alert's way through the engine, on one screen. Read this first.
+
+    receive → record        api.webhook, store.inbox         the notification is committed, Alertmanager gets its 202
+    take in → match         engine.intake                    episodes, a pending run for each match
+    plan                    engine.planning                  the exact target, its state before, the state to reach
+    guard                   engine.admission, guards.chain   allow, defer, deny, observe, or ask a person
+    apply                   engine.execution                 each step: intent committed, called, result committed
+    verify                  engine.verification              checks, then whether the alert resolves
+    close                   engine.closing                   final state, next rung, next attempt
+
+Every stage takes a run under a lease and returns it in its next state, so that a replica that takes a run over after
+a crash goes on where the ledger says. A stage that lost the lease raises LeaseLostError and has written nothing.
+"""
+
+from __future__ import annotations
+
+from app.catalog.templates import TemplateContext
+from app.domain.durations import format_duration
+from app.domain.errors import PermanentError, TransientError
+from app.domain.reasons import Reason
+from app.domain.states import RunState
+from app.engine.admission import admit, defer, refuse_early
+from app.engine.closing import close, escalate_or_fail
+from app.engine.execution import apply
+from app.engine.parts import Parts
+from app.engine.planning import Planner, Trigger
+from app.engine.verification import verify
+from app.store import episodes, runs
+from app.store.runs import Entry, Run
+
+_DENIALS = {Reason.OUT_OF_SCOPE, Reason.PRECONDITION_FAILED}
+
+
+async def advance(parts: Parts, run: Run) -> Run | None:
+    """Take a run one stage further; None when it was folded into another run."""
+    match run.state:
+        case RunState.PENDING | RunState.DEFERRED:
+            return await decide(parts, run)
+        case RunState.RUNNING if run.plan is not None:
+            return await apply(parts, run, run.plan)
+        case RunState.VERIFYING if run.plan is not None:
+            return await verify(parts, run, run.plan)
+        case RunState.AWAITING_APPROVAL:
+            return await expire(parts, run)
+        case _:
+            return run
+
+
+async def decide(parts: Parts, run: Run) -> Run | None:
+    """Plan and guard: ends in running, deferred, awaiting approval, or a final state."""
+    refused = await refuse_early(parts, run)
+    if refused is not None:
+        return refused
+    planner = Planner(parts.clients, parts.policy.scope, parts.policy.plan_timeout.total_seconds())
+    try:
+        plan = await planner.plan(trigger(parts, run))
+    except TransientError as error:
+        async with parts.turn() as turn:
+            return await defer(turn, run, turn.now + parts.policy.recheck, Entry(error.message, error.reason))
+    except PermanentError as error:
+        return await _unplannable(parts, run, error)
+    return await admit(parts, run, plan)
+
+
+def trigger(parts: Parts, run: Run) -> Trigger:
+    """What the planner needs of a run."""
+    alert = TemplateContext(
+        labels=run.labels,
+        annotations=run.annotations,
+        fingerprint=run.fingerprint,
+        starts_at=run.alert_starts_at,
+        generator_url=run.generator_url,
+    )
+    return Trigger(run.id, run.remediation, run.rung, alert, parts.clock())
+
+
+async def _unplannable(parts: Parts, run: Run, error: PermanentError) -> Run:
+    """A refusal found while planning denies; anything else fails the rung, and the next one may still page."""
+    entry = Entry(error.message, error.reason)
+    if error.reason in _DENIALS and run.admitted_at is None:
+        async with parts.turn() as turn:
+            return await close(turn, run, RunState.DENIED, entry)
+    return await escalate_or_fail(parts, run, entry)
+
+
+async def expire(parts: Parts, run: Run) -> Run:
+    """Nobody answered in time: silence is never consent."""
+    async with parts.turn() as turn:
+        deadline = run.updated_at + parts.policy.approval_timeout
+        if not await episodes.any_open(turn.tx, run.id):
+            entry = Entry("the alert resolved before anybody approved", Reason.RESOLVED_BEFORE_START)
+            return await close(turn, run, RunState.CANCELLED, entry)
+        if turn.now < deadline:
+            return await runs.postpone(turn.tx, run, deadline)
+        message = f"nobody approved within {format_duration(parts.policy.approval_timeout)}"
+        return await close(turn, run, RunState.EXPIRED, Entry(message, Reason.APPROVAL_EXPIRED))

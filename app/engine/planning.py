@@ -1,0 +1,157 @@
+"""Plans one rung of a run: renders templates, resolves the target, reads the state before. Changes nothing.
+
+Called by the pipeline and by `remediator plan`; what it returns is everything that applying needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+
+from app.actions.base import Context
+from app.actions.registry import actions
+from app.catalog.targets import render_target, target_is_templated
+from app.catalog.templates import TemplateContext, is_template, render
+from app.checks.base import CheckContext
+from app.checks.registry import checks
+from app.clients.clients import Clients
+from app.domain.errors import CheckError, PermanentError, TransientError
+from app.domain.model import JsonObject, Value
+from app.domain.plans import Observation, Plan, PlannedCheck, PlannedStep, Target
+from app.domain.reasons import Reason
+from app.domain.remediation import CheckSpec, Remediation, StepSpec
+from app.domain.scope import Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """What a plan is made from: one alert and one rung of a remediation, at one moment."""
+
+    run_id: str
+    remediation: Remediation
+    rung: int
+    alert: TemplateContext
+    now: datetime
+
+
+def is_templated(remediation: Remediation) -> bool:
+    """Whether any part of the target comes from the alert."""
+    return remediation.target is not None and target_is_templated(remediation.target)
+
+
+class Planner:
+    """Makes plans with the clients and within the scope of this process."""
+
+    def __init__(self, clients: Clients, scope: Scope, deadline_seconds: float) -> None:
+        self._clients = clients
+        self._scope = scope
+        self._deadline_seconds = deadline_seconds
+
+    async def plan(self, trigger: Trigger) -> Plan:
+        """Resolve everything; raises PermanentError, or TransientError when a target cannot be reached now."""
+        try:
+            async with asyncio.timeout(self._deadline_seconds):
+                return await self._plan(trigger)
+        except TimeoutError as error:
+            raise TransientError(f"planning took longer than {self._deadline_seconds:g} s") from error
+
+    async def _plan(self, trigger: Trigger) -> Plan:
+        target = await self._resolve(trigger)
+        rung = trigger.remediation.rungs[trigger.rung]
+        alert = replace(trigger.alert, target=target)
+        conditions = trigger.remediation.when if trigger.rung == 0 else ()
+        seen = [await self._look(trigger, alert, spec) for spec in conditions]
+        return Plan(
+            rung=trigger.rung,
+            target=target,
+            when=tuple(seen),
+            verify=tuple(self._plan_check(alert, spec) for spec in rung.verify),
+            steps=tuple([await self._plan_step(trigger, alert, spec) for spec in rung.steps]),
+            settle=rung.settle,
+        )
+
+    async def _resolve(self, trigger: Trigger) -> Target:
+        """The exact target that the alert and the remediation mean; the scope comes before the first read of it."""
+        spec = trigger.remediation.target
+        if spec is None:
+            place = f"{trigger.remediation.name}/{trigger.alert.fingerprint}"
+            return Target(backend="none", key=f"none:{place}", name=place)
+        templated = target_is_templated(spec)
+        rendered = render_target(spec, trigger.alert)
+        if rendered.kubernetes is not None:
+            named = rendered.kubernetes
+            place = f"{named.kind}/{named.namespace}/{named.name}"
+            claimed = Target(backend="kubernetes", key=f"kubernetes:{place}", namespace=named.namespace)
+            self._hold_to_scope(claimed, templated=templated)
+            cluster = await self._clients.kubernetes()
+            return await cluster.resolve(named.kind, named.namespace, named.name)
+        if rendered.postgres is not None:
+            server = rendered.postgres
+            target = self._clients.postgres(server.instance).resolve(server.instance, server.database)
+        elif rendered.redis is not None:
+            cache = rendered.redis
+            target = self._clients.redis(cache.instance).resolve(cache.instance, int(cache.database))
+        self._hold_to_scope(target, templated=templated)
+        return target
+
+    def _hold_to_scope(self, target: Target, *, templated: bool) -> None:
+        objection = self._scope.objection(target, templated=templated)
+        if objection is not None:
+            raise PermanentError(objection, reason=Reason.OUT_OF_SCOPE)
+
+    async def _plan_step(self, trigger: Trigger, alert: TemplateContext, spec: StepSpec) -> PlannedStep:
+        action = actions()[spec.action]
+        params = self._params(alert, action.Params, spec.with_, spec.action)
+        context = Context(self._clients, self._scope, trigger.run_id, _target(alert), trigger.now)
+        planned = await action.plan(context, params)
+        return planned.model_copy(update={"timeout": spec.timeout})
+
+    def _plan_check(self, alert: TemplateContext, spec: CheckSpec) -> PlannedCheck:
+        params = self._params(alert, checks()[spec.check].Params, spec.with_, spec.check)
+        return PlannedCheck(
+            check=spec.check, params=params.model_dump(mode="json", by_alias=True), timeout=spec.timeout
+        )
+
+    async def _look(self, trigger: Trigger, alert: TemplateContext, spec: CheckSpec) -> Observation:
+        """Observe a precondition once; what cannot be observed does not hold."""
+        check = checks()[spec.check]
+        params = self._params(alert, check.Params, spec.with_, spec.check)
+        context = CheckContext(self._clients, self._scope, _target(alert), trigger.now)
+        try:
+            seen = await check.observe(context, params)
+        except CheckError as error:
+            raise PermanentError(f"when {spec.check}: {error.message}", reason=Reason.CHECK_UNOBSERVABLE) from error
+        if not seen.held:
+            raise PermanentError(f"when {spec.check}: {seen.message}", reason=Reason.PRECONDITION_FAILED)
+        return seen
+
+    def _params(self, alert: TemplateContext, model: type[Value], raw: JsonObject, where: str) -> Any:
+        """Render and validate arguments; the error names the field and never repeats a value."""
+        rendered = render(raw, alert)
+        if is_template(raw.get("url")):
+            self._refuse_host(raw["url"], str(rendered["url"]))
+        try:
+            return model.model_validate(rendered)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            field = ".".join(str(part) for part in first["loc"]) or "with"
+            raise PermanentError(f"{where}: {field}: {first['msg']}", reason=Reason.TEMPLATE_FAILED) from error
+
+    def _refuse_host(self, raw: str, rendered: str) -> None:
+        """A templated URL may only name another host where the scope allows that host."""
+        authority = raw.partition("://")[2].partition("/")[0]
+        host = urlsplit(rendered).hostname or ""
+        objection = self._scope.host_objection(host, templated=not authority or is_template(authority))
+        if objection is not None:
+            raise PermanentError(objection, reason=Reason.OUT_OF_SCOPE)
+
+
+def _target(alert: TemplateContext) -> Target:
+    if alert.target is None:
+        raise PermanentError("the target is not known", reason=Reason.TARGET_NOT_FOUND)
+    return alert.target

@@ -1,0 +1,119 @@
+"""Verifies an applied rung: the target itself through checks, then the alert through `settle`."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from app.checks.base import CheckContext
+from app.checks.registry import checks
+from app.domain.durations import format_duration
+from app.domain.errors import CheckError
+from app.domain.plans import Observation, Plan, PlannedCheck
+from app.domain.reasons import Reason
+from app.domain.states import RunState
+from app.engine.closing import close, escalate_or_fail
+from app.engine.parts import Parts, Turn
+from app.store import episodes, runs
+from app.store.runs import Entry, Run
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
+log = structlog.get_logger()
+
+
+async def verify(parts: Parts, run: Run, plan: Plan) -> Run:
+    """Watch until every check holds, then until the alert resolves where `settle` asks for it."""
+    if run.settle_until is None:
+        for check in plan.verify:
+            refusal = await _watch(parts, run, plan, check)
+            if refusal is not None:
+                return await escalate_or_fail(parts, run, refusal)
+    return await _settle(parts, run, plan)
+
+
+async def _settle(parts: Parts, run: Run, plan: Plan) -> Run:
+    """Succeed when nothing is left to wait for; else park the run until the alert resolves or the time is over."""
+    async with parts.turn() as turn:
+        tx, now = turn.tx, turn.now
+        if plan.settle is None or not await episodes.any_open(tx, run.id):
+            return await _succeed(turn, run, plan)
+        if run.settle_until is None:
+            until = now + plan.settle
+            entry = Entry(f"every check holds; the alert has {format_duration(plan.settle)} to resolve")
+            return await runs.move(tx, run, RunState.VERIFYING, now, entry, settle_until=until, not_before=until)
+        if now < run.settle_until:
+            return await runs.postpone(tx, run, run.settle_until)
+    message = f"the alert still fires {format_duration(plan.settle)} after verification"
+    return await escalate_or_fail(parts, run, Entry(message, Reason.ALERT_STILL_FIRING))
+
+
+async def _succeed(turn: Turn, run: Run, plan: Plan) -> Run:
+    changed = plan.changes or run.rung > 0
+    message = "applied; the remediation declares no check"
+    if plan.verify:
+        message = "the check held" if len(plan.verify) == 1 else f"all {len(plan.verify)} checks held"
+    if not changed:
+        message = f"the target was already as planned; {message}"
+    entry = Entry(message, Reason.VERIFIED if changed else Reason.NOTHING_TO_DO)
+    return await close(turn, run, RunState.SUCCEEDED, entry)
+
+
+async def _watch(parts: Parts, run: Run, plan: Plan, planned: PlannedCheck) -> Entry | None:
+    """Look until the check holds (None) or its time is over (why not); changes of what is seen become events."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + planned.timeout.total_seconds()
+    pause = _FIRST_PAUSE
+    last: Observation | CheckError | None = None
+    while True:
+        seen = await _look(parts, run, plan, planned, deadline - loop.time())
+        if _differs(seen, last):
+            await _note(parts, run, planned, seen)
+        last = seen
+        if isinstance(seen, Observation) and seen.held:
+            parts.metrics.checks.labels(planned.check, "held").inc()
+            return None
+        if loop.time() + pause >= deadline:
+            return _gave_up(parts, planned, seen)
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, _LONGEST_PAUSE)
+
+
+async def _look(
+    parts: Parts, run: Run, plan: Plan, planned: PlannedCheck, seconds_left: float
+) -> Observation | CheckError:
+    check = checks()[planned.check]
+    async with parts.database.read() as tx:
+        firing = await episodes.any_open(tx, run.id)
+    context = CheckContext(parts.clients, parts.policy.scope, plan.target, parts.clock(), firing)
+    try:
+        async with asyncio.timeout(max(seconds_left, 0.1)):
+            return await check.observe(context, check.Params.model_validate(planned.params))
+    except CheckError as error:
+        return error
+    except TimeoutError:
+        return CheckError("no answer before the check's time was over")
+    except Exception as error:  # the step boundary: what cannot be observed does not hold
+        log.exception("check raised", check=planned.check)
+        return CheckError(f"unexpected {type(error).__name__}; see the log of this run")
+
+
+def _differs(seen: Observation | CheckError, last: Observation | CheckError | None) -> bool:
+    return last is None or type(seen) is not type(last) or seen.message != last.message
+
+
+async def _note(parts: Parts, run: Run, planned: PlannedCheck, seen: Observation | CheckError) -> None:
+    held = isinstance(seen, Observation) and seen.held
+    data = seen.data if isinstance(seen, Observation) else {}
+    reason = None if isinstance(seen, Observation) else seen.reason
+    entry = Entry(seen.message, reason, data={"check": planned.check, "held": held, "seen": data})
+    async with parts.turn() as turn:
+        await runs.check_lease(turn.tx, run)
+        await runs.note(turn.tx, run, turn.now, "check", entry)
+
+
+def _gave_up(parts: Parts, planned: PlannedCheck, seen: Observation | CheckError) -> Entry:
+    unobservable = isinstance(seen, CheckError)
+    parts.metrics.checks.labels(planned.check, "unobservable" if unobservable else "failed").inc()
+    reason = Reason.CHECK_UNOBSERVABLE if unobservable else Reason.CHECK_FAILED
+    return Entry(f"{planned.check} did not hold within {format_duration(planned.timeout)}: {seen.message}", reason)

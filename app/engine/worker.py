@@ -1,0 +1,160 @@
+"""Claims due runs, advances them under leases that it renews, and lets go of them when it stops.
+
+One per process. It knows nothing of what a stage does; `pipeline.advance` is all it calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import structlog
+
+from app.domain.errors import LeaseLostError, StoreUnavailableError
+from app.domain.reasons import Reason
+from app.domain.states import RunState
+from app.engine.closing import close
+from app.engine.parts import Parts
+from app.engine.pipeline import advance
+from app.store import runs
+from app.store.runs import Claimant, Entry, Run
+
+_LONGEST_NAP_SECONDS = 1.0  # another replica may die or hand work over without a wake-up
+_CLAIM = 64
+log = structlog.get_logger()
+
+
+class Worker:
+    """The engine's loop over the ledger."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._slots = asyncio.Semaphore(parts.policy.workers)
+        self._stages: dict[str, RunState] = {}
+
+    async def work_forever(self) -> None:
+        """Claim and start whatever is due, until cancelled."""
+        while True:
+            self._parts.work.clear()
+            try:
+                started = await self._claim()
+                nap = 0.0 if started == _CLAIM else await self._nap()
+            except StoreUnavailableError as error:
+                log.warning("the worker waits for the store", error=error.message)
+                nap = _LONGEST_NAP_SECONDS
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._parts.work.wait(), nap)
+
+    async def _claim(self) -> int:
+        room = 4 * self._parts.policy.workers - len(
+            [1 for state in self._stages.values() if state is not RunState.VERIFYING]
+        )
+        if room <= 0:
+            return 0
+        now = self._parts.clock()
+        claimant = Claimant(self._parts.owner, now + self._parts.policy.lease, frozenset(self._tasks))
+        async with self._parts.database.read() as tx:
+            due = await runs.next_due(tx, claimant)
+        if due is None or due > now:
+            return 0
+        async with self._parts.database.write() as tx:
+            claimed, taken_over = await runs.claim(tx, claimant, now, min(room, _CLAIM))
+        self._parts.metrics.lease_takeovers.inc(taken_over)
+        for run in claimed:
+            self._stages[run.id] = run.state
+            self._tasks[run.id] = asyncio.create_task(self._work_on(run), name=f"run {run.id}")
+        return len(claimed)
+
+    async def _nap(self) -> float:
+        """Seconds until the next run is due, as far as is known now."""
+        claimant = Claimant(self._parts.owner, self._parts.clock(), frozenset(self._tasks))
+        async with self._parts.database.read() as tx:
+            due = await runs.next_due(tx, claimant)
+        if due is None:
+            return _LONGEST_NAP_SECONDS
+        return min(max((due - self._parts.clock()).total_seconds(), 0.01), _LONGEST_NAP_SECONDS)
+
+    async def _work_on(self, run: Run) -> None:
+        try:
+            with structlog.contextvars.bound_contextvars(run=run.id, remediation=run.remediation.name):
+                await self._advance(run)
+        finally:
+            self._tasks.pop(run.id, None)
+            self._stages.pop(run.id, None)
+            self._parts.work.set()
+
+    async def _advance(self, run: Run) -> None:
+        """Advance a run until it is final, folded or waits for something; what goes wrong ends here."""
+        current: Run | None = run
+        while current is not None and not current.state.is_final:
+            try:
+                current = await self._stage(current)
+            except LeaseLostError:
+                log.warning("the lease was lost; another replica works on this run")
+                return
+            except StoreUnavailableError as error:
+                log.warning("the store went away; the run is taken up again when it is back", error=error.message)
+                return
+            except Exception as error:
+                log.exception("the engine failed on a run")
+                current = await self._fail(current or run, error)
+            if current is not None and not current.state.is_final and current.not_before > self._parts.clock():
+                await self._release(current)
+                return
+
+    async def _stage(self, run: Run) -> Run | None:
+        self._stages[run.id] = run.state
+        if run.state is RunState.VERIFYING:
+            return await advance(self._parts, run)
+        async with self._slots:
+            return await advance(self._parts, run)
+
+    async def _fail(self, run: Run, error: Exception) -> Run | None:
+        """End a run on which the engine itself failed, so that it does not fail again and again."""
+        entry = Entry(f"unexpected {type(error).__name__}; see the log of this run", Reason.UNEXPECTED)
+        async with self._parts.turn() as turn:
+            fresh = await runs.get(turn.tx, run.id)
+            if fresh is None or fresh.state.is_final:
+                return None
+            if fresh.state is RunState.AWAITING_APPROVAL:
+                fresh = await runs.move(turn.tx, fresh, RunState.PENDING, turn.now, entry)
+            return await close(turn, fresh, RunState.FAILED, entry)
+
+    async def _release(self, run: Run) -> None:
+        async with self._parts.database.write() as tx:
+            await runs.release(tx, run)
+
+    async def renew_forever(self) -> None:
+        """Renew the leases of what is in work; what was lost is stopped at once."""
+        lease = self._parts.policy.lease
+        while True:
+            await asyncio.sleep(lease.total_seconds() / 3)
+            held = list(self._tasks)
+            if not held:
+                continue
+            try:
+                async with self._parts.database.write() as tx:
+                    kept = await runs.renew(tx, self._parts.owner, held, self._parts.clock() + lease)
+            except StoreUnavailableError as error:
+                log.warning("leases could not be renewed", error=error.message)
+                continue
+            for run_id in set(held) - kept:
+                task = self._tasks.get(run_id)
+                if task is not None:
+                    task.cancel()
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Let steps that are being applied finish, then give every lease back."""
+        watching = [task for run_id, task in self._tasks.items() if self._stages.get(run_id) is RunState.VERIFYING]
+        for task in watching:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(list(self._tasks.values()), timeout=grace_seconds)
+        left = list(self._tasks.values())
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*watching, *left, return_exceptions=True)
+        with suppress(StoreUnavailableError):
+            async with self._parts.database.write() as tx:
+                await runs.release_owned(tx, self._parts.owner)

@@ -1,0 +1,58 @@
+"""The guards in order, and how their answers become one.
+
+The order is a reviewed decision: what is cheapest to know and hardest to argue with comes first. All answers are kept,
+so that a person sees every objection and not only the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from app.domain.decisions import Decision, Verdict
+from app.domain.reasons import Reason
+from app.guards.approval import approval
+from app.guards.attempts import attempts
+from app.guards.base import Facts, Guard
+from app.guards.cooldown import cooldown
+from app.guards.late import late
+from app.guards.mode import mode
+from app.guards.owned_elsewhere import owned_elsewhere
+from app.guards.rate_limit import rate_limit
+from app.guards.scope import scope
+from app.guards.target_busy import target_busy
+
+CHAIN: tuple[Guard, ...] = (
+    scope,
+    mode,
+    attempts,
+    late,
+    cooldown,
+    rate_limit,
+    target_busy,
+    owned_elsewhere,
+    approval,  # last: nobody is asked about what would be refused anyway
+)
+
+# A dry run shows what a real one would have met, so the mode's own answer gives way to a refusal only.
+_WEIGHT = {Verdict.DENY: 0, Verdict.DEFER: 1, Verdict.OBSERVE: 2, Verdict.NEEDS_APPROVAL: 3, Verdict.ALLOW: 4}
+
+
+def decide(facts: Facts, chain: Sequence[Guard] = CHAIN) -> list[Decision]:
+    """Every guard's answer, in order; a guard that raises refuses (fail closed)."""
+    return [_ask(guard, facts) for guard in chain]
+
+
+def _ask(guard: Guard, facts: Facts) -> Decision:
+    name = getattr(guard, "__name__", "guard")
+    try:
+        return guard(facts)
+    except Exception as error:  # noqa: BLE001 - fail closed: whatever a guard raises is a refusal
+        message = f"the guard failed: {type(error).__name__}"
+        return Decision(guard=name, verdict=Verdict.DENY, reason=Reason.GUARD_FAILED, message=message)
+
+
+def outcome(decisions: Sequence[Decision]) -> Decision:
+    """The answer that counts: the gravest, and of equals the first in order (of deferrals: the longest)."""
+    gravest = min(_WEIGHT[decision.verdict] for decision in decisions)
+    candidates = [decision for decision in decisions if _WEIGHT[decision.verdict] == gravest]
+    return max(candidates, key=lambda decision: decision.until.timestamp() if decision.until else 0.0)

@@ -1,0 +1,18 @@
+"""Is it too late: has the alert been firing for longer than the remediation is meant for?"""
+
+from __future__ import annotations
+
+from app.domain.decisions import Decision, Verdict, allow
+from app.domain.durations import format_duration
+from app.domain.reasons import Reason
+from app.guards.base import Facts
+
+
+def late(facts: Facts) -> Decision:
+    """Deny acting on an alert that began before `expires` ago."""
+    age = facts.now - facts.alert_starts_at
+    expires = facts.remediation.expires
+    if age <= expires:
+        return allow("late")
+    message = f"the alert began {format_duration(age)} ago, the remediation expires after {format_duration(expires)}"
+    return Decision(guard="late", verdict=Verdict.DENY, reason=Reason.LATE, message=message)

@@ -1,0 +1,17 @@
+"""How far may this go by itself: the remediation's mode under the global ceiling."""
+
+from __future__ import annotations
+
+from app.domain.decisions import Decision, Verdict, allow
+from app.domain.reasons import Reason
+from app.domain.remediation import Mode
+from app.guards.base import Facts
+
+
+def mode(facts: Facts) -> Decision:
+    """Stop at showing what would be done where the mode is observe."""
+    if facts.mode is not Mode.OBSERVE:
+        return allow("mode", f"mode is {facts.mode}")
+    whose = "the remediation's mode" if facts.remediation.mode is Mode.OBSERVE else "the global ceiling (--mode)"
+    message = f"{whose} is observe: this is what would have been done"
+    return Decision(guard="mode", verdict=Verdict.OBSERVE, reason=Reason.MODE_OBSERVE, message=message)

@@ -1,0 +1,20 @@
+"""Is there room in every window of the remediation's and of the global rate?"""
+
+from __future__ import annotations
+
+from app.domain.decisions import Decision, Verdict, allow
+from app.domain.reasons import Reason
+from app.guards.base import Facts
+
+
+def rate_limit(facts: Facts) -> Decision:
+    """Defer until the fullest window has room; a further rung was admitted with its run."""
+    if facts.admitted:
+        return allow("rate_limit")
+    rates = (("the remediation's", facts.rate_full), ("the global", facts.global_rate_full))
+    full = [(whose, *rate) for whose, rate in rates if rate is not None]
+    if not full:
+        return allow("rate_limit")
+    whose, rate, until = max(full, key=lambda entry: entry[2])
+    message = f"{whose} rate {rate} is used up"
+    return Decision(guard="rate_limit", verdict=Verdict.DEFER, reason=Reason.RATE_LIMITED, message=message, until=until)

@@ -1,0 +1,217 @@
+"""All settings: flags over `REMEDIATOR_…` variables over the config file over defaults.
+
+Read once by `app.main` and `app.cli`; everything below gets values, never settings.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import yaml
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    YamlConfigSettingsSource,
+)
+
+from app.clients.connections import Connections, SecretSource
+from app.domain.durations import Duration, Rate, Rates
+from app.domain.errors import ConfigError, Diagnostic
+from app.domain.model import Value
+from app.domain.remediation import Mode
+from app.domain.scope import Scope
+
+_PREFIX = "REMEDIATOR_"
+
+
+class Token(SecretSource):
+    """A bearer token (or basic auth password) and what its bearer may do; give `file` or `value`."""
+
+    name: str = Field(description="Who it is: the actor in the audit.")
+    role: Literal["alertmanager", "viewer", "approver", "admin"]
+
+
+class AuthSettings(Value):
+    """Who may do what; without tokens everything is open and only loopback is listened on."""
+
+    tokens: tuple[Token, ...] = ()
+
+
+class LogSettings(Value):
+    """How to log."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="auto: console on a terminal, else json."
+    )
+
+
+class EpisodeSettings(Value):
+    """How deliveries are put together to episodes."""
+
+    ignored_labels: tuple[str, ...] = Field(
+        default=("prometheus_replica", "__replica__", "replica"),
+        description="Labels in which only the replicas of one HA Prometheus differ.",
+    )
+    late_within: Duration = Field(
+        default=timedelta(minutes=5), description="How long after a resolve a retry may come."
+    )
+    restart_after: Duration = Field(
+        default=timedelta(minutes=5), description="startsAt this much later than the open episode's begins a new one."
+    )
+
+
+def _listen(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004 - the highest port
+        raise ValueError(f"{text!r} is not host:port, for example 127.0.0.1:8080")
+    if not host:
+        raise ValueError(f"{text!r} names no host; write 0.0.0.0:{port} for all addresses")
+    return text
+
+
+def _paths(value: object) -> object:
+    """A variable holds several paths with commas between them."""
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+class Settings(BaseSettings):
+    """The settings of one process."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+    config_file: ClassVar[Path | None] = None
+
+    listen: Annotated[str, AfterValidator(_listen)] = Field(
+        default="127.0.0.1:8080", description="Address to serve on, host:port."
+    )
+    data: Path = Field(default=Path("data"), description="Directory of the SQLite store.")
+    store: str | None = Field(
+        default=None, description="sqlite:///file.db or postgresql://…; default: remediator.db in the data directory."
+    )
+    store_file: Path | None = Field(default=None, description="A file that holds the store's URL, for its password.")
+    catalog: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_paths)] = Field(
+        default=(Path("remediations"),), description="Files or directories of remediations."
+    )
+    mode: Mode = Field(default=Mode.AUTO, description="The most that any remediation may do: observe, approve or auto.")
+    rate: Annotated[Rates, NoDecode] = Field(
+        default=(Rate(60, timedelta(hours=1)),), description="Admitted runs over all remediations and replicas."
+    )
+    lease: Duration = Field(
+        default=timedelta(seconds=30), description="How long a dead replica's runs wait for another one."
+    )
+    workers: int = Field(default=32, ge=1, le=1000, description="Runs that plan or apply at the same time.")
+    recheck: Duration = Field(
+        default=timedelta(seconds=30), description="How soon a refusal that has no known end is decided again."
+    )
+    plan_timeout: Duration = Field(default=timedelta(seconds=30), description="How long planning a run may take.")
+    approval_timeout: Duration = Field(default=timedelta(hours=1), description="How long an approval is waited for.")
+    drain: Duration = Field(default=timedelta(seconds=25), description="How long SIGTERM waits for running steps.")
+    max_body_bytes: int = Field(
+        default=16 * 1024 * 1024, ge=1024, description="The largest notification that is accepted."
+    )
+    own_namespace: str = Field(default="", description="The namespace the remediator runs in; it is never acted on.")
+    episodes: EpisodeSettings = EpisodeSettings()
+    scope: Scope = Scope()
+    auth: AuthSettings = AuthSettings()
+    log: LogSettings = LogSettings()
+    connections: Connections = Connections()
+
+    @model_validator(mode="after")
+    def _tokens_before_the_world(self) -> Settings:
+        if not self.auth.tokens and not is_loopback(self.host):
+            raise ValueError(
+                f"listen: {self.listen} is reachable from elsewhere and no token is configured; "
+                "configure auth.tokens or listen on 127.0.0.1"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings' signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings' signature
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then variables, then the file."""
+        file = YamlConfigSettingsSource(settings_cls, yaml_file=cls.config_file)
+        return (init_settings, env_settings, file)
+
+    @property
+    def host(self) -> str:
+        """The host part of `listen`, without brackets."""
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """The port part of `listen`."""
+        return int(self.listen.rpartition(":")[2])
+
+    @property
+    def store_url(self) -> str:
+        """Where the store is."""
+        if self.store_file is not None:
+            return SecretSource(file=self.store_file).read()
+        return self.store or f"sqlite:///{self.data / 'remediator.db'}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def load_settings(config: Path | None, flags: Mapping[str, Any]) -> Settings:
+    """Read all settings; raises ConfigError with every problem, each with its key and where it came from."""
+    if config is not None and not config.is_file():
+        raise ConfigError(f"the config file {config} does not exist")
+    located = type("Settings", (Settings,), {"config_file": config, "__module__": __name__})
+    try:
+        return located(**{key: value for key, value in flags.items() if value is not None})  # type: ignore[no-any-return]
+    except ValidationError as error:
+        problems = [_diagnostic(config, problem) for problem in error.errors(include_url=False, include_input=False)]
+        raise ConfigError("the configuration cannot be used", problems) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the config file {config} is not YAML: {error}") from error
+    except SettingsError as error:
+        raise ConfigError(f"the configuration cannot be read: {error}") from error
+
+
+def _diagnostic(config: Path | None, problem: Any) -> Diagnostic:
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        message = "there is no such setting"
+    line, column = _position(config, problem["loc"])
+    path = ".".join(str(part) for part in problem["loc"])
+    return Diagnostic(str(config or "settings"), line, column, path, message)
+
+
+def _position(config: Path | None, loc: tuple[str | int, ...]) -> tuple[int, int]:
+    """Line and column of the deepest part of `loc` that the file holds."""
+    node = yaml.compose(config.read_text(encoding="utf-8"), yaml.SafeLoader) if config else None
+    mark = None
+    for part in loc:
+        if isinstance(node, yaml.MappingNode):
+            found = [(key, value) for key, value in node.value if key.value == part]
+            if not found:
+                break
+            mark, node = found[0][0].start_mark, found[0][1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            node = node.value[part]
+            mark = node.start_mark
+    return (mark.line + 1, mark.column + 1) if mark else (1, 1)

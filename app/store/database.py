@@ -1,0 +1,148 @@
+"""The connection to the store: SQLite (a file) or PostgreSQL, behind one small interface.
+
+Writers get an immediate transaction, so that what is read in it stays true until it is committed. On SQLite one writer
+at a time is the database's own rule; on PostgreSQL `lock` names the decisions that must not run beside each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import zlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from app.domain.errors import ConfigError, StoreUnavailableError
+
+_BUSY_SECONDS = 5.0
+_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+
+
+def store_url(text_url: str) -> URL:
+    """Read a store URL (`sqlite:///file.db` or `postgresql://…`); raises ConfigError without repeating a password."""
+    try:
+        url = make_url(text_url)
+    except (ArgumentError, ValueError) as error:
+        raise ConfigError(
+            "the store is not a URL; write sqlite:///path/file.db or postgresql://host/database"
+        ) from error
+    driver = _DRIVERS.get(url.drivername)
+    if driver is None:
+        raise ConfigError(f"the store cannot be {url.drivername!r}; it is sqlite:///path/file.db or postgresql://…")
+    return url.set(drivername=driver)
+
+
+class Database:
+    """Opens transactions on the store."""
+
+    def __init__(self, url: str, on_error: Callable[[], None] = lambda: None) -> None:
+        self.url = store_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self._engine = self._make_engine()
+        self._writer = asyncio.Lock()
+        self._on_error = on_error
+        self._file_lock: int | None = None
+
+    def _make_engine(self) -> AsyncEngine:
+        if not self.is_sqlite:
+            return create_async_engine(self.url, pool_size=10, max_overflow=10, pool_timeout=5, pool_pre_ping=True)
+        if not self.url.database or self.url.database == ":memory:":
+            raise ConfigError("an SQLite store needs a file, for example sqlite:///data/remediator.db")
+        engine = create_async_engine(self.url, connect_args={"timeout": _BUSY_SECONDS})
+        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        event.listen(engine.sync_engine, "begin", _begin_sqlite)
+        return engine
+
+    def claim_file(self) -> None:
+        """SQLite only: make sure that no second process serves this file; raises ConfigError."""
+        if not self.is_sqlite:
+            return
+        path = Path(str(self.url.database)).with_suffix(".lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file_lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._file_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigError(
+                f"another process serves {self.url.database}; several replicas need PostgreSQL (--store postgresql://…)"
+            ) from error
+
+    @asynccontextmanager
+    async def write(self, lock: str | None = None) -> AsyncIterator[AsyncConnection]:
+        """A transaction, committed at the end; raises StoreUnavailableError when the database is away or full."""
+        if not self.is_sqlite:
+            async with self._translated(), self._engine.begin() as connection:
+                if lock is not None:
+                    await connection.execute(
+                        text("SELECT pg_advisory_xact_lock(:key)"), {"key": zlib.crc32(lock.encode())}
+                    )
+                yield connection
+            return
+        async with self._writer, self._translated(), self._engine.connect() as raw:
+            connection = await raw.execution_options(immediate=True)
+            async with connection.begin():
+                yield connection
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that only reads."""
+        async with self._translated(), self._engine.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _translated(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except (OperationalError, PoolTimeoutError, OSError) as error:
+            self._on_error()
+            raise StoreUnavailableError(f"the store is not available: {_short(error)}") from error
+        except DBAPIError as error:
+            self._on_error()
+            if error.connection_invalidated:
+                raise StoreUnavailableError(f"the store is not available: {_short(error)}") from error
+            raise
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """For migrations."""
+        return self._engine
+
+    async def close(self) -> None:
+        """Close all connections and give the file free."""
+        await self._engine.dispose()
+        if self._file_lock is not None:
+            os.close(self._file_lock)
+            self._file_lock = None
+
+
+def _short(error: Exception) -> str:
+    """The driver's first line; SQLAlchemy's text would show statements and their values."""
+    original = error.orig if isinstance(error, DBAPIError) else error
+    return str(original).partition("\n")[0]
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # transactions are begun by _begin_sqlite, not by the driver
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        f"busy_timeout={int(_BUSY_SECONDS * 1000)}",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Any) -> None:
+    immediate = connection.get_execution_options().get("immediate", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")

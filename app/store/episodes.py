@@ -1,0 +1,126 @@
+"""Episodes in the store: the newest of each identity, and their links to runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import and_, bindparam, exists, func, insert, or_, select, update
+from sqlalchemy.engine import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.episodes import Episode
+from app.store.schema import episode, run_episode
+
+_CHUNK = 500  # identities per statement, well under SQLite's limit of variables
+
+
+async def newest(tx: AsyncConnection, identities: Iterable[str]) -> dict[str, Episode]:
+    """The newest episode of each identity that has one."""
+    wanted = list(dict.fromkeys(identities))
+    found: dict[str, Episode] = {}
+    for start in range(0, len(wanted), _CHUNK):
+        chunk = wanted[start : start + _CHUNK]
+        newest_ids = select(func.max(episode.c.id)).where(episode.c.identity.in_(chunk)).group_by(episode.c.identity)
+        is_open = and_(episode.c.identity.in_(chunk), episode.c.closed_at.is_(None))
+        rows = await tx.execute(
+            select(episode).where(or_(episode.c.id.in_(newest_ids), is_open)).order_by(episode.c.id)
+        )
+        for row in rows:
+            # Clocks of replicas differ, ids with them; an open episode is the newest whatever its id says.
+            if row.identity not in found or not found[row.identity].is_open:
+                found[row.identity] = from_row(row)
+    return found
+
+
+async def write(tx: AsyncConnection, changed: Sequence[Episode], new: Sequence[tuple[Episode, list[str]]]) -> None:
+    """Update known episodes (first, so that a successor may open) and insert new ones with what matched them."""
+    if changed:
+        statement = (
+            update(episode)
+            .where(episode.c.id == bindparam("b_id"))
+            .values(
+                annotations=bindparam("b_annotations"),
+                starts_at=bindparam("b_starts_at"),
+                last_seen_at=bindparam("b_last_seen_at"),
+                firing=bindparam("b_firing"),
+                deliveries=bindparam("b_deliveries"),
+                resolved_at=bindparam("b_resolved_at"),
+                closed_at=bindparam("b_closed_at"),
+            )
+        )
+        await tx.execute(statement, [{f"b_{key}": value for key, value in _columns(one).items()} for one in changed])
+    if new:
+        rows = [
+            _columns(one)
+            | {
+                "alertname": one.labels.get("alertname", ""),
+                "namespace": one.labels.get("namespace", ""),
+                "matched": matched,
+            }
+            for one, matched in new
+        ]
+        await tx.execute(insert(episode), rows)
+
+
+async def link(tx: AsyncConnection, pairs: Sequence[tuple[str, str]]) -> None:
+    """Connect runs with the episodes that they act for."""
+    if pairs:
+        await tx.execute(insert(run_episode), [{"run_id": run, "episode_id": one} for run, one in pairs])
+
+
+async def of_run(tx: AsyncConnection, run_id: str) -> list[Episode]:
+    """The episodes of a run, oldest first."""
+    query = select(episode).join(run_episode).where(run_episode.c.run_id == run_id).order_by(episode.c.id)
+    return [from_row(row) for row in await tx.execute(query)]
+
+
+async def any_open(tx: AsyncConnection, run_id: str) -> bool:
+    """Whether any episode of the run is still open."""
+    inner = select(episode.c.id).join(run_episode).where(run_episode.c.run_id == run_id, episode.c.closed_at.is_(None))
+    return bool((await tx.execute(select(exists(inner)))).scalar_one())
+
+
+async def last_end(tx: AsyncConnection, run_id: str) -> datetime | None:
+    """When the last of the run's episodes ended, by the alerts' own account."""
+    query = select(episode.c.resolved_at).join(run_episode).where(run_episode.c.run_id == run_id)
+    ends = [end for (end,) in await tx.execute(query) if end is not None]
+    return max(ends, default=None)
+
+
+def from_row(row: Row[Any]) -> Episode:
+    """An episode from a row of its table."""
+    return Episode(
+        id=row.id,
+        identity=row.identity,
+        fingerprint=row.fingerprint,
+        labels=row.labels,
+        annotations=row.annotations,
+        generator_url=row.generator_url,
+        starts_at=row.starts_at,
+        first_seen_at=row.first_seen_at,
+        last_seen_at=row.last_seen_at,
+        firing=frozenset(row.firing),
+        deliveries=row.deliveries,
+        resolved_at=row.resolved_at,
+        closed_at=row.closed_at,
+    )
+
+
+def _columns(one: Episode) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "identity": one.identity,
+        "fingerprint": one.fingerprint,
+        "labels": one.labels,
+        "annotations": one.annotations,
+        "generator_url": one.generator_url,
+        "starts_at": one.starts_at,
+        "first_seen_at": one.first_seen_at,
+        "last_seen_at": one.last_seen_at,
+        "firing": sorted(one.firing),
+        "deliveries": one.deliveries,
+        "resolved_at": one.resolved_at,
+        "closed_at": one.closed_at,
+    }

@@ -1,0 +1,110 @@
+"""The inbox: notifications as they came, one row each, committed in groups.
+
+`record` is what an HTTP request waits for; nothing here parses, matches or touches the network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.errors import StoreUnavailableError
+from app.store.database import Database
+from app.store.schema import notification
+
+_GROUP = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A notification to be recorded."""
+
+    received_at: datetime
+    receiver: str
+    group_key: str
+    alerts: int
+    truncated: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A recorded notification that nobody has taken in."""
+
+    id: int
+    received_at: datetime
+    body: bytes
+
+
+class Inbox:
+    """Commits what concurrent requests bring in one transaction (group commit)."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._queue: list[tuple[Received, asyncio.Future[None]]] = []
+        self._filled = asyncio.Event()
+        self.recorded = asyncio.Event()  # set after each commit; take-in waits for it
+
+    async def record(self, received: Received, timeout_seconds: float) -> None:
+        """Return after the commit; raises StoreUnavailableError, and then the notification was not recorded by us."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append((received, future))
+        self._filled.set()
+        try:
+            await asyncio.wait_for(future, timeout_seconds)
+        except TimeoutError as error:
+            raise StoreUnavailableError("the store did not commit in time") from error
+
+    async def commit_forever(self) -> None:
+        """Write what waits, group by group, until cancelled."""
+        while True:
+            await self._filled.wait()
+            group, self._queue = self._queue[:_GROUP], self._queue[_GROUP:]
+            if not self._queue:
+                self._filled.clear()
+            group = [(received, future) for received, future in group if not future.done()]
+            if group:
+                await self._commit(group)
+
+    async def _commit(self, group: Sequence[tuple[Received, asyncio.Future[None]]]) -> None:
+        try:
+            async with self._database.write() as tx:
+                await tx.execute(insert(notification), [asdict(received) for received, _ in group])
+        except StoreUnavailableError as error:
+            for _, future in group:
+                if not future.done():
+                    future.set_exception(StoreUnavailableError(error.message))
+            return
+        for _, future in group:
+            if not future.done():
+                future.set_result(None)
+        self.recorded.set()
+
+
+async def waiting(tx: AsyncConnection, limit: int) -> list[Waiting]:
+    """The oldest notifications that nobody has taken in."""
+    query = (
+        select(notification.c.id, notification.c.received_at, notification.c.body)
+        .where(notification.c.taken_in_at.is_(None))
+        .order_by(notification.c.id)
+        .limit(limit)
+    )
+    return [Waiting(*row) for row in await tx.execute(query)]
+
+
+async def mark_taken_in(tx: AsyncConnection, ids: Sequence[int], now: datetime, set_aside: str | None = None) -> None:
+    """Take notifications out of the waiting ones, for good."""
+    await tx.execute(
+        update(notification).where(notification.c.id.in_(ids)).values(taken_in_at=now, set_aside=set_aside)
+    )
+
+
+async def count_waiting(tx: AsyncConnection) -> int:
+    """How many notifications wait."""
+    query = select(func.count()).select_from(notification).where(notification.c.taken_in_at.is_(None))
+    return int((await tx.execute(query)).scalar_one())

@@ -1,0 +1,392 @@
+"""The run ledger: one row per run, one event per change of it, in the same transaction.
+
+Every write of a worker is fenced by its lease: who lost it changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import and_, case, delete, false, func, insert, not_, or_, select, update
+from sqlalchemy.engine import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.decisions import Decision
+from app.domain.errors import ConflictError, LeaseLostError
+from app.domain.model import JsonObject
+from app.domain.plans import Plan
+from app.domain.reasons import Reason
+from app.domain.remediation import Remediation
+from app.domain.states import RunState, may_become
+from app.store.schema import event, run, run_episode, step
+
+_CHUNK = 500  # ids per statement, well under SQLite's limit of variables
+ENGINE = "remediator"  # the actor of what nobody asked for by hand
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One row of the ledger."""
+
+    id: str
+    remediation: Remediation
+    digest: str
+    state: RunState
+    reason: Reason | None
+    message: str
+    attempt: int
+    rung: int
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    fingerprint: str
+    generator_url: str
+    alert_starts_at: datetime
+    received_at: datetime
+    plan: Plan | None
+    target_key: str | None
+    holds_target: bool
+    approved_by: str | None
+    created_at: datetime
+    updated_at: datetime
+    not_before: datetime
+    admitted_at: datetime | None
+    started_at: datetime | None
+    settle_until: datetime | None
+    lease_owner: str | None
+    lease_epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What an event of the audit says besides when and where; `data` is JSON."""
+
+    message: str = ""
+    reason: Reason | None = None
+    actor: str = ENGINE
+    data: JsonObject = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutcome:
+    """How a step ended: succeeded, failed, skipped or interrupted."""
+
+    state: str
+    tries: int = 1
+    result: JsonObject | None = None
+    reason: Reason | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """What became of one step of a rung."""
+
+    position: int
+    action: str
+    state: str
+    tries: int
+    started_at: datetime
+    result: JsonObject | None
+
+
+def from_row(row: Row[Any]) -> Run:
+    """A run from a row of its table."""
+    return Run(
+        id=row.id,
+        remediation=Remediation.model_validate(row.spec),
+        digest=row.digest,
+        state=RunState(row.state),
+        reason=Reason(row.reason) if row.reason else None,
+        message=row.message,
+        attempt=row.attempt,
+        rung=row.rung,
+        labels=row.labels,
+        annotations=row.annotations,
+        fingerprint=row.fingerprint,
+        generator_url=row.generator_url,
+        alert_starts_at=row.alert_starts_at,
+        received_at=row.received_at,
+        plan=Plan.model_validate(row.plan) if row.plan else None,
+        target_key=row.target_key,
+        holds_target=row.holds_target,
+        approved_by=row.approved_by,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        not_before=row.not_before,
+        admitted_at=row.admitted_at,
+        started_at=row.started_at,
+        settle_until=row.settle_until,
+        lease_owner=row.lease_owner,
+        lease_epoch=row.lease_epoch,
+    )
+
+
+async def create(tx: AsyncConnection, new: Sequence[Run]) -> None:
+    """Record pending runs, each with its first event."""
+    if not new:
+        return
+    await tx.execute(insert(run), [_first_columns(one) for one in new])
+    events = [
+        {
+            "run_id": one.id,
+            "at": one.created_at,
+            "kind": "recorded",
+            "state": one.state,
+            "reason": None,
+            "message": one.message,
+            "actor": ENGINE,
+            "data": {"catalog": one.digest, "attempt": one.attempt},
+        }
+        for one in new
+    ]
+    await tx.execute(insert(event), events)
+
+
+def _first_columns(one: Run) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "remediation": one.remediation.name,
+        "spec": one.remediation.to_json(),
+        "digest": one.digest,
+        "state": one.state,
+        "reason": one.reason,
+        "message": one.message,
+        "active": True,
+        "attempt": one.attempt,
+        "rung": one.rung,
+        "labels": one.labels,
+        "annotations": one.annotations,
+        "alertname": one.labels.get("alertname", ""),
+        "namespace": one.labels.get("namespace", ""),
+        "fingerprint": one.fingerprint,
+        "generator_url": one.generator_url,
+        "alert_starts_at": one.alert_starts_at,
+        "received_at": one.received_at,
+        "holds_target": False,
+        "decisions": [],
+        "created_at": one.created_at,
+        "updated_at": one.created_at,
+        "not_before": one.not_before,
+        "lease_epoch": 0,
+    }
+
+
+async def get(tx: AsyncConnection, run_id: str) -> Run | None:
+    """One run, or None."""
+    row = (await tx.execute(select(run).where(run.c.id == run_id))).one_or_none()
+    return None if row is None else from_row(row)
+
+
+@dataclass(frozen=True, slots=True)
+class Claimant:
+    """Who claims runs, until when, and which it works on already."""
+
+    owner: str
+    lease_until: datetime
+    in_work: Collection[str] = ()
+
+
+async def claim(tx: AsyncConnection, claimant: Claimant, now: datetime, limit: int) -> tuple[list[Run], int]:
+    """Lease runs whose time has come and which nobody holds; also how many were taken over from a dead owner."""
+    dropped = and_(run.c.lease_owner == claimant.owner, run.c.id.not_in(claimant.in_work))
+    free = or_(run.c.lease_until.is_(None), run.c.lease_until < now, dropped)
+    due = (
+        select(run.c.id, run.c.lease_owner)
+        .where(run.c.active, run.c.not_before <= now, free)
+        .order_by(run.c.not_before)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    rows = (await tx.execute(due)).all()
+    if not rows:
+        return [], 0
+    chosen = run.c.id.in_([row.id for row in rows])
+    lease = {"lease_owner": claimant.owner, "lease_until": claimant.lease_until, "lease_epoch": run.c.lease_epoch + 1}
+    await tx.execute(update(run).where(chosen).values(lease))
+    claimed = await tx.execute(select(run).where(chosen).order_by(run.c.not_before))
+    taken_over = sum(row.lease_owner not in {None, claimant.owner} for row in rows)
+    return [from_row(row) for row in claimed], taken_over
+
+
+async def renew(tx: AsyncConnection, owner: str, run_ids: Sequence[str], lease_until: datetime) -> set[str]:
+    """Renew the leases that `owner` still holds; the answer lacks the ones that it lost."""
+    mine = and_(run.c.id.in_(run_ids), run.c.lease_owner == owner)
+    held = {row.id for row in await tx.execute(select(run.c.id).where(mine))}
+    await tx.execute(update(run).where(mine).values(lease_until=lease_until))
+    return held
+
+
+async def release(tx: AsyncConnection, held: Run) -> None:
+    """Give a lease back, so that whoever comes when `not_before` has come may work on the run."""
+    await tx.execute(_fenced(held).values(lease_owner=None, lease_until=None))
+
+
+async def postpone(tx: AsyncConnection, held: Run, until: datetime) -> Run:
+    """Look at a run again later, without an event: nothing about it changed."""
+    result = await tx.execute(_fenced(held).values(not_before=until))
+    if result.rowcount != 1:
+        raise LeaseLostError
+    return replace(held, not_before=until)
+
+
+async def release_all(tx: AsyncConnection) -> int:
+    """Void every lease: only where this process is known to be the only one (SQLite, at start)."""
+    result = await tx.execute(update(run).where(run.c.active, run.c.lease_owner.is_not(None)).values(lease_until=None))
+    return int(result.rowcount)
+
+
+async def release_owned(tx: AsyncConnection, owner: str) -> None:
+    """Give back every lease of an owner that stops."""
+    mine = and_(run.c.active, run.c.lease_owner == owner)
+    await tx.execute(update(run).where(mine).values(lease_owner=None, lease_until=None))
+
+
+async def next_due(tx: AsyncConnection, claimant: Claimant) -> datetime | None:
+    """When the next run that may be claimed is due (or its lease runs out); None when there is none."""
+    dropped = and_(run.c.lease_owner == claimant.owner, run.c.id.not_in(claimant.in_work))
+    free_at = case(
+        (or_(run.c.lease_until.is_(None), dropped), run.c.not_before),
+        (run.c.lease_until > run.c.not_before, run.c.lease_until),
+        else_=run.c.not_before,
+    )
+    mine = and_(run.c.lease_owner == claimant.owner, run.c.id.in_(claimant.in_work))
+    query = select(func.min(free_at)).where(run.c.active, not_(func.coalesce(mine, false())))
+    value: datetime | None = (await tx.execute(query)).scalar_one_or_none()
+    return value
+
+
+async def move(tx: AsyncConnection, held: Run, state: RunState, now: datetime, entry: Entry, **changes: Any) -> Run:
+    """Change a run's state under its lease, with the event that says why; raises LeaseLostError."""
+    if state is not held.state and not may_become(held.state, state):
+        raise ConflictError(f"a run cannot go from {held.state} to {state}")
+    columns = dict(changes)
+    if columns.get("plan") is not None:
+        columns["plan"] = columns["plan"].model_dump(mode="json")
+    if state.is_final:
+        columns |= {
+            "active": False,
+            "holds_target": False,
+            "finished_at": now,
+            "lease_owner": None,
+            "lease_until": None,
+        }
+    values = {"state": state, "reason": entry.reason, "message": entry.message, "updated_at": now}
+    result = await tx.execute(_fenced(held).values(values | columns))
+    if result.rowcount != 1:
+        raise LeaseLostError
+    known = {key: value for key, value in changes.items() if key in Run.__dataclass_fields__}
+    moved = replace(held, state=state, reason=entry.reason, message=entry.message, **known)
+    await note(tx, moved, now, state, entry)
+    return moved
+
+
+def _fenced(held: Run) -> Any:
+    return update(run).where(
+        run.c.id == held.id, run.c.lease_epoch == held.lease_epoch, run.c.lease_owner == held.lease_owner
+    )
+
+
+async def check_lease(tx: AsyncConnection, held: Run) -> None:
+    """Raise LeaseLostError unless the run is still held; keeps the row locked until the transaction ends."""
+    result = await tx.execute(_fenced(held).values(lease_epoch=held.lease_epoch))
+    if result.rowcount != 1:
+        raise LeaseLostError
+
+
+async def note(tx: AsyncConnection, of: Run, now: datetime, kind: str, entry: Entry) -> None:
+    """Append to a run's events."""
+    row = {"run_id": of.id, "at": now, "kind": kind, "state": of.state}
+    await tx.execute(insert(event), [row | asdict(entry)])
+
+
+async def save_decisions(tx: AsyncConnection, held: Run, decisions: Sequence[Decision]) -> None:
+    """Keep the guards' answers of the latest decision with the run."""
+    rows = [decision.model_dump(mode="json") for decision in decisions]
+    await tx.execute(_fenced(held).values(decisions=rows))
+
+
+async def sharing(tx: AsyncConnection, candidate: Run, target_key: str) -> Run | None:
+    """An active run of the same remediation on the same target, older than the candidate."""
+    query = select(run).where(
+        run.c.active,
+        run.c.target_key == target_key,
+        run.c.remediation == candidate.remediation.name,
+        run.c.id != candidate.id,
+    )
+    row = (await tx.execute(query.order_by(run.c.id).limit(1))).one_or_none()
+    return None if row is None else from_row(row)
+
+
+async def fold(tx: AsyncConnection, folded: Run, into: Run, now: datetime) -> None:
+    """Let `into` act for the episodes of a pending run too; the pending run's row goes, its events stay."""
+    await check_lease(tx, folded)
+    moved = select(run_episode.c.episode_id).where(run_episode.c.run_id == folded.id)
+    kept = select(run_episode.c.episode_id).where(run_episode.c.run_id == into.id)
+    episodes = [row.episode_id for row in await tx.execute(moved.where(run_episode.c.episode_id.not_in(kept)))]
+    if episodes:
+        await tx.execute(insert(run_episode), [{"run_id": into.id, "episode_id": one} for one in episodes])
+    await tx.execute(delete(run_episode).where(run_episode.c.run_id == folded.id))
+    await tx.execute(delete(run).where(run.c.id == folded.id))
+    message = f"joined run {into.id}: same remediation, same target"
+    await note(tx, folded, now, "folded", Entry(message, data={"run": into.id}))
+    message = f"another alert ({folded.labels.get('alertname') or folded.fingerprint}) shares this run"
+    await note(tx, into, now, "joined", Entry(message, data={"labels": folded.labels, "run": folded.id}))
+
+
+async def folded_into(tx: AsyncConnection, run_id: str) -> str | None:
+    """The run that a folded one went into, or None."""
+    query = select(event.c.data).where(event.c.run_id == run_id, event.c.kind == "folded")
+    data = (await tx.execute(query)).scalar_one_or_none()
+    return None if data is None else str(data["run"])
+
+
+_PARKED = (RunState.DEFERRED, RunState.PENDING, RunState.AWAITING_APPROVAL, RunState.VERIFYING)
+
+
+async def wake_resolved(tx: AsyncConnection, now: datetime, episode_ids: Sequence[str]) -> None:
+    """Let waiting runs whose alert ended be looked at now."""
+    for start in range(0, len(episode_ids), _CHUNK):
+        linked = select(run_episode.c.run_id).where(run_episode.c.episode_id.in_(episode_ids[start : start + _CHUNK]))
+        waiting = and_(run.c.active, run.c.state.in_(_PARKED), run.c.not_before > now, run.c.id.in_(linked))
+        await tx.execute(update(run).where(waiting).values(not_before=now))
+
+
+async def wake_refused(tx: AsyncConnection, now: datetime, ended: Run) -> None:
+    """Let runs be decided again that waited for the target, or for the number of targets, of a run that ended."""
+    same_target = and_(run.c.target_key == ended.target_key, run.c.reason == Reason.TARGET_BUSY)
+    same_limit = and_(run.c.remediation == ended.remediation.name, run.c.reason == Reason.TOO_MANY_TARGETS)
+    waiting = and_(run.c.active, run.c.state == RunState.DEFERRED, or_(same_target, same_limit))
+    await tx.execute(update(run).where(waiting).values(not_before=now))
+
+
+async def steps(tx: AsyncConnection, run_id: str, rung: int) -> list[StepRecord]:
+    """The recorded steps of one rung, in order."""
+    query = select(step).where(step.c.run_id == run_id, step.c.rung == rung).order_by(step.c.position)
+    return [
+        StepRecord(row.position, row.action, row.state, row.tries, row.started_at, row.result)
+        for row in await tx.execute(query)
+    ]
+
+
+async def start_step(tx: AsyncConnection, held: Run, position: int, action: str, now: datetime) -> None:
+    """Write, before the call, that a step starts (or starts again after a crash)."""
+    await check_lease(tx, held)
+    here = and_(step.c.run_id == held.id, step.c.rung == held.rung, step.c.position == position)
+    again = await tx.execute(update(step).where(here).values(state="started"))
+    if again.rowcount == 0:
+        row = {"run_id": held.id, "rung": held.rung, "position": position, "action": action}
+        await tx.execute(insert(step), [row | {"state": "started", "tries": 0, "started_at": now}])
+    data = {"rung": held.rung, "position": position, "action": action}
+    await note(tx, held, now, "step_started", Entry(action, data=data))
+
+
+async def finish_step(tx: AsyncConnection, held: Run, position: int, now: datetime, outcome: StepOutcome) -> None:
+    """Write what became of a step."""
+    await check_lease(tx, held)
+    here = and_(step.c.run_id == held.id, step.c.rung == held.rung, step.c.position == position)
+    await tx.execute(update(step).where(here).values(asdict(outcome) | {"finished_at": now}))
+    data = {"rung": held.rung, "position": position, "result": outcome.result or {}}
+    await note(tx, held, now, f"step_{outcome.state}", Entry(outcome.error or "", outcome.reason, data=data))

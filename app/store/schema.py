@@ -1,0 +1,204 @@
+"""The tables. The run ledger is the queue; the inbox is the notifications as they came.
+
+Times are microseconds since the epoch (exact, comparable and the same on both databases); ids sort by time.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+# SQLite numbers rows by itself only in a column of exactly this type.
+_Serial = BigInteger().with_variant(Integer(), "sqlite")
+
+
+class Timestamp(TypeDecorator[datetime]):
+    """An aware UTC datetime."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:  # noqa: ARG002 - SQLAlchemy's
+        """To microseconds."""
+        return None if value is None else (value - _EPOCH) // _MICROSECOND
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's
+        """From microseconds."""
+        return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+notification = Table(
+    "notification",
+    metadata,
+    Column("id", _Serial, primary_key=True, autoincrement=True),
+    Column("received_at", Timestamp, nullable=False),
+    Column("receiver", Text, nullable=False),
+    Column("group_key", Text, nullable=False),
+    Column("alerts", Integer, nullable=False),
+    Column("truncated", Integer, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("taken_in_at", Timestamp),
+    Column("set_aside", Text),  # why it could not be taken in
+    Index(
+        "ix_notification_waiting",
+        "id",
+        sqlite_where=text("taken_in_at IS NULL"),
+        postgresql_where=text("taken_in_at IS NULL"),
+    ),
+)
+
+episode = Table(
+    "episode",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("identity", String(64), nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    Column("alertname", Text, nullable=False),
+    Column("namespace", Text, nullable=False),
+    Column("labels", Json, nullable=False),
+    Column("annotations", Json, nullable=False),
+    Column("generator_url", Text, nullable=False),
+    Column("starts_at", Timestamp, nullable=False),
+    Column("first_seen_at", Timestamp, nullable=False),
+    Column("last_seen_at", Timestamp, nullable=False),
+    Column("firing", Json, nullable=False),
+    Column("deliveries", Integer, nullable=False),
+    Column("resolved_at", Timestamp),
+    Column("closed_at", Timestamp),
+    Column("matched", Json, nullable=False),  # names of the remediations that matched when it opened
+    Index("ix_episode_identity", "identity", "id"),
+    Index(
+        "uq_episode_open",
+        "identity",
+        unique=True,
+        sqlite_where=text("closed_at IS NULL"),
+        postgresql_where=text("closed_at IS NULL"),
+    ),
+)
+
+run = Table(
+    "run",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("remediation", String(63), nullable=False),
+    Column("spec", Json, nullable=False),  # the remediation as it was when the run was recorded
+    Column("digest", String(64), nullable=False),  # of the catalog then
+    Column("state", String(20), nullable=False),
+    Column("reason", String(40)),
+    Column("message", Text, nullable=False),
+    Column("active", Boolean, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("rung", Integer, nullable=False),
+    Column("labels", Json, nullable=False),
+    Column("annotations", Json, nullable=False),
+    Column("alertname", Text, nullable=False),
+    Column("namespace", Text, nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    Column("generator_url", Text, nullable=False),
+    Column("alert_starts_at", Timestamp, nullable=False),
+    Column("received_at", Timestamp, nullable=False),
+    Column("target_key", Text),
+    Column("holds_target", Boolean, nullable=False),
+    Column("plan", Json),
+    Column("decisions", Json, nullable=False),
+    Column("approved_by", Text),
+    Column("created_at", Timestamp, nullable=False),
+    Column("updated_at", Timestamp, nullable=False),
+    Column("not_before", Timestamp, nullable=False),
+    Column("admitted_at", Timestamp),
+    Column("started_at", Timestamp),
+    Column("settle_until", Timestamp),
+    Column("finished_at", Timestamp),
+    Column("resolved_at", Timestamp),
+    Column("effective", Boolean),
+    Column("lease_owner", String(64)),
+    Column("lease_until", Timestamp),
+    Column("lease_epoch", Integer, nullable=False),
+    Index("ix_run_due", "not_before", sqlite_where=text("active"), postgresql_where=text("active")),
+    Index(
+        "uq_run_holds_target",
+        "target_key",
+        unique=True,
+        sqlite_where=text("holds_target"),
+        postgresql_where=text("holds_target"),
+    ),
+    Index("ix_run_target_key", "target_key", "finished_at"),
+    Index("ix_run_admitted", "admitted_at"),
+    Index("ix_run_remediation_admitted", "remediation", "admitted_at"),
+    Index("ix_run_remediation_id", "remediation", "id"),
+    Index("ix_run_state_id", "state", "id"),
+    Index("ix_run_alertname_id", "alertname", "id"),
+    Index("ix_run_namespace_id", "namespace", "id"),
+)
+
+run_episode = Table(
+    "run_episode",
+    metadata,
+    Column("run_id", String(36), ForeignKey("run.id", ondelete="CASCADE"), primary_key=True),
+    Column("episode_id", String(36), ForeignKey("episode.id", ondelete="CASCADE"), primary_key=True),
+    Index("ix_run_episode_episode", "episode_id"),
+)
+
+step = Table(
+    "step",
+    metadata,
+    Column("id", _Serial, primary_key=True, autoincrement=True),
+    Column("run_id", String(36), ForeignKey("run.id", ondelete="CASCADE"), nullable=False),
+    Column("rung", Integer, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("state", String(20), nullable=False),  # started | succeeded | failed | skipped | interrupted
+    Column("tries", Integer, nullable=False),
+    Column("started_at", Timestamp, nullable=False),
+    Column("finished_at", Timestamp),
+    Column("result", Json),
+    Column("reason", String(40)),
+    Column("error", Text),
+    UniqueConstraint("run_id", "rung", "position"),
+)
+
+event = Table(
+    "event",
+    metadata,
+    Column("id", _Serial, primary_key=True, autoincrement=True),
+    Column("run_id", String(36), nullable=False),  # no foreign key: the audit outlives a folded run
+    Column("at", Timestamp, nullable=False),
+    Column("kind", String(40), nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("reason", String(40)),
+    Column("message", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("data", Json, nullable=False),
+    Index("ix_event_run", "run_id", "id"),
+)

@@ -1,0 +1,198 @@
+"""Metrics about our own work. Each help text says what a rise means; every label is bounded and starts at zero."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, PlatformCollector, ProcessCollector
+from prometheus_client.exposition import generate_latest
+
+from app.domain.decisions import Verdict
+from app.domain.episodes import Receipt
+from app.domain.reasons import Reason
+from app.domain.states import FINAL_STATES, RunState
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
+NOTIFICATION_RESULTS = ("accepted", "invalid", "too_large", "unauthorized", "unavailable", "wrong_path")
+STEP_RESULTS = ("succeeded", "failed", "skipped", "interrupted")
+CHECK_RESULTS = ("held", "failed", "unobservable")
+
+
+class Metrics:
+    """All metrics of one process, in a registry of their own."""
+
+    def __init__(self, version: str) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        Info("remediator_build", "The release that runs.", registry=registry).info({"version": version})
+        self._intake()
+        self._runs()
+        self._service()
+
+    def _intake(self) -> None:
+        registry = self.registry
+        self.notifications = Counter(
+            "remediator_notifications",
+            "POSTs to the webhook by result. invalid, unauthorized or wrong_path rising: Alertmanager is misconfigured "
+            "and these alerts are not seen; unavailable: the store cannot write, Alertmanager sends again.",
+            ["result"],
+            registry=registry,
+        )
+        _zero(self.notifications, NOTIFICATION_RESULTS)
+        self.last_notification = Gauge(
+            "remediator_last_notification_timestamp_seconds",
+            "When the last notification was recorded. Falling behind: Alertmanager no longer reaches us.",
+            registry=registry,
+        )
+        self.alerts = Counter(
+            "remediator_alerts",
+            "Delivered alerts by what they meant. opened rising fast: a storm; late: deliveries overtaken by resolves.",
+            ["receipt"],
+            registry=registry,
+        )
+        _zero(self.alerts, Receipt)
+        self.alerts_truncated = Counter(
+            "remediator_alerts_truncated",
+            "Alerts that Alertmanager left out of notifications. Rising: remove max_alerts from the receiver.",
+            registry=registry,
+        )
+        self.episodes_unmatched = Counter(
+            "remediator_episodes_unmatched",
+            "Episodes that no remediation matches. Rising: alerts arrive that nothing is declared for.",
+            registry=registry,
+        )
+        self.inbox = Gauge(
+            "remediator_inbox_notifications",
+            "Recorded notifications not yet taken in. Staying up: the engine is behind or stuck.",
+            registry=registry,
+        )
+        self.set_aside = Counter(
+            "remediator_notifications_set_aside",
+            "Recorded notifications that could not be taken in and were set aside. Any rise is a bug to report.",
+            registry=registry,
+        )
+
+    def _runs(self) -> None:
+        registry = self.registry
+        self.runs = Counter(
+            "remediator_runs",
+            "Runs by remediation and final state. failed or interrupted rising: a remediation does not help; look at "
+            "its runs.",
+            ["remediation", "state"],
+            registry=registry,
+        )
+        self.runs_effective = Counter(
+            "remediator_runs_effective",
+            "Runs after which the alert resolved. Lagging behind succeeded runs: the cure does not cure.",
+            ["remediation"],
+            registry=registry,
+        )
+        self.active_runs = Gauge(
+            "remediator_active_runs",
+            "Runs that are not final, by state. deferred staying up: limits or busy targets hold work back.",
+            ["state"],
+            registry=registry,
+        )
+        _zero(self.active_runs, [state for state in RunState if not state.is_final])
+        self.run_duration = Histogram(
+            "remediator_run_duration_seconds",
+            "From the run's record to its final state. Rising: cures take longer.",
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        self.alert_to_action = Histogram(
+            "remediator_alert_to_action_seconds",
+            "From the recorded alert to the first action's call. Rising: intake or the worker is behind.",
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        self.refusals = Counter(
+            "remediator_refusals",
+            "Guards' answers other than allow. Rising: look the reason up in docs/troubleshooting.md.",
+            ["verdict", "reason"],
+            registry=registry,
+        )
+        self.actions = Counter(
+            "remediator_actions",
+            "Applied steps by action and result. failed rising: targets refuse or cannot be reached.",
+            ["action", "result"],
+            registry=registry,
+        )
+        self.action_duration = Histogram(
+            "remediator_action_duration_seconds",
+            "Duration of applied steps, retries included. Rising: targets are slow.",
+            ["action"],
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        self.checks = Counter(
+            "remediator_checks",
+            "Checks by final result. unobservable rising: what should be looked at cannot be reached.",
+            ["check", "result"],
+            registry=registry,
+        )
+
+    def _service(self) -> None:
+        registry = self.registry
+        self.catalog_reload_successful = Gauge(
+            "remediator_catalog_last_reload_successful",
+            "1 when the newest catalog was accepted. 0: the files are wrong and the previous catalog is running.",
+            registry=registry,
+        )
+        self.catalog_reload_timestamp = Gauge(
+            "remediator_catalog_last_reload_success_timestamp_seconds",
+            "When the running catalog was loaded.",
+            registry=registry,
+        )
+        self.catalog_remediations = Gauge(
+            "remediator_catalog_remediations",
+            "Loaded remediations by mode. A fall: entries were removed.",
+            ["mode"],
+            registry=registry,
+        )
+        self.lease_takeovers = Counter(
+            "remediator_lease_takeovers",
+            "Runs taken over from a replica that stopped renewing. Rising: replicas die or cannot reach the store.",
+            registry=registry,
+        )
+        self.store_errors = Counter(
+            "remediator_store_errors",
+            "Store operations that failed. Rising: the database is away, full or slow.",
+            registry=registry,
+        )
+        self.requests = Histogram(
+            "remediator_http_request_duration_seconds",
+            "Answered requests by route and status. The webhook's slow quantiles rising: the store commits slowly.",
+            ["method", "route", "code"],
+            registry=registry,
+            buckets=_SECONDS[:14],
+        )
+
+    def initialise(self, remediations: Iterable[str], actions: Iterable[str], checks: Iterable[str]) -> None:
+        """Start the children of a catalog's names at zero, so that rates are right from their first event."""
+        for remediation in remediations:
+            self.runs_effective.labels(remediation)
+            for state in FINAL_STATES:
+                self.runs.labels(remediation, state)
+        for action in actions:
+            self.action_duration.labels(action)
+            for result in STEP_RESULTS:
+                self.actions.labels(action, result)
+        for check in checks:
+            for result in CHECK_RESULTS:
+                self.checks.labels(check, result)
+
+    def refused(self, verdict: Verdict, reason: Reason | None) -> None:
+        """Count a guard's objection."""
+        self.refusals.labels(verdict, reason or Reason.UNEXPECTED).inc()
+
+    def exposition(self) -> bytes:
+        """The text that /metrics answers."""
+        return generate_latest(self.registry)
+
+
+def _zero(metric: Counter | Gauge, values: Iterable[str]) -> None:
+    for value in values:
+        metric.labels(value)

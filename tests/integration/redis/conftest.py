@@ -1,0 +1,25 @@
+"""Configurations of a Redis instance named `cache`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from pydantic import SecretStr
+
+from app.clients.connections import Connections, RedisConnection, SecretSource
+from tests.support.redis import RedisServer
+
+
+def to_redis(server: RedisServer, user: str = "", **settings: str) -> Connections:
+    """A configuration of `server`, by default without a login; the password of every user is `correct-horse`."""
+    login = f"{user}:correct-horse@" if user else ""
+    url = f"redis://{login}{server.host}:{server.port}"
+    connection = RedisConnection(url=SecretSource(value=SecretStr(url)))
+    return Connections.model_validate({"redis": {"cache": connection}, "timeout": "5s", **settings})
+
+
+@pytest.fixture
+def configured() -> Callable[..., Connections]:
+    """Makes a configuration of a server: `configured(server, "user", timeout="1s")`."""
+    return to_redis

@@ -1,0 +1,136 @@
+"""A real PostgreSQL server on loopback: fsync off, everybody trusted, its data gone afterwards."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from tests.support.binaries import find
+from tests.support.processes import Process, free_port
+
+SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
+SUPERUSER = "postgres"
+
+
+class PostgresServer:
+    """One server; `stop` and `start` make an outage, the data stays."""
+
+    def __init__(self, home: Path, settings: Mapping[str, str]) -> None:
+        self.host = "127.0.0.1"
+        self.port = free_port()
+        self._home = home
+        self._settings = {**SETTINGS, **settings}
+        self._process: Process | None = None
+        self._user = _server_user()
+
+    @property
+    def url(self) -> str:
+        """The superuser's URL of the database `postgres`."""
+        return self.database_url("postgres")
+
+    def database_url(self, database: str, user: str = SUPERUSER) -> str:
+        """A libpq URL of one database, by default for the superuser."""
+        return f"postgresql://{user}@{self.host}:{self.port}/{database}"
+
+    def initialize(self) -> None:
+        """Make the data directory."""
+        if self._user:
+            shutil.chown(self._home, self._user, self._user)
+        command = [
+            str(find("initdb")),
+            "--pgdata",
+            str(self._home / "data"),
+            "--username",
+            SUPERUSER,
+            "--auth",
+            "trust",
+        ]
+        command += ["--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync"]
+        groups: list[str] | None = [] if self._user else None
+        subprocess.run(
+            command,
+            check=True,
+            capture_output=True,
+            cwd=self._home,
+            user=self._user,
+            group=self._user,
+            extra_groups=groups,
+        )
+
+    def start(self) -> None:
+        """Start the server on its port and wait until it takes connections."""
+        settings = {**self._settings, "listen_addresses": self.host, "unix_socket_directories": str(self._home)}
+        options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
+        self._process = Process(
+            [find("postgres"), "-D", self._home / "data", "-p", str(self.port), *options],
+            self._home / "postgres.log",
+            user=self._user,
+            cwd=self._home,
+            stop_signal=signal.SIGINT,  # "fast": does not wait for clients to leave
+        )
+        self._process.wait_ready(self._takes_connections)
+
+    def stop(self) -> None:
+        """Stop the server; its clients are cut off."""
+        if self._process:
+            self._process.stop()
+
+    def execute(self, statement: str, *, database: str = "postgres") -> list[tuple[Any, ...]]:
+        """Run one statement as the superuser; its rows, if it has any."""
+        with psycopg.connect(self.database_url(database), autocommit=True) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """A fresh database with a random name, dropped afterwards; yields its name."""
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        try:
+            yield name
+        finally:
+            with psycopg.connect(self.url, autocommit=True) as connection:
+                connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def _takes_connections(self) -> bool:
+        try:
+            psycopg.connect(self.url, connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+@contextmanager
+def serve(settings: Mapping[str, str] | None = None) -> Iterator[PostgresServer]:
+    """Run a server with these settings on top of the test bed's own."""
+    # Not below pytest's own directory: only its owner may enter that, and a socket's path has to be short.
+    home = Path(tempfile.mkdtemp(prefix="remediator-pg-"))
+    server = PostgresServer(home, settings or {})
+    try:
+        server.initialize()
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(home)
+
+
+def _server_user() -> str | None:
+    # PostgreSQL refuses to run as root.
+    if os.geteuid() != 0:
+        return None
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    return "postgres" if "postgres" in names else "nobody"
