@@ -80,7 +80,7 @@ def locate(name: str) -> Path | None:
     """The program's path, None when it is nowhere.
 
     A variable comes first, then PATH. The Kubernetes parts are taken from KUBEBUILDER_ASSETS or our own build only,
-    because they have to fit together: with an etcd of another time, watches of the API server never fire.
+    because they have to fit together: the API server does without watch features that an old etcd does not have.
     """
     program = PROGRAMS[name]
     return next((path for path in _candidates(program) if path.is_file() and os.access(path, os.X_OK)), None)

@@ -9,6 +9,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+Snapshot = tuple[tuple[str, int, int, int], ...]  # path, inode, time of change and size of each file
+
 _SUFFIXES = frozenset({".yaml", ".yml"})
 
 
@@ -43,7 +45,7 @@ def _is_hidden(folder: Path, below: Path) -> bool:
     return any(part.startswith(".") for part in folder.relative_to(below).parts)
 
 
-def snapshot(paths: Sequence[Path]) -> tuple[tuple[str, int, int, int], ...]:
+def snapshot(paths: Sequence[Path]) -> Snapshot:
     """Differs when a file appeared, went, was written or was swapped behind its link."""
     seen = []
     for file in find_files(paths):

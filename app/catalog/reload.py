@@ -7,20 +7,21 @@ beside the server. Nothing here decides what an invalid catalog means at start: 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, suppress
 from datetime import datetime
 from pathlib import Path
 
 from watchfiles import awatch
 
 from app.catalog.catalog import Catalog
-from app.catalog.files import folders_of, snapshot
+from app.catalog.files import Snapshot, folders_of, snapshot
 from app.catalog.loader import load
 from app.domain.errors import ConfigError
 
 _DEBOUNCE_MS = 400
 # How often files are compared even when no event came: network file systems send none.
-_LOOK_AGAIN_MS = 10_000
+_LOOK_AGAIN_MS = 2_000
 
 # Whether the load went well, the catalog that is current now, and why it did not go well.
 OnReload = Callable[[bool, Catalog, ConfigError | None], None]
@@ -29,13 +30,19 @@ OnReload = Callable[[bool, Catalog, ConfigError | None], None]
 class CatalogHolder:
     """The current catalog and the outcome of the last reload."""
 
-    def __init__(self, paths: Sequence[Path], catalog: Catalog, on_reload: OnReload) -> None:
+    def __init__(self, paths: Sequence[Path], catalog: Catalog, seen: Snapshot, on_reload: OnReload) -> None:
         self.current = catalog
         self.last_error: ConfigError | None = None
         self._paths = tuple(paths)
+        self._seen = seen  # what the files looked like when they were last read
         self._on_reload = on_reload
         self._reloading = asyncio.Lock()
-        self._seen: object = None  # what the files looked like when they were last read; None: not known
+
+    @classmethod
+    def start(cls, paths: Sequence[Path], now: datetime, on_reload: OnReload) -> CatalogHolder:
+        """Load for the first time; raises ConfigError, since there is no older catalog to keep."""
+        seen = snapshot(paths)
+        return cls(paths, load(paths, now), seen, on_reload)
 
     async def reload(self, now: datetime) -> bool:
         """Read the files again and say whether the result is current; else `last_error` says why not."""
@@ -64,10 +71,18 @@ class CatalogHolder:
                 rust_timeout=_LOOK_AGAIN_MS,
                 yield_on_timeout=True,
             )
+            # A folder that goes away before it is watched is no longer among the next ones.
+            with suppress(FileNotFoundError):
+                await self._follow(events, folders, clock)
+
+    async def _follow(
+        self, events: AsyncGenerator[object, None], folders: frozenset[Path], clock: Callable[[], datetime]
+    ) -> None:
+        async with aclosing(events):
             async for _ in events:
                 await self._reload_if_changed(clock)
                 if await asyncio.to_thread(folders_of, self._paths) != folders:
-                    break
+                    return
 
     async def _reload_if_changed(self, clock: Callable[[], datetime]) -> None:
         now_seen = await asyncio.to_thread(snapshot, self._paths)

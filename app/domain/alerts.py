@@ -6,17 +6,50 @@ Unknown fields are accepted, since releases add them (`notification_reason` in 0
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    Strict,
+    StringConstraints,
+)
 
 # Go's zero time: what `endsAt` holds while an alert fires.
 UNSET_YEAR = 1
 
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_ESCAPED_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
+_MAX_COUNT = 2**31 - 1  # what the store's columns hold
+
+
+def _rfc3339(value: object) -> object:
+    """Numbers and other forms of dates are no times to Alertmanager; they are a mistake somewhere."""
+    if isinstance(value, datetime) or (isinstance(value, str) and _RFC3339.fullmatch(value)):
+        return value
+    raise ValueError("must be a time as RFC 3339 writes it, for example 2026-01-31T12:00:00Z")
+
+
+def _utc(value: datetime) -> datetime:
+    """In UTC, where every later sum and comparison is done; refuses what an offset moves out of the calendar."""
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("must be a time between the years 1 and 9999 in UTC") from error
+
+
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{1,32}$")]
+Time = Annotated[AwareDatetime, BeforeValidator(_rfc3339), AfterValidator(_utc)]
+# The first wrong entry ends the reading: a body of many megabytes may hold millions of them.
+Pairs = Annotated[dict[str, str], FailFast()]
 
 
 class Alert(BaseModel):
@@ -25,10 +58,10 @@ class Alert(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     status: Literal["firing", "resolved"]
-    labels: dict[str, str] = Field(min_length=1)
-    annotations: dict[str, str] = Field(default_factory=dict)
-    starts_at: AwareDatetime = Field(alias="startsAt")
-    ends_at: AwareDatetime | None = Field(default=None, alias="endsAt")
+    labels: Pairs = Field(min_length=1)
+    annotations: Pairs = Field(default_factory=dict)
+    starts_at: Time = Field(alias="startsAt")
+    ends_at: Time | None = Field(default=None, alias="endsAt")
     generator_url: str = Field(default="", alias="generatorURL")
     fingerprint: Fingerprint
 
@@ -40,7 +73,7 @@ class Alert(BaseModel):
     @property
     def resolved_at(self) -> datetime | None:
         """When the alert ended; None while `endsAt` is unset."""
-        return None if self.ends_at is None or self.ends_at.year == UNSET_YEAR else self.ends_at.astimezone(UTC)
+        return None if self.ends_at is None or self.ends_at.year == UNSET_YEAR else self.ends_at
 
 
 class Notification(BaseModel):
@@ -51,9 +84,9 @@ class Notification(BaseModel):
     version: Literal["4"]
     receiver: str
     status: Literal["firing", "resolved"]
-    alerts: list[Alert]
+    alerts: Annotated[list[Alert], FailFast()]
     group_key: str = Field(default="", alias="groupKey")
-    truncated_alerts: int = Field(default=0, ge=0, alias="truncatedAlerts")
+    truncated_alerts: Annotated[int, Strict()] = Field(default=0, ge=0, le=_MAX_COUNT, alias="truncatedAlerts")
     external_url: str = Field(default="", alias="externalURL")
 
 
@@ -62,19 +95,7 @@ def parse_notification(body: bytes) -> Notification:
 
     A NUL in a label is legal UTF-8 for Prometheus and cannot be stored by PostgreSQL; it becomes U+FFFD.
     """
-    if b"\\u0000" not in body:
-        return Notification.model_validate_json(body)
-    return Notification.model_validate(_without_nul(json.loads(body)))
-
-
-def _without_nul(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.replace("\0", "\ufffd")
-    if isinstance(value, list):
-        return [_without_nul(item) for item in value]
-    if isinstance(value, dict):
-        return {_without_nul(key): _without_nul(item) for key, item in value.items()}
-    return value
+    return Notification.model_validate_json(_ESCAPED_NUL.sub(rb"\1\\ufffd", body))
 
 
 def identity(labels: Mapping[str, str], fingerprint: str, ignored: Collection[str]) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
@@ -92,13 +93,14 @@ def parse_rates(text: object) -> tuple[Rate, ...]:
     return tuple(rates)
 
 
-def _format_rates(rates: Any) -> str:
+def format_rates(rates: Iterable[Rate]) -> str:
+    """Write rates as `parse_rates` reads them."""
     return ", ".join(str(rate) for rate in rates)
 
 
 Rates = Annotated[
     tuple[Rate, ...],
     BeforeValidator(parse_rates),
-    PlainSerializer(_format_rates, return_type=str),
+    PlainSerializer(format_rates, return_type=str),
     WithJsonSchema({"type": "string", "examples": ["3/1h", "3/1h, 7/1d"]}),
 ]

@@ -390,3 +390,8 @@ async def finish_step(tx: AsyncConnection, held: Run, position: int, now: dateti
     await tx.execute(update(step).where(here).values(asdict(outcome) | {"finished_at": now}))
     data = {"rung": held.rung, "position": position, "result": outcome.result or {}}
     await note(tx, held, now, f"step_{outcome.state}", Entry(outcome.error or "", outcome.reason, data=data))
+
+
+async def reachable(tx: AsyncConnection) -> None:
+    """Read something small that needs the tables; raises what the store raises."""
+    await tx.execute(select(run.c.id).limit(1))

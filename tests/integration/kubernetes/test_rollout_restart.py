@@ -150,7 +150,7 @@ def test_a_paused_rollout_is_refused(kube: Any) -> None:
     """Waiting does not help against a pause, so the condition does not pass."""
     kube.running("Deployment", "api")
     kube.patch("Deployment", "api", paused=True)
-    kube.wait_status("Deployment", "api", lambda status: True)
+    kube.wait_status("Deployment", "api", lambda status: status["observedGeneration"] > 0)
     step = kube.plan(ACTION, kube.target("Deployment", "api"))
     assert [(Reason.ROLLOUT_PAUSED, False)] == [(one.reason, one.passes) for one in step.conditions]
 

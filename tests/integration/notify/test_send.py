@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,7 @@ def away() -> str:
 
 def plan(connections: Connections, **given: str) -> PlannedStep:
     """Plan a message."""
-    message = {"channel": "oncall", "title": "Disk *full*", "body": "<b>99%</b>", **given}
+    message: dict[str, Any] = {"channel": "oncall", "title": "Disk *full*", "body": "<b>99%</b>", **given}
     return contexts.plan(connections, ACTION, **message)
 
 

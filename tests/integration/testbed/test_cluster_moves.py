@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from kubernetes.client import ApiException, CoreV1Api
@@ -93,6 +94,6 @@ def _pod_names(cluster: Cluster, namespace: str) -> set[str]:
     return {pod["metadata"]["name"] for pod in cluster.get(f"/api/v1/namespaces/{namespace}/pods")["items"]}
 
 
-def _states(cluster: Cluster, namespace: str) -> list[dict[str, object]]:
+def _states(cluster: Cluster, namespace: str) -> list[dict[str, Any]]:
     pods = cluster.get(f"/api/v1/namespaces/{namespace}/pods")["items"]
     return [state for pod in pods for state in pod["status"].get("containerStatuses", ())]

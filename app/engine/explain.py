@@ -1,0 +1,120 @@
+"""Explains what would happen to an alert now, against the real targets and the stored facts; changes nothing.
+
+Used by `remediator plan`. It asks the same planner and the same guards as the pipeline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from app.catalog.matchers import Matcher
+from app.domain.alerts import Alert, identity
+from app.domain.decisions import Decision, Verdict
+from app.domain.episodes import Receipt, receive
+from app.domain.errors import AppError
+from app.domain.model import Value
+from app.domain.plans import Plan
+from app.domain.reasons import Reason
+from app.domain.remediation import Remediation
+from app.engine.admission import gather
+from app.engine.intake import pending_run
+from app.engine.parts import Parts
+from app.engine.pipeline import trigger
+from app.engine.planning import Planner
+from app.guards import chain
+
+_NEAREST = 3
+
+
+class Prospect(Value):
+    """What one matching remediation would do now."""
+
+    remediation: str
+    summary: str
+    verdict: str  # would_run | would_ask | would_wait | would_observe | would_refuse | cannot_plan
+    reason: Reason | None = None
+    message: str = ""
+    plan: Plan | None = None
+    decisions: tuple[Decision, ...] = ()
+
+
+class NearMiss(Value):
+    """A remediation that does not match, and the matchers that say no."""
+
+    remediation: str
+    failing: tuple[str, ...]
+
+
+class Explanation(Value):
+    """What would become of one alert."""
+
+    labels: dict[str, str]
+    status: str
+    prospects: tuple[Prospect, ...] = ()
+    nearest: tuple[NearMiss, ...] = ()  # only where nothing matches
+
+    @property
+    def would_act(self) -> bool:
+        """Whether anything would be done or asked for."""
+        return any(prospect.verdict in {"would_run", "would_ask"} for prospect in self.prospects)
+
+
+_VERDICTS = {
+    Verdict.ALLOW: "would_run",
+    Verdict.NEEDS_APPROVAL: "would_ask",
+    Verdict.DEFER: "would_wait",
+    Verdict.OBSERVE: "would_observe",
+    Verdict.DENY: "would_refuse",
+}
+
+
+async def explain(parts: Parts, alert: Alert) -> Explanation:
+    """Plan and decide for every remediation that matches, or name the nearest that do not."""
+    catalog = parts.catalog()
+    matching = catalog.match(alert.labels)
+    if not matching:
+        near = nearest(list(catalog.remediations.values()), alert.labels)
+        return Explanation(labels=alert.labels, status=alert.status, nearest=near)
+    prospects = [await _prospect(parts, remediation, alert) for remediation in matching]
+    return Explanation(labels=alert.labels, status=alert.status, prospects=tuple(prospects))
+
+
+async def _prospect(parts: Parts, remediation: Remediation, alert: Alert) -> Prospect:
+    now = parts.clock()
+    name = identity(alert.labels, alert.fingerprint, parts.policy.episodes.ignored_labels)
+    firing = alert.model_copy(update={"status": "firing"})
+    received = receive(firing, name, None, now, parts.policy.episodes)
+    assert received.receipt is Receipt.OPENED  # noqa: S101 - there is no earlier episode here
+    run = pending_run(remediation, parts.catalog().digest, received.written[0], now)
+    shown = {"remediation": remediation.name, "summary": remediation.summary}
+    planner = Planner(parts.clients, parts.policy.scope, parts.policy.plan_timeout / timedelta(seconds=1))
+    try:
+        plan = await planner.plan(trigger(parts, run))
+    except AppError as error:
+        return Prospect(**shown, verdict="cannot_plan", reason=error.reason, message=error.message)
+    async with parts.database.read() as tx:
+        decisions = chain.decide(await gather(tx, parts, run, plan, now))
+    final = chain.outcome(decisions)
+    return Prospect(
+        **shown,
+        verdict=_VERDICTS[final.verdict],
+        reason=final.reason,
+        message=final.message,
+        plan=plan,
+        decisions=tuple(decisions),
+    )
+
+
+def nearest(remediations: Sequence[Remediation], labels: dict[str, str]) -> tuple[NearMiss, ...]:
+    """The remediations of which the largest share of matchers holds, with the ones that do not."""
+    scored = []
+    for remediation in remediations:
+        failing = [text for text in remediation.match if not Matcher.parse(text).matches(labels)]
+        held = len(remediation.match) - len(failing)
+        if held:
+            scored.append(
+                (held / len(remediation.match), NearMiss(remediation=remediation.name, failing=tuple(failing)))
+            )
+    scored.sort(key=lambda pair: -pair[0])
+    return tuple(miss for _, miss in scored[:_NEAREST])

@@ -1,0 +1,208 @@
+"""The composition root: builds the parts from the settings, runs server and engine, and ends them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from app import __version__
+from app.actions.registry import actions
+from app.api.app import create_app
+from app.api.auth import Authenticator
+from app.api.services import Services
+from app.catalog.catalog import Catalog
+from app.catalog.loader import load
+from app.catalog.reload import CatalogHolder
+from app.checks.registry import checks
+from app.clients.clients import Clients
+from app.domain.episodes import EpisodeRules
+from app.domain.errors import AppError, ConfigError
+from app.domain.remediation import Mode
+from app.engine.intake import take_in_forever
+from app.engine.parts import Parts, Policy
+from app.engine.worker import Worker
+from app.settings import Settings
+from app.store import runs
+from app.store.database import Database
+from app.store.inbox import Inbox
+from app.store.migrate import migrate
+from app.telemetry.metrics import Metrics
+
+log = structlog.get_logger()
+
+
+def utc_now() -> datetime:
+    """The clock of a real process."""
+    return datetime.now(UTC)
+
+
+def policy_of(settings: Settings) -> Policy:
+    """The settings that decisions depend on."""
+    own = settings.scope.own_namespace or settings.own_namespace
+    episodes = settings.episodes
+    return Policy(
+        ceiling=settings.mode,
+        scope=settings.scope.model_copy(update={"own_namespace": own}),
+        rate=settings.rate,
+        episodes=EpisodeRules(episodes.ignored_labels, episodes.late_within, episodes.restart_after),
+        approval_timeout=settings.approval_timeout,
+        plan_timeout=settings.plan_timeout,
+        recheck=settings.recheck,
+        lease=settings.lease,
+        workers=settings.workers,
+    )
+
+
+def parts_of(settings: Settings, catalog: CatalogHolder, metrics: Metrics, database: Database) -> Parts:
+    """The engine's parts for this process."""
+    policy = policy_of(settings)
+    return Parts(
+        database=database,
+        catalog=lambda: catalog.current,
+        clients=Clients(settings.connections, policy.scope),
+        metrics=metrics,
+        policy=policy,
+        clock=utc_now,
+        owner=f"{socket.gethostname()[:40]}-{os.getpid()}-{os.urandom(4).hex()}",
+    )
+
+
+class Service:
+    """One replica: everything that runs between start and SIGTERM."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics(__version__)
+        catalog = load(settings.catalog, utc_now())
+        self.catalog = CatalogHolder(settings.catalog, catalog, self._reloaded)
+        self._reloaded(successful=True, catalog=catalog, error=None)
+        self.database = Database(settings.store_url, self.metrics.store_errors.inc)
+        self.inbox = Inbox(self.database)
+        self.parts = parts_of(settings, self.catalog, self.metrics, self.database)
+        self.worker = Worker(self.parts)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def _reloaded(self, successful: bool, catalog: Catalog, error: ConfigError | None) -> None:  # noqa: FBT001 - OnReload
+        metrics = self.metrics
+        metrics.catalog_reload_successful.set(successful)
+        if error is not None:
+            log.error(
+                "the catalog was refused; the previous one stays", problems=[str(one) for one in error.diagnostics]
+            )
+            return
+        metrics.catalog_reload_timestamp.set(catalog.loaded_at.timestamp())
+        for mode in Mode:
+            count = sum(remediation.mode is mode for remediation in catalog.remediations.values())
+            metrics.catalog_remediations.labels(mode).set(count)
+        metrics.initialise(catalog.remediations, actions(), checks())
+        log.info("catalog loaded", remediations=len(catalog), digest=catalog.short_digest)
+        for warning in catalog.warnings:
+            log.warning("catalog", at=str(warning))
+
+    def application(self) -> FastAPI:
+        """The HTTP edge over this replica's parts."""
+        services = Services(
+            database=self.database,
+            inbox=self.inbox,
+            catalog=self.catalog,
+            metrics=self.metrics,
+            auth=Authenticator(self.settings.auth.tokens),
+            clock=utc_now,
+            ready=self.problems,
+            work=self.parts.work,
+            max_body_bytes=self.settings.max_body_bytes,
+        )
+        application = create_app(services)
+        application.router.lifespan_context = self._lifespan
+        return application
+
+    @asynccontextmanager
+    async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        await self._open()
+        try:
+            yield
+        finally:
+            await self._close()
+
+    async def _open(self) -> None:
+        self.database.claim_file()
+        before, after = await migrate(self.database)
+        if before != after:
+            log.info("store migrated", before=before, after=after)
+        if self.database.is_sqlite:
+            # The file lock says that we are the only replica, so every lease is a dead process's.
+            async with self.database.write() as tx:
+                await runs.release_all(tx)
+        self._start(self.inbox.commit_forever(), "inbox")
+        self._start(take_in_forever(self.parts, self.inbox), "take-in")
+        self._start(self.worker.work_forever(), "worker")
+        self._start(self.worker.renew_forever(), "leases")
+        self._start(self.catalog.watch(utc_now), "catalog")
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload_soon)
+        log.info("serving", listen=self.settings.listen, mode=self.settings.mode.value, version=__version__)
+
+    def _start(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        self._tasks.append(asyncio.create_task(coroutine, name=name))
+
+    def _reload_soon(self) -> None:
+        self._start(self._reload(), "reload")
+
+    async def _reload(self) -> None:
+        await self.catalog.reload(utc_now())
+
+    async def problems(self) -> list[str]:
+        """What keeps this replica from its work; empty when it is ready."""
+        found = [f"{task.get_name()} has stopped" for task in self._tasks if task.done() and _failed(task)]
+        try:
+            async with asyncio.timeout(2), self.database.read() as tx:
+                await runs.reachable(tx)
+        except (AppError, TimeoutError):
+            found.append("the store is not available")
+        return found
+
+    async def _close(self) -> None:
+        """Stop taking work, let running steps finish, give the leases back, and only then let go of the store."""
+        loops = [task for task in self._tasks if task.get_name() not in {"inbox", "leases"}]
+        for task in loops:
+            task.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+        await self.worker.drain(self.settings.drain / timedelta(seconds=1))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.parts.clients.close()
+        await self.database.close()
+        log.info("stopped")
+
+
+def _failed(task: asyncio.Task[None]) -> bool:
+    return not task.cancelled() and task.exception() is not None
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; raises ConfigError when it cannot start."""
+    service = Service(settings)
+    config = uvicorn.Config(
+        service.application(),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+        lifespan="on",
+    )
+    server = uvicorn.Server(config)
+    server.run()
+    if not server.started:
+        raise ConfigError(f"could not start serving on {settings.listen}; the log above says why")

@@ -1,0 +1,190 @@
+"""How the client meets clusters that refuse, fail, hang or are not there, and objects that change under its hands."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from app.clients.connections import KubernetesConnection
+from app.clients.kubernetes import KubernetesClient
+from app.clients.kubernetes_objects import ObjectRef
+from app.domain.errors import ActionError, PermanentError, TransientError
+from app.domain.reasons import Reason
+from tests.support.aio import run
+from tests.support.processes import free_port
+
+API = ObjectRef("Deployment", "shop", "api")
+
+
+def test_a_write_that_lost_a_race_is_judged_again(kube: Any) -> None:
+    """Somebody's change between our read and our write is seen by the second look, and both changes stay."""
+    kube.create("Deployment", "api", 1)
+    ref = ObjectRef("Deployment", kube.namespace, "api")
+    seen = []
+
+    def change(found: dict[str, Any]) -> dict[str, Any]:
+        seen.append(found["spec"]["replicas"])
+        if len(seen) == 1:
+            kube.patch("Deployment", "api", replicas=2)
+        return {"spec": {"minReadySeconds": 3}}
+
+    async def work(clients: Any) -> tuple[dict[str, Any], bool]:
+        return await (await clients.kubernetes()).update(ref, change)
+
+    raw, written = kube.use(work)
+    assert ([1, 2], True, 2, 3) == (seen[:2], written, raw["spec"]["replicas"], raw["spec"]["minReadySeconds"])
+
+
+def test_an_object_that_never_rests_is_given_up_for_now(kube: Any) -> None:
+    """A race lost every time ends without a write, as something that may pass."""
+    kube.create("Deployment", "api", 1)
+    ref = ObjectRef("Deployment", kube.namespace, "api")
+
+    def change(found: dict[str, Any]) -> dict[str, Any]:
+        kube.patch("Deployment", "api", replicas=found["spec"]["replicas"] + 1)
+        return {"spec": {"minReadySeconds": 3}}
+
+    async def work(clients: Any) -> tuple[dict[str, Any], bool]:
+        return await (await clients.kubernetes()).update(ref, change)
+
+    with pytest.raises(TransientError, match="kept changing"):
+        kube.use(work)
+    assert "minReadySeconds" not in kube.get("Deployment", "api")["spec"]
+
+
+def test_what_the_server_finds_invalid_is_permanent(kube: Any) -> None:
+    """A refusal by validation is not tried again, and its words are passed on."""
+    kube.create("Deployment", "api", 1)
+    ref = ObjectRef("Deployment", kube.namespace, "api")
+
+    async def work(clients: Any) -> tuple[dict[str, Any], bool]:
+        return await (await clients.kubernetes()).update(
+            ref, lambda found: {"spec": {"replicas": -found["spec"]["replicas"]}}
+        )
+
+    with pytest.raises(PermanentError, match=r"answered 422 .* must be greater than or equal to 0") as caught:
+        kube.use(work)
+    assert Reason.ACTION_FAILED is caught.value.reason
+
+
+def test_a_token_that_is_not_accepted_is_forbidden(kube: Any) -> None:
+    """Wrong credentials are told apart from a cluster that is away."""
+    stranger = type(kube)(kube.cluster, kube.namespace, kube.cluster.write_kubeconfig("stranger", "not-a-token"))
+    with pytest.raises(PermanentError, match="did not accept the remediator's credentials") as caught:
+        stranger.resolve("Deployment", "api")
+    assert Reason.FORBIDDEN is caught.value.reason
+
+
+@pytest.mark.parametrize("status", [429, 500, 503, 504])
+def test_an_overloaded_or_failing_server_is_transient(tmp_path: Path, status: int) -> None:
+    """These pass, and the time that the server asks for is handed on."""
+    error = _error_of_get(tmp_path, f"HTTP/1.1 {status} Error\r\nRetry-After: 7\r\n", '{"message": "later"}')
+    assert (TransientError, 7.0) == (type(error), getattr(error, "retry_after", None))
+    assert f"answered {status} when asked to get deployments (apps) in namespace shop: later" in error.message
+
+
+def test_an_answer_of_something_else_is_transient(tmp_path: Path) -> None:
+    """A proxy's page is no object."""
+    error = _error_of_get(tmp_path, "HTTP/1.1 200 OK\r\n", "<html>maintenance</html>")
+    assert (TransientError, Reason.TARGET_UNREACHABLE) == (type(error), error.reason)
+
+
+def test_a_cut_connection_is_transient(tmp_path: Path) -> None:
+    """A connection that ends without an answer."""
+    error = _error_of_get(tmp_path, "", "")
+    assert (TransientError, Reason.TARGET_UNREACHABLE) == (type(error), error.reason)
+
+
+def test_a_server_that_does_not_answer_is_transient(tmp_path: Path) -> None:
+    """Each call ends at the timeout."""
+
+    async def body() -> ActionError:
+        release = asyncio.Event()
+        async with _server(lambda _: release.wait()) as url:
+            error = await _get(_kubeconfig(tmp_path, url), timedelta(seconds=0.2))
+            release.set()
+        return error
+
+    error = run(body())
+    assert (TransientError, "no answer within 0.2 s") == (type(error), error.message[:22])
+
+
+def test_a_refused_connection_is_transient(tmp_path: Path) -> None:
+    """Nobody listens there."""
+    error = run(_get(_kubeconfig(tmp_path, f"http://127.0.0.1:{free_port()}")))
+    assert (TransientError, Reason.TARGET_UNREACHABLE) == (type(error), error.reason)
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", "{}", "clusters: 5"])
+def test_an_unusable_kubeconfig_is_a_configuration_error(tmp_path: Path, text: str | None) -> None:
+    """A missing, broken or empty file is said to be so, with its path."""
+    path = tmp_path / "kubeconfig"
+    if text is not None:
+        path.write_text(text)
+    error = run(_get(path))
+    assert (Reason.CONFIG_INVALID, True) == (error.reason, str(path) in error.message)
+
+
+def test_outside_of_a_cluster_a_kubeconfig_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a kubeconfig and without a service account there is nothing to connect with."""
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    error = run(_get(None))
+    assert (Reason.CONFIG_INVALID, True) == (error.reason, "the service account of this pod" in error.message)
+
+
+async def _get(kubeconfig: Path | None, timeout: timedelta = timedelta(seconds=5)) -> ActionError:
+    """The error of one read."""
+    async with AsyncExitStack() as stack:
+        try:
+            client = await KubernetesClient.connect(KubernetesConnection(kubeconfig=kubeconfig), timeout)
+            stack.push_async_callback(client.close)
+            await client.get(API)
+        except ActionError as error:
+            return error
+    raise AssertionError("the read succeeded")
+
+
+def _error_of_get(tmp_path: Path, head: str, content: str) -> ActionError:
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        if head:
+            writer.write(f"{head}Content-Length: {len(content)}\r\n\r\n{content}".encode())
+            await writer.drain()
+
+    async def body() -> ActionError:
+        async with _server(answer) as url:
+            return await _get(_kubeconfig(tmp_path, url))
+
+    return run(body())
+
+
+@asynccontextmanager
+async def _server(answer: Callable[[asyncio.StreamWriter], Any]) -> AsyncIterator[str]:
+    """A server that reads one request and answers it as told: what a real API server cannot be made to do."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await answer(writer)
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+def _kubeconfig(tmp_path: Path, url: str) -> Path:
+    path = tmp_path / "kubeconfig"
+    config = {
+        "clusters": [{"name": "bed", "cluster": {"server": url}}],
+        "users": [{"name": "bed", "user": {"token": "token"}}],
+        "contexts": [{"name": "bed", "context": {"cluster": "bed", "user": "bed"}}],
+        "current-context": "bed",
+    }
+    path.write_text(yaml.safe_dump(config))
+    return path
