@@ -108,9 +108,9 @@ def report_errors(
     """
     found = []
     for details in error.errors(include_url=False):
-        item = _found(place, details, *subject)
-        if not (templates and _is_about_template(place, details)):
-            found.append(item)
+        if _is_about_invalid_items(place, details) or (templates and _is_about_template(place, details)):
+            continue
+        found.append(_found(place, details, *subject))
     for item in _merge_unions(found):
         report.problem(item.at, item.path, item.message)
 
@@ -121,6 +121,12 @@ def _is_about_template(place: Place, details: ErrorDetails) -> bool:
         return False
     here, _ = place.walk(details["loc"])
     return contains_template(here.node.value)
+
+
+def _is_about_invalid_items(place: Place, details: ErrorDetails) -> bool:
+    """Pydantic counts only the items that are valid; each of the others has its own error."""
+    here, _ = place.walk(details["loc"])
+    return details["type"] == "too_short" and len(here.node.items) >= (details.get("ctx") or {})["min_length"]
 
 
 def _found(place: Place, details: ErrorDetails, model: type[BaseModel], subject: str) -> _Found:
@@ -207,7 +213,9 @@ def show(value: object) -> str:
         return "a mapping" if isinstance(value, dict) else "a list"
     text = str(value)
     text = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
-    return f'"{text}"' if isinstance(value, str) else text
+    if not isinstance(value, str):
+        return text
+    return f"'{text}'" if '"' in text else f'"{text}"'
 
 
 def _one_of(context: dict[str, Any], given: object) -> str:

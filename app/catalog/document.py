@@ -222,4 +222,6 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str) -> Problem:
     if "\t" in indent:
         return Problem((mark.line + 1, indent.index("\t") + 1), "a tab cannot indent YAML; use spaces")
     context = f" {error.context}" if error.context else ""
+    if context and error.context_mark is not None:
+        context += f" that begins in line {error.context_mark.line + 1}, column {error.context_mark.column + 1}"
     return Problem((mark.line + 1, mark.column + 1), f"not YAML: {error.problem}{context}")

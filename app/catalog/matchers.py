@@ -179,7 +179,7 @@ def _compile(pattern: str, position: int) -> Any:
                 break
         else:
             message = error.args[0].decode("utf-8", "replace")
-        raise MatcherError(f"bad regular expression {pattern!r}: {message}", position) from None
+        raise MatcherError(f"not a regular expression: {message}", position) from None
 
 
 @lru_cache(maxsize=16_384)

@@ -42,7 +42,7 @@ def objection(backend: str, field: str, value: object) -> str | None:  # noqa: P
         return None
     text = str(value)
     if not text.strip():
-        return "is empty"
+        return "must not be empty"
     match backend, field:
         case "kubernetes", "kind":
             return None if text in KINDS else f'"{text}" is not one of {listed(KINDS)}{did_you_mean(text, KINDS)}'

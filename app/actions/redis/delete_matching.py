@@ -78,9 +78,8 @@ class DeleteMatching(Action[DeleteMatchingParams]):
             await require_primary(redis)
             with sent_once("UNLINK"):
                 async for keys in _batches(redis, params):
-                    within = keys[: params.max - removed]
-                    if within:
-                        removed += int(await redis.unlink(*within))
+                    if keys:
+                        removed += int(await redis.unlink(*keys[: params.max - removed]))
                     if removed >= params.max:
                         break
         return {"removed": removed, "stopped_at_max": removed >= params.max}

@@ -35,7 +35,7 @@ class Kube:
 
     cluster: Cluster
     namespace: str
-    kubeconfig: Path
+    kubeconfig: Path | None
 
     def use(self, work: Callable[[Clients], Awaitable[T]]) -> T:
         """Do something with clients that live as long as it takes."""

@@ -42,6 +42,25 @@ def test_a_write_that_lost_a_race_is_judged_again(kube: Any) -> None:
     assert ([1, 2], True, 2, 3) == (seen[:2], written, raw["spec"]["replicas"], raw["spec"]["minReadySeconds"])
 
 
+def test_a_scaling_that_lost_a_race_is_judged_again(kube: Any) -> None:
+    """The scale subresource keeps the same promise."""
+    kube.create("Deployment", "api", 1)
+    ref = ObjectRef("Deployment", kube.namespace, "api")
+    seen = []
+
+    def change(found: dict[str, Any]) -> dict[str, Any]:
+        seen.append(found["spec"]["replicas"])
+        if len(seen) == 1:
+            kube.patch("Deployment", "api", replicas=2)
+        return {"spec": {"replicas": seen[-1] + 3}}
+
+    async def work(clients: Any) -> tuple[dict[str, Any], bool]:
+        return await (await clients.kubernetes()).update(ref, change, "scale")
+
+    kube.use(work)
+    assert ([1, 2], 5) == (seen[:2], kube.get("Deployment", "api")["spec"]["replicas"])
+
+
 def test_an_object_that_never_rests_is_given_up_for_now(kube: Any) -> None:
     """A race lost every time ends without a write, as something that may pass."""
     kube.create("Deployment", "api", 1)
@@ -80,6 +99,42 @@ def test_a_token_that_is_not_accepted_is_forbidden(kube: Any) -> None:
     with pytest.raises(PermanentError, match="did not accept the remediator's credentials") as caught:
         stranger.resolve("Deployment", "api")
     assert Reason.FORBIDDEN is caught.value.reason
+
+
+def test_a_rotated_token_file_is_followed(kube: Any, tmp_path: Path) -> None:
+    """A client that lives for weeks reads its token again before each call."""
+    kube.create("Deployment", "api")
+    config = yaml.safe_load(kube.kubeconfig.read_text())
+    user = config["users"][0]["user"]
+    token = tmp_path / "token"
+    token.write_text("expired")
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(yaml.safe_dump(config | {"users": [{"name": "admin", "user": {"tokenFile": str(token)}}]}))
+
+    async def work(clients: Any) -> str:
+        client = await clients.kubernetes()
+        with pytest.raises(PermanentError, match="did not accept"):
+            await client.resolve("Deployment", kube.namespace, "api")
+        token.write_text(user["token"])
+        return (await client.resolve("Deployment", kube.namespace, "api")).name
+
+    assert "api" == type(kube)(kube.cluster, kube.namespace, kubeconfig).use(work)
+
+
+def test_inside_of_a_cluster_the_pods_service_account_is_used(
+    kube: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a kubeconfig the token, CA and address that every pod is given are enough."""
+    kube.create("Deployment", "api")
+    account = yaml.safe_load(kube.kubeconfig.read_text())["users"][0]["user"]["token"]
+    token = tmp_path / "token"
+    token.write_text(account)
+    host, _, port = kube.cluster.url.removeprefix("https://").partition(":")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", port)
+    monkeypatch.setattr("kubernetes.aio.config.incluster_config.SERVICE_TOKEN_FILENAME", str(token))
+    monkeypatch.setattr("kubernetes.aio.config.incluster_config.SERVICE_CERT_FILENAME", str(kube.cluster.ca))
+    assert "api" == type(kube)(kube.cluster, kube.namespace, None).resolve("Deployment", "api").name
 
 
 @pytest.mark.parametrize("status", [429, 500, 503, 504])

@@ -44,11 +44,9 @@ def test_it_does_not_hold_while_old_pods_remain(kube: Any, kind: str) -> None:
 
 def test_it_does_not_hold_before_the_controller_has_looked(kube: Any) -> None:
     """Right after a change the status is still the old one, all green; it is not believed."""
-    target = kube.running("Deployment", "api")
-    step = kube.plan("kubernetes.rollout_restart", target)
-    kube.apply(target, step)
-    seen = kube.observe(CHECK, target)
-    assert not seen.held
+    target = kube.running("Deployment", "api", pods={"testbed/ready-after": "2s"})
+    kube.apply(target, kube.plan("kubernetes.rollout_restart", target))
+    assert not kube.observe(CHECK, target).held
 
 
 def test_a_rollout_beyond_its_deadline_does_not_hold_and_says_so(kube: Any) -> None:

@@ -30,11 +30,13 @@ def test_a_restart_replaces_every_pod(kube: Any, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_planning_changes_nothing_and_says_what_there_is(kube: Any, kind: str) -> None:
-    """A plan only reads: the object keeps its version, and the state before is complete."""
+    """A plan only reads: the object stays as it is, and the state before is complete."""
     target = kube.running(kind, "api", 2)
-    version = kube.get(kind, "api")["metadata"]["resourceVersion"]
+    spec = kube.get(kind, "api")["spec"]
     step = kube.plan(ACTION, target)
-    assert version == kube.get(kind, "api")["metadata"]["resourceVersion"]
+    found = kube.get(kind, "api")
+    assert spec == found["spec"]
+    assert "remediator" not in {entry["manager"] for entry in found["metadata"]["managedFields"]}
     assert {"restarted_at": PLANNED_AT} == step.desired
     assert (2, 2, 2, "", ["example/main:1"]) == tuple(
         step.before[fact] for fact in ("replicas", "ready", "updated", "restarted_at", "images")

@@ -22,16 +22,20 @@ def test_scaling_to_a_number_is_done(kube: Any, kind: str) -> None:
     before = kube.get(kind, "api")["spec"]
     result = kube.apply(target, kube.plan(ACTION, target, to=3))
     assert (True, 3) == (result["written"], result["replicas"])
-    assert before | {"replicas": 3} == kube.get(kind, "api")["spec"]
+    found = kube.get(kind, "api")
+    assert before | {"replicas": 3} == found["spec"]
+    assert "remediator" in {entry["manager"] for entry in found["metadata"]["managedFields"]}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_planning_changes_nothing_and_says_what_there_is(kube: Any, kind: str) -> None:
     """A plan only reads, and names the number to reach."""
     target = kube.running(kind, "api", 2)
-    version = kube.get(kind, "api")["metadata"]["resourceVersion"]
+    spec = kube.get(kind, "api")["spec"]
     step = kube.plan(ACTION, target, by=2, max=10)
-    assert version == kube.get(kind, "api")["metadata"]["resourceVersion"]
+    found = kube.get(kind, "api")
+    assert spec == found["spec"]
+    assert "remediator" not in {entry["manager"] for entry in found["metadata"]["managedFields"]}
     assert (2, {"replicas": 4}, True, ()) == (step.before["replicas"], step.desired, step.changes, step.conditions)
     assert f"scale {kind} {kube.namespace}/api from 2 to 4 replicas" == step.summary
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -56,6 +59,21 @@ def test_ends_the_idle_sessions_of_its_database(shop: Shop) -> None:
     assert {session.info.backend_pid for session in sessions} == set(pids(step))
     assert {"terminated": 2, "skipped": 0, "still_closing": 0, "connections": 0} == result
     assert [False, False] == [is_alive(session) for session in sessions]
+
+
+def test_waits_until_the_sessions_are_gone(shop: Shop) -> None:
+    """A backend that is slow to end is gone when apply returns."""
+    session = shop.session()
+    step = plan(shop)
+    pid = session.info.backend_pid
+    os.kill(pid, signal.SIGSTOP)
+    awake = threading.Timer(0.5, os.kill, (pid, signal.SIGCONT))
+    awake.start()
+    try:
+        result = apply(shop, step)
+    finally:
+        awake.join()
+    assert (1, 0, 0) == (result["terminated"], result["still_closing"], result["connections"])
 
 
 def test_the_plan_shows_each_session(shop: Shop) -> None:

@@ -11,10 +11,10 @@ from app.clients.connections import Connections, RedisConnection, SecretSource
 from tests.support.redis import RedisServer
 
 
-def to_redis(server: RedisServer, user: str = "", **settings: str) -> Connections:
+def to_redis(server: RedisServer, user: str = "", *, port: int | None = None, **settings: str) -> Connections:
     """A configuration of `server`, by default without a login; the password of every user is `correct-horse`."""
     login = f"{user}:correct-horse@" if user else ""
-    url = f"redis://{login}{server.host}:{server.port}"
+    url = f"redis://{login}{server.host}:{port or server.port}"
     connection = RedisConnection(url=SecretSource(value=SecretStr(url)))
     return Connections.model_validate({"redis": {"cache": connection}, "timeout": "5s", **settings})
 

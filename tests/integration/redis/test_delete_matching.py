@@ -14,6 +14,7 @@ from app.domain.errors import OutcomeUnknownError, PermanentError, TransientErro
 from app.domain.plans import PlannedStep, Target
 from app.domain.reasons import Reason
 from tests.support import contexts
+from tests.support.proxy import forgetful
 from tests.support.redis import RedisServer
 
 ACTION = DeleteMatching()
@@ -87,10 +88,13 @@ def test_more_than_max_is_refused(redis_server: RedisServer, configured: Configu
     assert Reason.BOUNDS_REACHED == caught.value.reason
 
 
-def test_keys_that_came_after_the_plan_do_not_exceed_max(redis_server: RedisServer, configured: Configured) -> None:
-    """The bound also holds while removing."""
+@pytest.mark.parametrize("batch", [1, 7, 1000])
+def test_keys_that_came_after_the_plan_do_not_exceed_max(
+    redis_server: RedisServer, configured: Configured, batch: int
+) -> None:
+    """The bound also holds while removing, within a batch and over several."""
     fill(redis_server, "session", 10)
-    step = plan(configured(redis_server), pattern="session:*", max=10, batch=3)
+    step = plan(configured(redis_server), pattern="session:*", max=10, batch=batch)
     fill(redis_server, "session:late", 50)
     result = contexts.apply(configured(redis_server), ACTION, step, TARGET)
     assert ({"removed": 10, "stopped_at_max": True}, 50) == (result, left(redis_server))
@@ -147,14 +151,14 @@ def test_a_server_that_is_away_can_be_tried_again(
         plan(configured(server), pattern="session:*")
 
 
-def test_a_lost_answer_is_unknown(start_redis: Callable[[], RedisServer], configured: Configured) -> None:
+def test_a_lost_answer_is_unknown(redis_server: RedisServer, configured: Configured) -> None:
     """An UNLINK that may have arrived is not sent again."""
-    server = start_redis()
-    fill(server, "session", 3)
-    connections = configured(server, timeout="1s")
-    step = plan(connections, pattern="session:*")
-    with server.client() as client:
-        client.client_pause(60_000, all=False)
-        with pytest.raises(OutcomeUnknownError):
+    fill(redis_server, "session", 3)
+    with redis_server.client() as client:
+        client.config_resetstat()
+    with forgetful(redis_server, b"UNLINK") as port:
+        connections = configured(redis_server, port=port)
+        step = plan(connections, pattern="session:*")
+        with pytest.raises(OutcomeUnknownError, match="UNLINK"):
             contexts.apply(connections, ACTION, step, TARGET)
-        client.client_unpause()
+    assert (1, 0) == (calls(redis_server, "unlink"), left(redis_server))

@@ -92,5 +92,5 @@ def problems_of(*paths: Path) -> list[str]:
     try:
         load_here(*paths)
     except ConfigError as error:
-        return [str(problem).removeprefix(f"{paths[0].parent}/") for problem in error.diagnostics]
+        return [str(problem).replace(f"{paths[0].parent}/", "") for problem in error.diagnostics]
     return []
