@@ -22,11 +22,10 @@ FROM ${BASE}
 LABEL org.opencontainers.image.title="remediator" \
       org.opencontainers.image.description="Turns Prometheus alerts into safe, verified, audited remediations." \
       org.opencontainers.image.licenses="Apache-2.0"
-COPY --from=build /install /usr/local
-# Where `serve` looks when nothing is configured: /data and /remediations, from the root directory.
-COPY --from=build --chown=65532:65532 /state /
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /
+# Where `serve` looks when nothing is configured: /data and /remediations, from the root directory.
+COPY --from=build --chown=65532:65532 /state /
 USER 65532:65532
 VOLUME /data
 EXPOSE 8080
@@ -34,3 +33,5 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD \
     ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/-/healthy', timeout=4)"]
 ENTRYPOINT ["remediator"]
 CMD ["serve"]
+# Last, because it is the large one: what is above need not be built again for a new release.
+COPY --from=build /install /usr/local

@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -19,7 +20,7 @@ from app import __version__
 from app.actions.registry import actions
 from app.api.app import create_app
 from app.api.auth import Authenticator
-from app.api.services import Services
+from app.api.services import Limits, Services
 from app.catalog.catalog import Catalog
 from app.catalog.loader import load
 from app.catalog.reload import CatalogHolder
@@ -32,12 +33,14 @@ from app.engine.intake import take_in_forever
 from app.engine.parts import Parts, Policy
 from app.engine.worker import Worker
 from app.settings import Settings
-from app.store import runs
+from app.store import leases, runs
 from app.store.database import Database
 from app.store.inbox import Inbox
 from app.store.migrate import migrate
 from app.telemetry.metrics import Metrics
 
+# Where Kubernetes tells a pod the namespace it runs in.
+_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 log = structlog.get_logger()
 
 
@@ -46,9 +49,16 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def _namespace_of_this_pod() -> str:
+    try:
+        return _NAMESPACE_FILE.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return ""
+
+
 def policy_of(settings: Settings) -> Policy:
     """The settings that decisions depend on."""
-    own = settings.scope.own_namespace or settings.own_namespace
+    own = settings.scope.own_namespace or _namespace_of_this_pod()
     episodes = settings.episodes
     return Policy(
         ceiling=settings.mode,
@@ -86,6 +96,8 @@ class Service:
         catalog = load(settings.catalog, utc_now())
         self.catalog = CatalogHolder(settings.catalog, catalog, self._reloaded)
         self._reloaded(successful=True, catalog=catalog, error=None)
+        self.auth = Authenticator(settings.auth.tokens)
+        self.auth.check()
         self.database = Database(settings.store_url, self.metrics.store_errors.inc)
         self.inbox = Inbox(self.database)
         self.parts = parts_of(settings, self.catalog, self.metrics, self.database)
@@ -116,11 +128,11 @@ class Service:
             inbox=self.inbox,
             catalog=self.catalog,
             metrics=self.metrics,
-            auth=Authenticator(self.settings.auth.tokens),
+            auth=self.auth,
             clock=utc_now,
             ready=self.problems,
             work=self.parts.work,
-            max_body_bytes=self.settings.max_body_bytes,
+            limits=Limits(max_body_bytes=self.settings.max_body_bytes),
         )
         application = create_app(services)
         application.router.lifespan_context = self._lifespan
@@ -142,7 +154,7 @@ class Service:
         if self.database.is_sqlite:
             # The file lock says that we are the only replica, so every lease is a dead process's.
             async with self.database.write() as tx:
-                await runs.release_all(tx)
+                await leases.release_all(tx)
         self._start(self.inbox.commit_forever(), "inbox")
         self._start(take_in_forever(self.parts, self.inbox), "take-in")
         self._start(self.worker.work_forever(), "worker")

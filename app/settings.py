@@ -119,7 +119,6 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         default=16 * 1024 * 1024, ge=1024, description="The largest notification that is accepted."
     )
-    own_namespace: str = Field(default="", description="The namespace the remediator runs in; it is never acted on.")
     episodes: EpisodeSettings = EpisodeSettings()
     scope: Scope = Scope()
     auth: AuthSettings = AuthSettings()

@@ -35,14 +35,16 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Remember how far the servers' logs had got before the test."""
+    item.stash[_LOG_SIZES] = {process.log: process.log.stat().st_size for process in Process.live}
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show what the servers logged during a test that failed, and only then."""
     report = yield
-    if call.when == "setup":
-        item.stash[_LOG_SIZES] = {process.log: process.log.stat().st_size for process in Process.live}
     if report.failed:
         for process in Process.live:
             with process.log.open("rb") as log:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from app.catalog.files import Snapshot
 from app.catalog.index import MatcherIndex
 from app.catalog.validation import Entry
 from app.domain.errors import Diagnostic
@@ -40,20 +41,22 @@ class Catalog:
     warnings: tuple[Diagnostic, ...]
     digest: str
     loaded_at: datetime
+    seen: Snapshot = field(repr=False)  # what the files looked like just before they were read
     _index: MatcherIndex[Remediation] = field(repr=False)
 
     @classmethod
     def of(
-        cls, entries: Sequence[Entry], *, files: Sequence[str], warnings: Sequence[Diagnostic], loaded_at: datetime
+        cls, entries: Sequence[Entry], *, seen: Snapshot, warnings: Sequence[Diagnostic], loaded_at: datetime
     ) -> Catalog:
         """A catalog of valid entries whose names differ."""
         return cls(
             remediations={entry.remediation.name: entry.remediation for entry in entries},
             sources={entry.remediation.name: Source(entry.file, entry.at[0]) for entry in entries},
-            files=tuple(files),
+            files=tuple(file for file, *_ in seen),
             warnings=tuple(sorted(warnings)),
             digest=_digest(entries),
             loaded_at=loaded_at,
+            seen=seen,
             _index=MatcherIndex([(entry.matchers, entry.remediation) for entry in entries]),
         )
 

@@ -15,7 +15,7 @@ from app.actions.registry import actions as all_actions
 from app.catalog.catalog import Catalog
 from app.catalog.diagnostics import Place, Report, join_path, show, summary
 from app.catalog.document import Node, read_document
-from app.catalog.files import find_files
+from app.catalog.files import find_files, snapshot
 from app.catalog.names import did_you_mean
 from app.catalog.validation import Entry, Vocabulary, read_entry
 from app.checks.base import Check
@@ -38,15 +38,15 @@ def load(
         all_actions() if actions is None else actions,
         all_checks() if checks is None else checks,
     )
-    files = find_files(paths)
+    seen = snapshot(paths)
     loading = _Loading(vocabulary)
     reports = [_report_without_files(path) for path in paths if path.is_dir() and not find_files([path])]
-    reports += [loading.read(file) for file in files]
+    reports += [loading.read(file) for file, *_ in seen]
     problems = [problem for report in reports for problem in report.problems]
     if problems:
         raise ConfigError(summary(problems), problems)
     warnings = [warning for report in reports for warning in report.warnings]
-    return Catalog.of(loading.entries, files=[str(file) for file in files], warnings=warnings, loaded_at=now)
+    return Catalog.of(loading.entries, seen=seen, warnings=warnings, loaded_at=now)
 
 
 def _report_without_files(path: Path) -> Report:
@@ -63,11 +63,11 @@ class _Loading:
         self._vocabulary = vocabulary
         self._named: dict[str, str] = {}
 
-    def read(self, file: Path) -> Report:
+    def read(self, file: str) -> Report:
         """Take in one file and say what is wrong with it."""
-        report = Report(str(file))
+        report = Report(file)
         try:
-            content = file.read_bytes()
+            content = Path(file).read_bytes()
         except OSError as error:
             report.problem(_START, "", f"cannot be read: {error.strerror}")
             return report

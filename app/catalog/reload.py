@@ -15,7 +15,7 @@ from pathlib import Path
 from watchfiles import awatch
 
 from app.catalog.catalog import Catalog
-from app.catalog.files import Snapshot, folders_of, snapshot
+from app.catalog.files import folders_of, snapshot
 from app.catalog.loader import load
 from app.domain.errors import ConfigError
 
@@ -30,19 +30,13 @@ OnReload = Callable[[bool, Catalog, ConfigError | None], None]
 class CatalogHolder:
     """The current catalog and the outcome of the last reload."""
 
-    def __init__(self, paths: Sequence[Path], catalog: Catalog, seen: Snapshot, on_reload: OnReload) -> None:
+    def __init__(self, paths: Sequence[Path], catalog: Catalog, on_reload: OnReload) -> None:
         self.current = catalog
         self.last_error: ConfigError | None = None
         self._paths = tuple(paths)
-        self._seen = seen  # what the files looked like when they were last read
+        self._seen = catalog.seen  # what the files looked like when they were last read
         self._on_reload = on_reload
         self._reloading = asyncio.Lock()
-
-    @classmethod
-    def start(cls, paths: Sequence[Path], now: datetime, on_reload: OnReload) -> CatalogHolder:
-        """Load for the first time; raises ConfigError, since there is no older catalog to keep."""
-        seen = snapshot(paths)
-        return cls(paths, load(paths, now), seen, on_reload)
 
     async def reload(self, now: datetime) -> bool:
         """Read the files again and say whether the result is current; else `last_error` says why not."""

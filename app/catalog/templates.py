@@ -108,7 +108,7 @@ class _Missing(jinja2.StrictUndefined):
         within, name = self._undefined_obj, self._undefined_name
         if isinstance(within, _Named) and not self._undefined_hint:
             return f'the alert has no {within.noun} "{name}" (it has: {listed(sorted(within))})'
-        return super()._undefined_message
+        return self._undefined_hint or f'there is no "{name}"'
 
 
 class _Environment(ImmutableSandboxedEnvironment):
@@ -134,6 +134,9 @@ class _Environment(ImmutableSandboxedEnvironment):
         _refuse_unbounded(obj, attribute)
         return super().getattr(obj, attribute)
 
+    def unsafe_undefined(self, obj: Any, attribute: str) -> jinja2.Undefined:
+        return self.undefined(f'"{attribute}" is not available in templates', name=attribute, obj=obj)
+
     def getitem(self, obj: Any, argument: Any) -> Any:
         _refuse_unbounded(obj, argument)
         return super().getitem(obj, argument)
@@ -141,7 +144,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
 def _refuse_unbounded(obj: object, attribute: object) -> None:
     if isinstance(obj, str) and attribute in _UNBOUNDED:
-        raise SecurityError(f"{attribute}() is not available in templates")
+        raise SecurityError(f'"{attribute}" is not available in templates')
 
 
 def _printable(value: object) -> object:

@@ -120,7 +120,7 @@ class KubernetesClient:
                 status, body, headers = await self._send(call, patch)
         except TimeoutError as error:
             raise TransientError(f"no answer within {self._timeout:g} s when asked to {call}") from error
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, ConfigException, OSError) as error:  # credentials are read again for each call
             raise TransientError(f"cannot reach the cluster to {call}: {error}") from error
         if status not in _SUCCESS:
             raise error_of(call, status, body, headers)

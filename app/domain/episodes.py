@@ -76,7 +76,7 @@ def _firing(alert: Alert, identity: str, last: Episode | None, now: datetime, ru
     if last is None:
         return Received(Receipt.OPENED, (_opened(alert, identity, now),))
     if last.is_open:
-        if alert.starts_at - last.starts_at <= rules.restart_after:
+        if alert.starts_at - last.starts_at <= rules.restart_after or last.firing - {alert.fingerprint}:
             return Received(Receipt.REPEATED, (_repeated(last, alert, now),))
         ended = replace(last, firing=frozenset(), closed_at=now, resolved_at=alert.starts_at)
         return Received(Receipt.OPENED, (ended, _opened(alert, identity, now)))

@@ -11,7 +11,7 @@ from app.domain.decisions import Decision, Verdict
 from app.domain.plans import Plan
 from app.domain.reasons import Reason
 from app.domain.states import RunState
-from app.engine.closing import close, undefer
+from app.engine.closing import close, still_firing, undefer
 from app.engine.parts import Parts, Turn
 from app.engine.planning import is_templated
 from app.guards import chain
@@ -49,15 +49,22 @@ async def refuse_early(parts: Parts, run: Run) -> Run | None:
     async with parts.database.read() as tx:
         firing = await episodes.any_open(tx, run.id)
         decisions = chain.decide(await gather(tx, parts, run, None, now))
-    if firing and chain.outcome(decisions).verdict not in {Verdict.DENY, Verdict.DEFER}:
+    if firing and not _refuses(chain.outcome(decisions)):
         return None
     return await admit(parts, run, None)
 
 
+def _refuses(decision: Decision) -> bool:
+    return decision.verdict in {Verdict.DENY, Verdict.DEFER}
+
+
 async def admit(parts: Parts, run: Run, plan: Plan | None) -> Run | None:
-    """Decide on a planned run and write the verdict; None when the run was folded into another one."""
+    """Decide on a run and write the verdict.
+
+    None when it was folded into another one, or when it has no plan yet and nothing stands against making one.
+    """
     async with parts.turn(lock="admission") as turn:
-        if not await episodes.any_open(turn.tx, run.id):
+        if not await still_firing(turn, run):
             return await _resolved(turn, run)
         if plan is not None and run.admitted_at is None:
             other = await runs.sharing(turn.tx, run, plan.target.key)
@@ -65,6 +72,8 @@ async def admit(parts: Parts, run: Run, plan: Plan | None) -> Run | None:
                 await runs.fold(turn.tx, run, other, turn.now)
                 return None
         decisions = chain.decide(await gather(turn.tx, parts, run, plan, turn.now))
+        if plan is None and not _refuses(chain.outcome(decisions)):
+            return None
         await runs.save_decisions(turn.tx, run, decisions)
         return await _write(turn, run, plan, chain.outcome(decisions))
 
@@ -95,6 +104,8 @@ async def _write(turn: Turn, run: Run, plan: Plan | None, decision: Decision) ->
         case Verdict.OBSERVE:
             return await close(turn, run, RunState.OBSERVED, entry, **planned)
         case Verdict.DEFER:
+            if run.holds_target:  # the lock stays on what the run has acted on
+                planned.pop("target_key", None)
             return await defer(turn, run, decision.until or turn.now + policy.recheck, entry, **planned)
         case Verdict.NEEDS_APPROVAL:
             planned["not_before"] = turn.now + policy.approval_timeout

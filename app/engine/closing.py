@@ -14,14 +14,23 @@ from app.store import episodes, runs
 from app.store.runs import Entry, Run
 
 # After these nobody knows what a second attempt would meet.
-_NEVER_AGAIN = {Reason.OUTCOME_UNKNOWN, Reason.OUT_OF_SCOPE, Reason.FORBIDDEN}
+_NEVER_AGAIN = {Reason.OUTCOME_UNKNOWN, Reason.OUT_OF_SCOPE, Reason.FORBIDDEN, Reason.UNEXPECTED}
 log = structlog.get_logger()
+
+
+async def still_firing(turn: Turn, run: Run) -> bool:
+    """Whether an alert of a run fires, so that it holds until the turn ends; raises LeaseLostError.
+
+    The run comes before its episodes: a run that is being folded into this one has brought its episode by then.
+    """
+    await runs.check_lease(turn.tx, run)
+    return await episodes.keep_open(turn.tx, run.id)
 
 
 async def close(turn: Turn, run: Run, state: RunState, entry: Entry, **changes: Any) -> Run:
     """Bring a run to a final state in the turn's transaction; a deferred run is decided again by that."""
     acted = run.admitted_at is not None
-    firing = await episodes.any_open(turn.tx, run.id)
+    firing = await still_firing(turn, run)
     if acted:
         changes["effective"] = None if firing and state is RunState.SUCCEEDED else not firing
         changes["resolved_at"] = None if firing else await episodes.last_end(turn.tx, run.id)
@@ -67,7 +76,7 @@ async def escalate_or_fail(parts: Parts, run: Run, entry: Entry) -> Run:
     """A rung did not help: try the next one while the alert fires, or end the run as failed."""
     async with parts.turn() as turn:
         tx, now = turn.tx, turn.now
-        if run.rung + 1 < len(run.remediation.rungs) and await episodes.any_open(tx, run.id):
+        if run.rung + 1 < len(run.remediation.rungs) and await still_firing(turn, run):
             pending = await undefer(turn, run)
             again = {"rung": run.rung + 1, "not_before": now, "settle_until": None}
             return await runs.move(tx, pending, RunState.PENDING, now, entry, **again)

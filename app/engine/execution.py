@@ -9,7 +9,7 @@ import asyncio
 import time
 
 import structlog
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_before_delay, wait_exponential_jitter
 
 from app.actions.base import Context
 from app.actions.registry import actions
@@ -22,6 +22,7 @@ from app.engine.parts import Parts
 from app.store import runs
 from app.store.runs import Entry, Run, StepOutcome, StepRecord
 
+_backoff = wait_exponential_jitter(initial=0.2, max=10)
 log = structlog.get_logger()
 
 
@@ -44,7 +45,7 @@ async def apply(parts: Parts, run: Run, plan: Plan) -> Run:
 async def _step(parts: Parts, run: Run, plan: Plan, position: int, record: StepRecord | None) -> StepOutcome:
     """One step, from its intent to its result; what an earlier owner of the run finished is not done again."""
     if record is not None and record.state != "started":
-        return StepOutcome(record.state)
+        return StepOutcome(record.state, record.tries, reason=record.reason, error=record.error)
     step = plan.steps[position]
     if record is not None and not actions()[step.action].can_repeat(step):
         error = "the replica that applied it died before the result was known, and it must not be repeated"
@@ -67,11 +68,13 @@ async def _start(parts: Parts, run: Run, position: int, step: PlannedStep) -> No
 
 
 async def _finish(parts: Parts, run: Run, position: int, outcome: StepOutcome) -> None:
-    """Write the result; a store that is away is waited for while the lease lasts: the effect is known only here."""
+    """Write the result; a store that is away is waited for, since the effect is known only here.
+
+    When the lease runs out meanwhile and another replica is first, the write raises LeaseLostError and changes nothing.
+    """
     async for attempt in AsyncRetrying(
         retry=retry_if_exception_type(StoreUnavailableError),
         wait=wait_exponential_jitter(initial=0.1, max=2),
-        stop=stop_after_delay(parts.policy.lease),
         reraise=True,
     ):
         with attempt:
@@ -91,8 +94,8 @@ async def _call(parts: Parts, run: Run, plan: Plan, step: PlannedStep) -> StepOu
         async with asyncio.timeout(deadline):
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(TransientError),
-                wait=wait_exponential_jitter(initial=0.2, max=10),
-                stop=stop_after_delay(deadline),
+                wait=_pause,
+                stop=stop_before_delay(deadline),
                 reraise=True,
             ):
                 with attempt:
@@ -111,6 +114,12 @@ async def _call(parts: Parts, run: Run, plan: Plan, step: PlannedStep) -> StepOu
         return StepOutcome("failed", tries, reason=Reason.UNEXPECTED, error=message)
     finally:
         parts.metrics.action_duration.labels(step.action).observe(time.monotonic() - begun)
+
+
+def _pause(state: RetryCallState) -> float:
+    """Seconds before the next try: growing, and never less than the target asked for."""
+    error = state.outcome.exception() if state.outcome else None
+    return max(_backoff(state), error.retry_after if isinstance(error, TransientError) else 0.0)
 
 
 async def _interrupted(parts: Parts, run: Run, position: int, outcome: StepOutcome) -> Run:

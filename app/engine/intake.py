@@ -74,8 +74,35 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
 
 async def take_in(parts: Parts) -> int:
     """Take in the oldest waiting notifications and return how many."""
+    try:
+        return await _take_in(parts, _BATCH)
+    except StoreUnavailableError:
+        raise
+    except Exception:  # one of them is poison: alone it is set aside, and the others go on
+        log.exception("a batch of notifications could not be taken in; the oldest is tried alone")
+        return await _take_in_oldest(parts)
+
+
+async def _take_in_oldest(parts: Parts) -> int:
+    async with parts.database.read() as tx:
+        oldest = await inbox.waiting(tx, 1)
+    try:
+        return await _take_in(parts, 1)
+    except StoreUnavailableError:
+        raise
+    except Exception as error:
+        log.exception("notification set aside", notifications=[one.id for one in oldest])
+        why = f"unexpected {type(error).__name__}"
     async with parts.database.write(lock="intake") as tx:
-        waiting = await inbox.waiting(tx, _BATCH)
+        if [one.id for one in await inbox.waiting(tx, 1)] == [one.id for one in oldest]:
+            await inbox.mark_taken_in(tx, [one.id for one in oldest], parts.clock(), set_aside=why)
+            parts.metrics.set_aside.inc()
+    return 1
+
+
+async def _take_in(parts: Parts, limit: int) -> int:
+    async with parts.database.write(lock="intake") as tx:
+        waiting = await inbox.waiting(tx, limit)
         if not waiting:
             return 0
         now = parts.clock()

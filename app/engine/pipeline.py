@@ -16,16 +16,16 @@ from __future__ import annotations
 
 from app.catalog.templates import TemplateContext
 from app.domain.durations import format_duration
-from app.domain.errors import PermanentError, TransientError
+from app.domain.errors import AppError, TransientError
 from app.domain.reasons import Reason
 from app.domain.states import RunState
 from app.engine.admission import admit, defer, refuse_early
-from app.engine.closing import close, escalate_or_fail
+from app.engine.closing import close, escalate_or_fail, still_firing
 from app.engine.execution import apply
 from app.engine.parts import Parts
 from app.engine.planning import Planner, Trigger
 from app.engine.verification import verify
-from app.store import episodes, runs
+from app.store import runs
 from app.store.runs import Entry, Run
 
 _DENIALS = {Reason.OUT_OF_SCOPE, Reason.PRECONDITION_FAILED}
@@ -43,7 +43,7 @@ async def advance(parts: Parts, run: Run) -> Run | None:
         case RunState.AWAITING_APPROVAL:
             return await expire(parts, run)
         case _:
-            return run
+            raise RuntimeError(f"a run that is {run.state} cannot be advanced")
 
 
 async def decide(parts: Parts, run: Run) -> Run | None:
@@ -57,7 +57,7 @@ async def decide(parts: Parts, run: Run) -> Run | None:
     except TransientError as error:
         async with parts.turn() as turn:
             return await defer(turn, run, turn.now + parts.policy.recheck, Entry(error.message, error.reason))
-    except PermanentError as error:
+    except AppError as error:
         return await _unplannable(parts, run, error)
     return await admit(parts, run, plan)
 
@@ -74,7 +74,7 @@ def trigger(parts: Parts, run: Run) -> Trigger:
     return Trigger(run.id, run.remediation, run.rung, alert, parts.clock())
 
 
-async def _unplannable(parts: Parts, run: Run, error: PermanentError) -> Run:
+async def _unplannable(parts: Parts, run: Run, error: AppError) -> Run:
     """A refusal found while planning denies; anything else fails the rung, and the next one may still page."""
     entry = Entry(error.message, error.reason)
     if error.reason in _DENIALS and run.admitted_at is None:
@@ -87,7 +87,7 @@ async def expire(parts: Parts, run: Run) -> Run:
     """Nobody answered in time: silence is never consent."""
     async with parts.turn() as turn:
         deadline = run.updated_at + parts.policy.approval_timeout
-        if not await episodes.any_open(turn.tx, run.id):
+        if not await still_firing(turn, run):
             entry = Entry("the alert resolved before anybody approved", Reason.RESOLVED_BEFORE_START)
             return await close(turn, run, RunState.CANCELLED, entry)
         if turn.now < deadline:

@@ -13,7 +13,7 @@ from app.domain.errors import CheckError
 from app.domain.plans import Observation, Plan, PlannedCheck
 from app.domain.reasons import Reason
 from app.domain.states import RunState
-from app.engine.closing import close, escalate_or_fail
+from app.engine.closing import close, escalate_or_fail, still_firing
 from app.engine.parts import Parts, Turn
 from app.store import episodes, runs
 from app.store.runs import Entry, Run
@@ -36,7 +36,7 @@ async def _settle(parts: Parts, run: Run, plan: Plan) -> Run:
     """Succeed when nothing is left to wait for; else park the run until the alert resolves or the time is over."""
     async with parts.turn() as turn:
         tx, now = turn.tx, turn.now
-        if plan.settle is None or not await episodes.any_open(tx, run.id):
+        if not await still_firing(turn, run) or plan.settle is None:
             return await _succeed(turn, run, plan)
         if run.settle_until is None:
             until = now + plan.settle

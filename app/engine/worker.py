@@ -16,8 +16,9 @@ from app.domain.states import RunState
 from app.engine.closing import close
 from app.engine.parts import Parts
 from app.engine.pipeline import advance
-from app.store import runs
-from app.store.runs import Claimant, Entry, Run
+from app.store import leases, runs
+from app.store.leases import Claimant
+from app.store.runs import Entry, Run
 
 _LONGEST_NAP_SECONDS = 1.0  # another replica may die or hand work over without a wake-up
 _CLAIM = 64
@@ -43,34 +44,43 @@ class Worker:
             except StoreUnavailableError as error:
                 log.warning("the worker waits for the store", error=error.message)
                 nap = _LONGEST_NAP_SECONDS
+            except Exception:  # the worker loop: no run may stop the others
+                log.exception("the worker could not claim runs")
+                nap = _LONGEST_NAP_SECONDS
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._parts.work.wait(), nap)
 
     async def _claim(self) -> int:
-        room = 4 * self._parts.policy.workers - len(
-            [1 for state in self._stages.values() if state is not RunState.VERIFYING]
-        )
+        room = self._room()
         if room <= 0:
             return 0
         now = self._parts.clock()
         claimant = Claimant(self._parts.owner, now + self._parts.policy.lease, frozenset(self._tasks))
         async with self._parts.database.read() as tx:
-            due = await runs.next_due(tx, claimant)
+            due = await leases.next_due(tx, claimant)
         if due is None or due > now:
             return 0
         async with self._parts.database.write() as tx:
-            claimed, taken_over = await runs.claim(tx, claimant, now, min(room, _CLAIM))
-        self._parts.metrics.lease_takeovers.inc(taken_over)
-        for run in claimed:
+            claimed = await leases.claim(tx, claimant, now, min(room, _CLAIM))
+        self._parts.metrics.lease_takeovers.inc(claimed.taken_over)
+        for run_id in claimed.unreadable:
+            log.error("a run cannot be read and was ended as failed", run=run_id)
+        for run in claimed.runs:
             self._stages[run.id] = run.state
             self._tasks[run.id] = asyncio.create_task(self._work_on(run), name=f"run {run.id}")
-        return len(claimed)
+        return len(claimed.runs)
+
+    def _room(self) -> int:
+        """How many more runs may be in work; those that only watch do not count."""
+        return 4 * self._parts.policy.workers - sum(state is not RunState.VERIFYING for state in self._stages.values())
 
     async def _nap(self) -> float:
-        """Seconds until the next run is due, as far as is known now."""
+        """Seconds until the next run is due, as far as is known now; a run that ends wakes the loop."""
+        if self._room() <= 0:
+            return _LONGEST_NAP_SECONDS
         claimant = Claimant(self._parts.owner, self._parts.clock(), frozenset(self._tasks))
         async with self._parts.database.read() as tx:
-            due = await runs.next_due(tx, claimant)
+            due = await leases.next_due(tx, claimant)
         if due is None:
             return _LONGEST_NAP_SECONDS
         return min(max((due - self._parts.clock()).total_seconds(), 0.01), _LONGEST_NAP_SECONDS)
@@ -79,6 +89,14 @@ class Worker:
         try:
             with structlog.contextvars.bound_contextvars(run=run.id, remediation=run.remediation.name):
                 await self._advance(run)
+        except LeaseLostError:
+            log.warning("the lease was lost; another replica works on this run", run=run.id)
+        except StoreUnavailableError as error:
+            log.warning("the store went away; the run is taken up again", run=run.id, error=error.message)
+            await asyncio.sleep(_LONGEST_NAP_SECONDS)
+        except Exception:  # the worker loop: even a run that cannot be ended must not stop the others
+            log.exception("the engine could not end a run; it is taken up again", run=run.id)
+            await asyncio.sleep(_LONGEST_NAP_SECONDS)
         finally:
             self._tasks.pop(run.id, None)
             self._stages.pop(run.id, None)
@@ -90,12 +108,8 @@ class Worker:
         while current is not None and not current.state.is_final:
             try:
                 current = await self._stage(current)
-            except LeaseLostError:
-                log.warning("the lease was lost; another replica works on this run")
-                return
-            except StoreUnavailableError as error:
-                log.warning("the store went away; the run is taken up again when it is back", error=error.message)
-                return
+            except (LeaseLostError, StoreUnavailableError):
+                raise
             except Exception as error:
                 log.exception("the engine failed on a run")
                 current = await self._fail(current or run, error)
@@ -115,7 +129,7 @@ class Worker:
         entry = Entry(f"unexpected {type(error).__name__}; see the log of this run", Reason.UNEXPECTED)
         async with self._parts.turn() as turn:
             fresh = await runs.get(turn.tx, run.id)
-            if fresh is None or fresh.state.is_final:
+            if fresh is None or (fresh.lease_owner, fresh.lease_epoch) != (run.lease_owner, run.lease_epoch):
                 return None
             if fresh.state is RunState.AWAITING_APPROVAL:
                 fresh = await runs.move(turn.tx, fresh, RunState.PENDING, turn.now, entry)
@@ -123,25 +137,24 @@ class Worker:
 
     async def _release(self, run: Run) -> None:
         async with self._parts.database.write() as tx:
-            await runs.release(tx, run)
+            await leases.release(tx, run)
 
     async def renew_forever(self) -> None:
         """Renew the leases of what is in work; what was lost is stopped at once."""
         lease = self._parts.policy.lease
         while True:
             await asyncio.sleep(lease.total_seconds() / 3)
-            held = list(self._tasks)
+            held = dict(self._tasks)
             if not held:
                 continue
             try:
                 async with self._parts.database.write() as tx:
-                    kept = await runs.renew(tx, self._parts.owner, held, self._parts.clock() + lease)
+                    kept = await leases.renew(tx, self._parts.owner, list(held), self._parts.clock() + lease)
             except StoreUnavailableError as error:
                 log.warning("leases could not be renewed", error=error.message)
                 continue
-            for run_id in set(held) - kept:
-                task = self._tasks.get(run_id)
-                if task is not None:
+            for run_id, task in held.items():
+                if run_id not in kept:
                     task.cancel()
 
     async def drain(self, grace_seconds: float) -> None:
@@ -157,4 +170,4 @@ class Worker:
         await asyncio.gather(*watching, *left, return_exceptions=True)
         with suppress(StoreUnavailableError):
             async with self._parts.database.write() as tx:
-                await runs.release_owned(tx, self._parts.owner)
+                await leases.release_owned(tx, self._parts.owner)

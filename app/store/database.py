@@ -17,13 +17,17 @@ from typing import Any
 
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.domain.errors import ConfigError, StoreUnavailableError
 
 _BUSY_SECONDS = 5.0
+# Wrong with our statement or its values; the rest (a standby that takes no writes, a damaged file) is the store's.
+_OURS = (DataError, IntegrityError, ProgrammingError)
+# A replica that freezes in the middle of a decision must not keep the others from theirs.
+_IDLE_IN_TRANSACTION = "60s"
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 
 
@@ -54,10 +58,14 @@ class Database:
 
     def _make_engine(self) -> AsyncEngine:
         if not self.is_sqlite:
-            return create_async_engine(self.url, pool_size=10, max_overflow=10, pool_timeout=5, pool_pre_ping=True)
+            engine = create_async_engine(
+                self.url, pool_size=10, max_overflow=10, pool_timeout=5, pool_pre_ping=True, hide_parameters=True
+            )
+            event.listen(engine.sync_engine, "connect", _prepare_postgres)
+            return engine
         if not self.url.database or self.url.database == ":memory:":
             raise ConfigError("an SQLite store needs a file, for example sqlite:///data/remediator.db")
-        engine = create_async_engine(self.url, connect_args={"timeout": _BUSY_SECONDS})
+        engine = create_async_engine(self.url, connect_args={"timeout": _BUSY_SECONDS}, hide_parameters=True)
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
         return engine
@@ -107,9 +115,9 @@ class Database:
             raise StoreUnavailableError(f"the store is not available: {_short(error)}") from error
         except DBAPIError as error:
             self._on_error()
-            if error.connection_invalidated:
-                raise StoreUnavailableError(f"the store is not available: {_short(error)}") from error
-            raise
+            if isinstance(error, _OURS) and not error.connection_invalidated:
+                raise
+            raise StoreUnavailableError(f"the store is not available: {_short(error)}") from error
 
     @property
     def engine(self) -> AsyncEngine:
@@ -128,6 +136,13 @@ def _short(error: Exception) -> str:
     """The driver's first line; SQLAlchemy's text would show statements and their values."""
     original = error.orig if isinstance(error, DBAPIError) else error
     return str(original).partition("\n")[0]
+
+
+def _prepare_postgres(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_IN_TRANSACTION}'")
+    cursor.close()
+    connection.commit()
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

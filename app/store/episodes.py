@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, bindparam, exists, func, insert, or_, select, update
+from sqlalchemy import Select, and_, bindparam, exists, func, insert, or_, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -78,8 +78,18 @@ async def of_run(tx: AsyncConnection, run_id: str) -> list[Episode]:
 
 async def any_open(tx: AsyncConnection, run_id: str) -> bool:
     """Whether any episode of the run is still open."""
-    inner = select(episode.c.id).join(run_episode).where(run_episode.c.run_id == run_id, episode.c.closed_at.is_(None))
-    return bool((await tx.execute(select(exists(inner)))).scalar_one())
+    return bool((await tx.execute(select(exists(_open_of(run_id))))).scalar_one())
+
+
+async def keep_open(tx: AsyncConnection, run_id: str) -> bool:
+    """The same for a decision: a yes stays true until the transaction ends, and a resolve that comes waits for it."""
+    query = _open_of(run_id).limit(1).with_for_update(read=True, of=episode)
+    return (await tx.execute(query)).first() is not None
+
+
+def _open_of(run_id: str) -> Select[tuple[str]]:
+    links = episode.join(run_episode)
+    return select(episode.c.id).select_from(links).where(run_episode.c.run_id == run_id, episode.c.closed_at.is_(None))
 
 
 async def last_end(tx: AsyncConnection, run_id: str) -> datetime | None:

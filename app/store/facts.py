@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.durations import Rate
 from app.domain.states import RunState
 from app.store.schema import run
 
-# Outcomes after which the target rests. Refusals and cancellations touched nothing and showed nothing.
+# Outcomes after which the target rests although nothing was done to it: a dry run shows what a real one would have met.
 _RESTS_AFTER = (
     RunState.SUCCEEDED,
     RunState.FAILED,
@@ -24,10 +24,10 @@ _RESTS_AFTER = (
 
 async def last_outcome_at(tx: AsyncConnection, target_key: str, remediation: str, but: str) -> datetime | None:
     """When the last run on the target ended (of any remediation that acted, or of this one in dry run)."""
-    acted = run.c.admitted_at.is_not(None)
-    mine = run.c.remediation == remediation
+    acted = run.c.admitted_at.is_not(None)  # however it ended: also one whose next rung a person refused
+    mine = and_(run.c.remediation == remediation, run.c.state.in_(_RESTS_AFTER))
     query = select(func.max(run.c.finished_at)).where(
-        run.c.target_key == target_key, run.c.state.in_(_RESTS_AFTER), acted | mine, run.c.id != but
+        run.c.target_key == target_key, run.c.finished_at.is_not(None), or_(acted, mine), run.c.id != but
     )
     value: datetime | None = (await tx.execute(query)).scalar_one_or_none()
     return value

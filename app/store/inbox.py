@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
+import structlog
 from sqlalchemy import func, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.errors import StoreUnavailableError
@@ -18,6 +20,7 @@ from app.store.database import Database
 from app.store.schema import notification
 
 _GROUP = 256
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +79,26 @@ class Inbox:
             async with self._database.write() as tx:
                 await tx.execute(insert(notification), [asdict(received) for received, _ in group])
         except StoreUnavailableError as error:
-            for _, future in group:
-                if not future.done():
-                    future.set_exception(StoreUnavailableError(error.message))
+            _refuse(group, error.message)
+            return
+        except SQLAlchemyError:
+            if len(group) > 1:  # one of them cannot be stored; the others can
+                for one in group:
+                    await self._commit([one])
+                return
+            log.exception("a notification cannot be stored")
+            _refuse(group, "the store cannot hold this notification")
             return
         for _, future in group:
             if not future.done():
                 future.set_result(None)
         self.recorded.set()
+
+
+def _refuse(group: Sequence[tuple[Received, asyncio.Future[None]]], message: str) -> None:
+    for _, future in group:
+        if not future.done():
+            future.set_exception(StoreUnavailableError(message))
 
 
 async def waiting(tx: AsyncConnection, limit: int) -> list[Waiting]:

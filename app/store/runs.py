@@ -5,12 +5,12 @@ Every write of a worker is fenced by its lease: who lost it changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, case, delete, false, func, insert, not_, or_, select, update
+from sqlalchemy import and_, delete, insert, or_, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -24,6 +24,7 @@ from app.domain.states import RunState, may_become
 from app.store.schema import event, run, run_episode, step
 
 _CHUNK = 500  # ids per statement, well under SQLite's limit of variables
+_INDEXED = 500  # characters; PostgreSQL refuses a row whose indexed text is longer than about 2,700 bytes
 ENGINE = "remediator"  # the actor of what nobody asked for by hand
 
 
@@ -90,6 +91,8 @@ class StepRecord:
     tries: int
     started_at: datetime
     result: JsonObject | None
+    reason: Reason | None
+    error: str | None
 
 
 def from_row(row: Row[Any]) -> Run:
@@ -159,8 +162,8 @@ def _first_columns(one: Run) -> dict[str, Any]:
         "rung": one.rung,
         "labels": one.labels,
         "annotations": one.annotations,
-        "alertname": one.labels.get("alertname", ""),
-        "namespace": one.labels.get("namespace", ""),
+        "alertname": one.labels.get("alertname", "")[:_INDEXED],
+        "namespace": one.labels.get("namespace", "")[:_INDEXED],
         "fingerprint": one.fingerprint,
         "generator_url": one.generator_url,
         "alert_starts_at": one.alert_starts_at,
@@ -180,82 +183,12 @@ async def get(tx: AsyncConnection, run_id: str) -> Run | None:
     return None if row is None else from_row(row)
 
 
-@dataclass(frozen=True, slots=True)
-class Claimant:
-    """Who claims runs, until when, and which it works on already."""
-
-    owner: str
-    lease_until: datetime
-    in_work: Collection[str] = ()
-
-
-async def claim(tx: AsyncConnection, claimant: Claimant, now: datetime, limit: int) -> tuple[list[Run], int]:
-    """Lease runs whose time has come and which nobody holds; also how many were taken over from a dead owner."""
-    dropped = and_(run.c.lease_owner == claimant.owner, run.c.id.not_in(claimant.in_work))
-    free = or_(run.c.lease_until.is_(None), run.c.lease_until < now, dropped)
-    due = (
-        select(run.c.id, run.c.lease_owner)
-        .where(run.c.active, run.c.not_before <= now, free)
-        .order_by(run.c.not_before)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    rows = (await tx.execute(due)).all()
-    if not rows:
-        return [], 0
-    chosen = run.c.id.in_([row.id for row in rows])
-    lease = {"lease_owner": claimant.owner, "lease_until": claimant.lease_until, "lease_epoch": run.c.lease_epoch + 1}
-    await tx.execute(update(run).where(chosen).values(lease))
-    claimed = await tx.execute(select(run).where(chosen).order_by(run.c.not_before))
-    taken_over = sum(row.lease_owner not in {None, claimant.owner} for row in rows)
-    return [from_row(row) for row in claimed], taken_over
-
-
-async def renew(tx: AsyncConnection, owner: str, run_ids: Sequence[str], lease_until: datetime) -> set[str]:
-    """Renew the leases that `owner` still holds; the answer lacks the ones that it lost."""
-    mine = and_(run.c.id.in_(run_ids), run.c.lease_owner == owner)
-    held = {row.id for row in await tx.execute(select(run.c.id).where(mine))}
-    await tx.execute(update(run).where(mine).values(lease_until=lease_until))
-    return held
-
-
-async def release(tx: AsyncConnection, held: Run) -> None:
-    """Give a lease back, so that whoever comes when `not_before` has come may work on the run."""
-    await tx.execute(_fenced(held).values(lease_owner=None, lease_until=None))
-
-
 async def postpone(tx: AsyncConnection, held: Run, until: datetime) -> Run:
     """Look at a run again later, without an event: nothing about it changed."""
-    result = await tx.execute(_fenced(held).values(not_before=until))
+    result = await tx.execute(fenced(held).values(not_before=until))
     if result.rowcount != 1:
         raise LeaseLostError
     return replace(held, not_before=until)
-
-
-async def release_all(tx: AsyncConnection) -> int:
-    """Void every lease: only where this process is known to be the only one (SQLite, at start)."""
-    result = await tx.execute(update(run).where(run.c.active, run.c.lease_owner.is_not(None)).values(lease_until=None))
-    return int(result.rowcount)
-
-
-async def release_owned(tx: AsyncConnection, owner: str) -> None:
-    """Give back every lease of an owner that stops."""
-    mine = and_(run.c.active, run.c.lease_owner == owner)
-    await tx.execute(update(run).where(mine).values(lease_owner=None, lease_until=None))
-
-
-async def next_due(tx: AsyncConnection, claimant: Claimant) -> datetime | None:
-    """When the next run that may be claimed is due (or its lease runs out); None when there is none."""
-    dropped = and_(run.c.lease_owner == claimant.owner, run.c.id.not_in(claimant.in_work))
-    free_at = case(
-        (or_(run.c.lease_until.is_(None), dropped), run.c.not_before),
-        (run.c.lease_until > run.c.not_before, run.c.lease_until),
-        else_=run.c.not_before,
-    )
-    mine = and_(run.c.lease_owner == claimant.owner, run.c.id.in_(claimant.in_work))
-    query = select(func.min(free_at)).where(run.c.active, not_(func.coalesce(mine, false())))
-    value: datetime | None = (await tx.execute(query)).scalar_one_or_none()
-    return value
 
 
 async def move(tx: AsyncConnection, held: Run, state: RunState, now: datetime, entry: Entry, **changes: Any) -> Run:
@@ -274,16 +207,17 @@ async def move(tx: AsyncConnection, held: Run, state: RunState, now: datetime, e
             "lease_until": None,
         }
     values = {"state": state, "reason": entry.reason, "message": entry.message, "updated_at": now}
-    result = await tx.execute(_fenced(held).values(values | columns))
+    result = await tx.execute(fenced(held).values(values | columns))
     if result.rowcount != 1:
         raise LeaseLostError
     known = {key: value for key, value in changes.items() if key in Run.__dataclass_fields__}
-    moved = replace(held, state=state, reason=entry.reason, message=entry.message, **known)
+    moved = replace(held, state=state, reason=entry.reason, message=entry.message, updated_at=now, **known)
     await note(tx, moved, now, state, entry)
     return moved
 
 
-def _fenced(held: Run) -> Any:
+def fenced(held: Run) -> Any:
+    """An UPDATE of a run that changes nothing unless its lease is still held."""
     return update(run).where(
         run.c.id == held.id, run.c.lease_epoch == held.lease_epoch, run.c.lease_owner == held.lease_owner
     )
@@ -291,7 +225,7 @@ def _fenced(held: Run) -> Any:
 
 async def check_lease(tx: AsyncConnection, held: Run) -> None:
     """Raise LeaseLostError unless the run is still held; keeps the row locked until the transaction ends."""
-    result = await tx.execute(_fenced(held).values(lease_epoch=held.lease_epoch))
+    result = await tx.execute(fenced(held).values(lease_epoch=held.lease_epoch))
     if result.rowcount != 1:
         raise LeaseLostError
 
@@ -305,18 +239,18 @@ async def note(tx: AsyncConnection, of: Run, now: datetime, kind: str, entry: En
 async def save_decisions(tx: AsyncConnection, held: Run, decisions: Sequence[Decision]) -> None:
     """Keep the guards' answers of the latest decision with the run."""
     rows = [decision.model_dump(mode="json") for decision in decisions]
-    await tx.execute(_fenced(held).values(decisions=rows))
+    await tx.execute(fenced(held).values(decisions=rows))
 
 
 async def sharing(tx: AsyncConnection, candidate: Run, target_key: str) -> Run | None:
-    """An active run of the same remediation on the same target, older than the candidate."""
+    """An active run of the same remediation on the same target; it stays active until the transaction ends."""
     query = select(run).where(
         run.c.active,
         run.c.target_key == target_key,
         run.c.remediation == candidate.remediation.name,
         run.c.id != candidate.id,
     )
-    row = (await tx.execute(query.order_by(run.c.id).limit(1))).one_or_none()
+    row = (await tx.execute(query.order_by(run.c.id).limit(1).with_for_update())).one_or_none()
     return None if row is None else from_row(row)
 
 
@@ -358,7 +292,9 @@ async def wake_refused(tx: AsyncConnection, now: datetime, ended: Run) -> None:
     """Let runs be decided again that waited for the target, or for the number of targets, of a run that ended."""
     same_target = and_(run.c.target_key == ended.target_key, run.c.reason == Reason.TARGET_BUSY)
     same_limit = and_(run.c.remediation == ended.remediation.name, run.c.reason == Reason.TOO_MANY_TARGETS)
-    waiting = and_(run.c.active, run.c.state == RunState.DEFERRED, or_(same_target, same_limit))
+    # What is due already is in work or about to be; its row may be locked by who waits for ours.
+    later = run.c.not_before > now
+    waiting = and_(run.c.active, run.c.state == RunState.DEFERRED, later, or_(same_target, same_limit))
     await tx.execute(update(run).where(waiting).values(not_before=now))
 
 
@@ -366,7 +302,16 @@ async def steps(tx: AsyncConnection, run_id: str, rung: int) -> list[StepRecord]
     """The recorded steps of one rung, in order."""
     query = select(step).where(step.c.run_id == run_id, step.c.rung == rung).order_by(step.c.position)
     return [
-        StepRecord(row.position, row.action, row.state, row.tries, row.started_at, row.result)
+        StepRecord(
+            row.position,
+            row.action,
+            row.state,
+            row.tries,
+            row.started_at,
+            row.result,
+            Reason(row.reason) if row.reason else None,
+            row.error,
+        )
         for row in await tx.execute(query)
     ]
 

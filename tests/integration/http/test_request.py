@@ -148,6 +148,16 @@ def test_a_refused_connection_can_be_tried_again(configured: Configured) -> None
     assert "correct-horse" not in error.message
 
 
+def test_a_proxy_of_the_environment_is_not_used(
+    site: web.WebServer, configured: Configured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy would resolve the name again, behind the judgement of its addresses."""
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert 200 == send(configured(), url=site.url)["status"]
+
+
 def test_an_unknown_host_is_not_found(configured: Configured) -> None:
     """A name that does not exist is found while planning."""
     with pytest.raises((PermanentError, TransientError), match="no-such-host"):

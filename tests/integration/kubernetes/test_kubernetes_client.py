@@ -134,7 +134,25 @@ def test_inside_of_a_cluster_the_pods_service_account_is_used(
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", port)
     monkeypatch.setattr("kubernetes.aio.config.incluster_config.SERVICE_TOKEN_FILENAME", str(token))
     monkeypatch.setattr("kubernetes.aio.config.incluster_config.SERVICE_CERT_FILENAME", str(kube.cluster.ca))
-    assert "api" == type(kube)(kube.cluster, kube.namespace, None).resolve("Deployment", "api").name
+    pod = type(kube)(kube.cluster, kube.namespace, None)
+    assert "api" == pod.resolve("Deployment", "api").name
+
+
+def test_a_token_that_is_away_for_a_moment_is_transient(kube: Any, tmp_path: Path) -> None:
+    """While its token file is being replaced, a client can only wait."""
+    config = yaml.safe_load(kube.kubeconfig.read_text())
+    token = tmp_path / "token"
+    token.write_text(config["users"][0]["user"]["token"])
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(yaml.safe_dump(config | {"users": [{"name": "admin", "user": {"tokenFile": str(token)}}]}))
+
+    async def work(clients: Any) -> None:
+        client = await clients.kubernetes()
+        token.unlink()
+        await client.resolve("Deployment", kube.namespace, "api")
+
+    with pytest.raises(TransientError, match="No such file"):
+        type(kube)(kube.cluster, kube.namespace, kubeconfig).use(work)
 
 
 @pytest.mark.parametrize("status", [429, 500, 503, 504])

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from app.checks.registry import checks
 from app.domain.errors import CheckError
+from tests.support.cluster import workload
 
 CHECK = "kubernetes.ready"
 KINDS = ("Deployment", "StatefulSet", "DaemonSet")
@@ -46,11 +47,11 @@ def test_it_does_not_hold_while_one_is_missing(kube: Any, kind: str) -> None:
 )
 def test_enough_may_be_a_number_or_a_percentage(kube: Any, desired: int, min_ready: int | str, held: bool) -> None:
     """With two ready replicas, a percentage of the desired ones is rounded up."""
-    kube.running("Deployment", "api", 2)
-    # A quota keeps the others from being made, so that two of `desired` stay ready.
-    quotas = f"/api/v1/namespaces/{kube.namespace}/resourcequotas"
-    kube.cluster.create(quotas, {"metadata": {"name": "two"}, "spec": {"hard": {"pods": "2"}}})
-    kube.patch("Deployment", "api", replicas=desired)
+    # On two nodes, pods that shun each other are ready on both, and the others wait for a third.
+    template = workload("api", desired, {})["spec"]["template"]
+    apart = {"labelSelector": {"matchLabels": {"app": "api"}}, "topologyKey": "kubernetes.io/hostname"}
+    affinity = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [apart]}}
+    kube.create("Deployment", "api", desired, template=template | {"spec": template["spec"] | {"affinity": affinity}})
     kube.wait_status("Deployment", "api", lambda status: status.get("readyReplicas") == 2)
     seen = kube.observe(CHECK, kube.target("Deployment", "api"), min_ready=min_ready)
     assert held == seen.held, seen.message

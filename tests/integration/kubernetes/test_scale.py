@@ -175,7 +175,7 @@ def test_a_rollout_under_way_defers(kube: Any) -> None:
     """While old pods wait for new ones, the condition holds and passes by itself."""
     kube.running("Deployment", "api", 2)
     kube.deploy_image("Deployment", "api", "example/main:2", **{"testbed/never-ready": "true"})
-    kube.wait_status("Deployment", "api", lambda status: status["updatedReplicas"] < status["replicas"])
+    kube.wait_status("Deployment", "api", lambda status: 0 < status.get("updatedReplicas", 0) < 2)
     step = kube.plan(ACTION, kube.target("Deployment", "api"), to=3)
     assert [(Reason.ROLLOUT_IN_PROGRESS, True)] == [(one.reason, one.passes) for one in step.conditions]
 

@@ -54,10 +54,8 @@ def test_each_test_gets_an_empty_redis(redis_server: RedisServer, turn: int) -> 
 def test_a_private_redis_has_its_own_limits(start_redis: Callable[..., RedisServer]) -> None:
     """A server that is full refuses writes, which is what redis remediations are for."""
     server = start_redis({"maxmemory": "2mb", "maxmemory-policy": "noeviction"})
-    with server.client() as client:
-        client.mset({f"key:{number}": "x" * 100_000 for number in range(30)})
-        with pytest.raises(redis.exceptions.OutOfMemoryError):
-            client.set("one too many", "x" * 100_000)
+    with server.client() as client, pytest.raises(redis.exceptions.OutOfMemoryError):
+        _write_ten_megabytes(client)
 
 
 def test_alertmanager_takes_and_resolves_alerts(start_alertmanager: Callable[..., Alertmanager]) -> None:
@@ -101,3 +99,8 @@ def test_docker_builds_and_runs_an_image_without_a_registry(docker_engine: Docke
     )
     docker_engine.run("build", "--network=none", "--tag=bed/greeter:1", str(tmp_path))
     assert docker_engine.run("run", "--rm", "--network=none", "bed/greeter:1").stdout == "hello\n"
+
+
+def _write_ten_megabytes(client: redis.Redis) -> None:
+    for number in range(100):
+        client.set(f"key:{number}", "x" * 100_000)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -87,7 +86,7 @@ def test_all_files_are_reported_at_once(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.yaml").write_text("remediations: 1\nversion: 2\n", encoding="utf-8")
     _write(tmp_path / "c.yaml", "c")
-    with pytest.raises(ConfigError, match="^4 problems in 2 files$") as caught:
+    with pytest.raises(ConfigError, match=r"^4 problems in 2 files$") as caught:
         load_here(tmp_path)
     assert sorted(caught.value.diagnostics) == list(caught.value.diagnostics)
 
@@ -97,12 +96,10 @@ def test_a_missing_path_is_a_problem(tmp_path: Path) -> None:
     assert ["none:1:1  cannot be read: No such file or directory"] == problems_of(tmp_path / "none")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_an_unreadable_file_is_a_problem(tmp_path: Path) -> None:
-    """Permissions are reported like everything else."""
-    file = _write(tmp_path / "a.yaml", "a")
-    file.chmod(0)
-    assert ["a.yaml:1:1  cannot be read: Permission denied"] == problems_of(file)
+def test_a_link_to_nothing_is_a_problem(tmp_path: Path) -> None:
+    """A file that the directory promises and that cannot be read is not passed over."""
+    (tmp_path / "a.yaml").symlink_to("gone.yaml")
+    assert [f"{tmp_path.name}/a.yaml:1:1  cannot be read: No such file or directory"] == problems_of(tmp_path)
 
 
 def test_an_empty_directory_is_an_empty_catalog_with_a_warning(tmp_path: Path) -> None:
@@ -185,14 +182,14 @@ def test_the_shipped_catalog_loads_without_any_configuration() -> None:
     assert () == catalog.warnings
 
 
-def test_ten_thousand_remediations_load_in_seconds(tmp_path: Path) -> None:
-    """The time grows with the number of entries, not faster (the bound is generous: the machine may be busy)."""
+def test_thousands_of_remediations_load_in_seconds(tmp_path: Path) -> None:
+    """The time grows with the number of entries and no faster (the bound is generous: the machine may be busy)."""
     entry = ONE.removeprefix("\nremediations:\n")
     file = tmp_path / "many.yaml"
-    names = (f"number-{number}" for number in range(10_000))
+    names = (f"number-{number}" for number in range(2_000))
     file.write_text("remediations:\n" + "".join(entry.format(name=name) for name in names), encoding="utf-8")
     started = time.perf_counter()
     catalog = load_here(file)
-    assert 10_000 == len(catalog)
-    assert time.perf_counter() - started < 30
+    assert 2_000 == len(catalog)
+    assert time.perf_counter() - started < 10
     assert ["number-77"] == [found.name for found in catalog.match({"alertname": "number-77"})]

@@ -1,0 +1,75 @@
+# Run `make` for the list of targets. Everything happens in .venv; nothing is installed into the system but the Debian
+# packages that tools/install.py names, and those only as root.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+IMAGE ?= remediator:dev
+ARGS ?=
+
+.PHONY: help
+help: ## show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(STAMP) ## show the service at work on real servers; needs no cluster and no account
+	@$(PYTHON) tools/install.py --demo
+	@$(BIN)/python -m tools.demo $(ARGS)
+
+.PHONY: run
+run: $(STAMP) ## run the service from this checkout (ARGS="--mode observe")
+	@$(BIN)/remediator serve $(ARGS)
+
+.PHONY: test
+test: check bed ## everything: the checks, then every test on real servers (ARGS="-k redis")
+	$(BIN)/pytest $(ARGS)
+
+.PHONY: bed
+bed: ## install the real servers that the tests start, where that is possible
+	@$(PYTHON) tools/install.py
+
+.PHONY: check
+check: lint type imports ## lint, types and layers, without running anything
+
+.PHONY: fmt
+fmt: $(STAMP) ## format the code and fix what can be fixed
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+.PHONY: lint
+lint: $(STAMP) ## check style, format and spelling
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	git ls-files -z -- . ':!*.sum' ':!*/testdata/*' | xargs -0 $(BIN)/codespell
+
+.PHONY: type
+type: $(STAMP) ## check types
+	$(BIN)/mypy
+
+.PHONY: imports
+imports: $(STAMP) ## check that imports point down the layers
+	$(BIN)/lint-imports
+
+.PHONY: schema
+schema: $(STAMP) ## print the JSON Schema of remediation files
+	@$(BIN)/remediator schema
+
+.PHONY: image
+image: ## build the container image (IMAGE=remediator:dev, ARGS="--build-arg BASE=...")
+	docker build --tag $(IMAGE) $(ARGS) .
+
+.PHONY: clean
+clean: ## remove the virtual environment and every cache of this checkout
+	rm -rf $(VENV) .*_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Made again only when what is to be installed has changed.
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
+	@touch $@

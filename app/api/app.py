@@ -1,0 +1,59 @@
+"""Puts the HTTP edge together. It starts nothing: `app.main` runs what works beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from app import __version__
+from app.api import catalog, decisions, episodes, handlers, ops, remediations, webhook
+from app.api.decisions import Remark
+from app.api.edge import Measured, SameOrigin
+from app.api.problems import Problem
+from app.api.services import Services
+from app.domain.alerts import Notification
+
+_DESCRIPTION = (
+    "Turns Prometheus alerts into safe, verified, audited remediations. Every error answer is a problem as RFC 9457 "
+    "says. Where tokens are configured they are sent as a bearer token or as the password of basic authentication; "
+    "each route names the role that it needs."
+)
+
+
+class Application(FastAPI):
+    """FastAPI whose document also has the schemas of bodies that are read by hand and of problems."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        if self.openapi_schema is None:
+            document = get_openapi(
+                title=self.title, version=self.version, description=self.description, routes=self.routes
+            )
+            template = "#/components/schemas/{model}"
+            inputs = [(model, "validation") for model in (Problem, Notification, Remark)]
+            _, schemas = models_json_schema(inputs, ref_template=template)  # type: ignore[arg-type]
+            document["components"]["schemas"].update(schemas["$defs"])
+            self.openapi_schema = document
+        return self.openapi_schema
+
+
+def create_app(services: Services) -> FastAPI:
+    """The ASGI application."""
+    app = Application(
+        title="remediator",
+        version=__version__,
+        description=_DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.services = services
+    app.add_middleware(SameOrigin)
+    app.add_middleware(Measured, metrics=services.metrics)
+    for part in (webhook, remediations, decisions, episodes, catalog, ops):
+        app.include_router(part.router)
+    handlers.install(app)
+    return app

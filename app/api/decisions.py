@@ -1,0 +1,112 @@
+"""What people decide about runs that wait: approve, reject, cancel. The engine then takes them up, or never does."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from app.api.auth import Approver, Identity
+from app.api.body import read_body
+from app.api.models import RunSummary
+from app.api.problems import errors
+from app.api.refusals import not_an_object, wrong_field
+from app.api.remediations import RunId
+from app.api.services import Served, Services
+from app.domain.errors import NotFoundError
+from app.store import approvals, audit
+from app.store.approvals import Verb, Word
+
+_MAX_BODY = 16 * 1024
+_ERRORS = errors(400, 401, 403, 404, 409, 413, 415, 422, 503)
+_BODY = {
+    "requestBody": {
+        "required": False,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Remark"}}},
+    }
+}
+router = APIRouter(tags=["remediations"])
+
+
+def _storable(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("must not hold a NUL character")
+    return text
+
+
+class Remark(BaseModel):
+    """What a person adds to a decision; kept in the audit."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    comment: Annotated[str, AfterValidator(_storable)] = Field(default="", max_length=1000)
+
+
+@router.post(
+    "/remediations/{run_id}/approve",
+    operation_id="approveRemediation",
+    summary="Approve a run that awaits it",
+    responses=_ERRORS,
+    openapi_extra=_BODY,
+)
+async def approve(request: Request, services: Served, who: Approver, run_id: RunId) -> RunSummary:
+    """All guards decide once more at this moment; then it runs. Role: approver."""
+    return await _decide(request, services, str(run_id), Verb.APPROVE, who)
+
+
+@router.post(
+    "/remediations/{run_id}/reject",
+    operation_id="rejectRemediation",
+    summary="Reject a run that awaits approval",
+    responses=_ERRORS,
+    openapi_extra=_BODY,
+)
+async def reject(request: Request, services: Served, who: Approver, run_id: RunId) -> RunSummary:
+    """The run ends as denied. Role: approver."""
+    return await _decide(request, services, str(run_id), Verb.REJECT, who)
+
+
+@router.post(
+    "/remediations/{run_id}/cancel",
+    operation_id="cancelRemediation",
+    summary="Cancel a run that is pending, deferred or awaiting approval",
+    responses=_ERRORS,
+    openapi_extra=_BODY,
+)
+async def cancel(request: Request, services: Served, who: Approver, run_id: RunId) -> RunSummary:
+    """The run ends as cancelled; what is being applied already is never cut off. Role: approver."""
+    return await _decide(request, services, str(run_id), Verb.CANCEL, who)
+
+
+async def _decide(request: Request, services: Services, run_id: str, verb: Verb, who: Identity) -> RunSummary:
+    remark = await _remark(request)
+    now = services.clock()
+    async with services.database.write() as tx:
+        decided = await approvals.decide(tx, run_id, Word(verb, who.name, remark.comment), now)
+        record = await audit.read_run(tx, run_id)
+    if record is None:
+        raise NotFoundError(f"there is no run {run_id}")
+    summary = RunSummary.model_validate(record.run)
+    if summary.state.is_final:
+        _count(services, summary, helped=decided.helped)
+    services.work.set()
+    return summary
+
+
+async def _remark(request: Request) -> Remark:
+    body = await read_body(request, _MAX_BODY)
+    if not body.strip():
+        return Remark()
+    try:
+        return Remark.model_validate_json(body)
+    except ValidationError as error:
+        found: list[Any] = error.errors(include_url=False, include_input=False)
+        raise (wrong_field(found) if found[0]["loc"] else not_an_object(found[0])) from error
+
+
+def _count(services: Services, ended: RunSummary, *, helped: bool) -> None:
+    services.metrics.runs.labels(ended.remediation, ended.state).inc()
+    services.metrics.run_duration.observe(max(0.0, (ended.updated_at - ended.created_at).total_seconds()))
+    if helped:
+        services.metrics.runs_effective.labels(ended.remediation).inc()

@@ -1,0 +1,58 @@
+"""The alerts that were received, matched or not: the answer to "why did nothing happen"."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from sqlalchemy.engine import Row
+
+from app.api.auth import Viewer
+from app.api.formats import LIST_RESPONSES, negotiate, render
+from app.api.models import EpisodeItem, EpisodePage, RunReference
+from app.api.problems import errors
+from app.api.query import EpisodeQuery, cursor
+from app.api.services import Served
+from app.store import audit
+
+router = APIRouter(tags=["episodes"])
+
+
+@router.get(
+    "/episodes",
+    operation_id="listEpisodes",
+    summary="List received alerts with what matched them, newest first",
+    response_model=EpisodePage,
+    responses={**LIST_RESPONSES, **errors(401, 403, 422, 503)},
+)
+async def list_episodes(
+    request: Request, services: Served, _who: Viewer, query: Annotated[EpisodeQuery, Query()]
+) -> Response:
+    """One entry is one alert from firing to resolved, however often it was sent. Role: viewer."""
+    async with services.database.read() as tx:
+        rows = await audit.find_episodes(tx, query.wanted(services.clock()), query.page)
+        runs = await audit.runs_of_episodes(tx, [row.id for row in rows])
+    more = cursor(rows[-1].id) if len(rows) == query.limit else None
+    page = EpisodePage(items=_items(rows, runs), next=more)
+    return render(request, page, negotiate(request, query.format))
+
+
+def _items(rows: Sequence[Row[Any]], runs: Sequence[Row[Any]]) -> list[EpisodeItem]:
+    by_episode: dict[str, list[RunReference]] = {}
+    for one in runs:
+        by_episode.setdefault(one.episode_id, []).append(RunReference.model_validate(one))
+    return [
+        EpisodeItem.model_validate(
+            {**row._mapping, "runs": by_episode.get(row.id, []), "explanation": _explanation(row)}  # noqa: SLF001 - SQLAlchemy's public name
+        )
+        for row in rows
+    ]
+
+
+def _explanation(row: Row[Any]) -> str | None:
+    if row.matched:
+        return None
+    if row.closed_at == row.first_seen_at:
+        return "it had resolved before it was first seen, so nothing was matched"
+    return "no remediation of the catalog matched its labels when it opened"

@@ -1,0 +1,109 @@
+"""Every error answer is a problem (RFC 9457, `application/problem+json`): what is wrong and what to do about it.
+
+Routes raise ProblemError; `app.api.handlers` turns whatever else goes wrong into one. A detail is short and repeats no
+value of the request, since Alertmanager writes it to its log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import Response
+from pydantic import BaseModel, Field
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 5
+
+
+class ProblemReason(StrEnum):
+    """Why a request was not served; each is explained in docs/api.md."""
+
+    NOT_JSON = "not_json"
+    WRONG_SHAPE = "wrong_shape"
+    WRONG_VERSION = "wrong_version"
+    CUSTOM_PAYLOAD = "custom_payload"
+    TOO_LARGE = "too_large"
+    UNSUPPORTED_ENCODING = "unsupported_encoding"
+    INCOMPLETE_BODY = "incomplete_body"
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+    CROSS_ORIGIN = "cross_origin"
+    NOT_FOUND = "not_found"
+    WRONG_PATH = "wrong_path"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    INVALID_QUERY = "invalid_query"
+    CONFLICT = "conflict"
+    CATALOG_INVALID = "catalog_invalid"
+    NOT_READY = "not_ready"
+    STORE_UNAVAILABLE = "store_unavailable"
+    REFUSED = "refused"
+    UNEXPECTED = "unexpected"
+
+
+class Problem(BaseModel):
+    """An error answer."""
+
+    type: str = Field(default="about:blank", description="Always about:blank; `reason` tells problems apart.")
+    title: str = Field(description="The phrase of the HTTP status.")
+    status: int
+    detail: str = Field(description="What is wrong and what to do.")
+    reason: ProblemReason
+    field: str | None = Field(default=None, description="The field of the request that is wrong: alerts[3].startsAt")
+    errors: list[str] | None = Field(default=None, description="All problems, where there is more than one.")
+
+
+class ProblemError(Exception):
+    """Ends a request with a problem."""
+
+    def __init__(  # noqa: PLR0913 - the parts of a problem
+        self,
+        status: int,
+        reason: ProblemReason,
+        detail: str,
+        *,
+        field: str | None = None,
+        errors: Sequence[str] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.reason = reason
+        self.detail = detail
+        self.field = field
+        self.errors = list(errors)
+        self.headers = dict(headers or {})
+
+    def response(self) -> Response:
+        """The answer itself."""
+        problem = Problem(
+            title=HTTPStatus(self.status).phrase,
+            status=self.status,
+            detail=self.detail,
+            reason=self.reason,
+            field=self.field,
+            errors=self.errors or None,
+        )
+        content = problem.model_dump_json(exclude_none=True)
+        return Response(content, self.status, headers=self.headers, media_type=MEDIA_TYPE)
+
+
+def store_unavailable() -> ProblemError:
+    """The answer that Alertmanager tries again after."""
+    return ProblemError(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        ProblemReason.STORE_UNAVAILABLE,
+        "the store cannot be used now and nothing was recorded; send it again",
+        headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+    )
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI entries of a route's error answers."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status in statuses
+    }

@@ -1,0 +1,105 @@
+"""The audit: what was done, why, and what came of it. Only reads; what people decide is in `app.api.decisions`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import RedirectResponse
+
+from app.api.auth import Viewer
+from app.api.formats import LIST_RESPONSES, negotiate, render
+from app.api.models import EpisodeAnswer, EventAnswer, Events, RunDetail, RunPage, RunSummary, StepAnswer
+from app.api.problems import errors
+from app.api.query import RunQuery, cursor
+from app.api.services import Served
+from app.domain.errors import NotFoundError
+from app.domain.model import JsonObject
+from app.store import audit, runs
+from app.store.audit import RunRecord
+
+RunId = Annotated[UUID, Path(description="The run's id.")]
+_MOVED: dict[int | str, dict[str, Any]] = {308: {"description": "The run joined another one: `Location` leads to it."}}
+router = APIRouter(tags=["remediations"])
+
+
+@router.get(
+    "/remediations",
+    operation_id="listRemediations",
+    summary="List runs, newest first",
+    response_model=RunPage,
+    responses={**LIST_RESPONSES, **errors(401, 403, 422, 503)},
+)
+async def list_runs(request: Request, services: Served, _who: Viewer, query: Annotated[RunQuery, Query()]) -> Response:
+    """Filters narrow the list together. Role: viewer."""
+    async with services.database.read() as tx:
+        rows = await audit.find_runs(tx, query.wanted(services.clock()), query.page)
+    more = cursor(rows[-1].id) if len(rows) == query.limit else None
+    page = RunPage(items=[RunSummary.model_validate(row) for row in rows], next=more)
+    return render(request, page, negotiate(request, query.format))
+
+
+@router.get(
+    "/remediations/{run_id}",
+    operation_id="getRemediation",
+    summary="Show one run: plan, decisions, steps with before and after, alerts, events",
+    response_model=RunDetail,
+    responses={**_MOVED, **errors(401, 403, 404, 422, 503)},
+)
+async def show_run(services: Served, _who: Viewer, run_id: RunId) -> RunDetail | RedirectResponse:
+    """Everything that is known of a run. Role: viewer."""
+    async with services.database.read() as tx:
+        record = await audit.read_run(tx, str(run_id))
+        survivor = await runs.folded_into(tx, str(run_id)) if record is None else None
+    if survivor is not None:
+        return RedirectResponse(f"/remediations/{survivor}", status_code=308)
+    if record is None:
+        raise NotFoundError(f"there is no run {run_id}")
+    return _detail(record)
+
+
+@router.get(
+    "/remediations/{run_id}/events",
+    operation_id="listRemediationEvents",
+    summary="List the audit events of one run, oldest first",
+    responses=errors(401, 403, 404, 422, 503),
+)
+async def list_events(services: Served, _who: Viewer, run_id: RunId) -> Events:
+    """A run that joined another one keeps its own events. Role: viewer."""
+    async with services.database.read() as tx:
+        rows = await audit.events(tx, str(run_id))
+    if not rows:
+        raise NotFoundError(f"there is no run {run_id}")
+    return Events(items=[EventAnswer.model_validate(row) for row in rows])
+
+
+def _detail(record: RunRecord) -> RunDetail:
+    parts = {
+        "steps": _steps(record),
+        "episodes": [EpisodeAnswer.model_validate(row) for row in record.episodes],
+        "events": [EventAnswer.model_validate(row) for row in record.events],
+    }
+    return RunDetail.model_validate({**record.run._mapping, **parts})  # noqa: SLF001 - SQLAlchemy's public name
+
+
+def _steps(record: RunRecord) -> list[StepAnswer]:
+    """Recorded steps with what was planned for them, then the planned ones that have not begun."""
+    planned = _planned(record)
+    begun = {(row.rung, row.position): StepAnswer.model_validate(row) for row in record.steps}
+    steps = [step.model_copy(update=_shown(planned.pop(place, {}))) for place, step in begun.items()]
+    for (rung, position), step in planned.items():
+        waiting = StepAnswer(rung=rung, position=position, action=step["action"], state="planned")
+        steps.append(waiting.model_copy(update=_shown(step)))
+    return steps
+
+
+def _planned(record: RunRecord) -> dict[tuple[int, int], JsonObject]:
+    """The steps of all plans, by rung and position: earlier rungs' plans are in the events that admitted them."""
+    plans = [event.data["plan"] for event in record.events if isinstance(event.data.get("plan"), dict)]
+    plans += [record.run.plan] if record.run.plan else []
+    return {(plan["rung"], position): step for plan in plans for position, step in enumerate(plan["steps"])}
+
+
+def _shown(step: JsonObject) -> JsonObject:
+    return {key: step[key] for key in ("summary", "params", "before", "desired") if key in step}

@@ -1,0 +1,51 @@
+"""What routes work with; put together once by `app.main` and handed to `create_app`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from app.api.auth import Authenticator
+from app.api.once import Once
+from app.catalog.reload import CatalogHolder
+from app.store.database import Database
+from app.store.inbox import Inbox
+from app.telemetry.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may cost."""
+
+    max_body_bytes: int = 16 * 1024 * 1024
+    record_timeout_seconds: float = 10.0
+
+
+@dataclass(frozen=True)
+class Services:
+    """The HTTP edge's collaborators."""
+
+    database: Database
+    inbox: Inbox
+    catalog: CatalogHolder
+    metrics: Metrics
+    auth: Authenticator
+    clock: Callable[[], datetime]
+    ready: Callable[[], Awaitable[list[str]]]  # what keeps this replica from serving; empty when nothing does
+    work: asyncio.Event  # set when a run may have become due
+    limits: Limits = Limits()
+    logged: Once = field(default_factory=Once)  # refusals that the log has seen
+
+
+async def of_request(request: Request) -> Services:
+    """The services of the application that serves this request."""
+    services: Services = request.app.state.services
+    return services
+
+
+Served = Annotated[Services, Depends(of_request)]

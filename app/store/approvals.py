@@ -1,0 +1,123 @@
+"""What people decide about waiting runs: approve, reject, cancel. Each is one conditional write and its event.
+
+The condition is the state that the person saw; the write takes the run from any worker that holds it (the lease's epoch
+moves on), so that a decision that is being made at the same moment is void.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.errors import ConflictError, NotFoundError
+from app.domain.reasons import Reason
+from app.domain.states import RunState, may_become
+from app.store import episodes, runs
+from app.store.runs import Run
+from app.store.schema import event, run
+
+
+class Verb(StrEnum):
+    """What a person may do to a run that waits."""
+
+    APPROVE = "approve"
+    REJECT = "reject"
+    CANCEL = "cancel"
+
+
+@dataclass(frozen=True, slots=True)
+class _Effect:
+    """What a verb does: from which states to which, why, and how the audit names it."""
+
+    before: tuple[RunState, ...]
+    after: RunState
+    reason: Reason | None
+    done: str
+
+
+_WAITING = (RunState.PENDING, RunState.DEFERRED, RunState.AWAITING_APPROVAL)
+_EFFECTS = {
+    Verb.APPROVE: _Effect((RunState.AWAITING_APPROVAL,), RunState.PENDING, None, "approved"),
+    Verb.REJECT: _Effect((RunState.AWAITING_APPROVAL,), RunState.DENIED, Reason.APPROVAL_REJECTED, "rejected"),
+    Verb.CANCEL: _Effect(_WAITING, RunState.CANCELLED, Reason.CANCELLED_BY_PERSON, "cancelled"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What a person said."""
+
+    verb: Verb
+    actor: str
+    comment: str = ""
+
+    @property
+    def message(self) -> str:
+        """As the audit tells it."""
+        said = f"{_EFFECTS[self.verb].done} by {self.actor}"
+        return f"{said}: {self.comment}" if self.comment else said
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A run after a person's decision; `helped` when it had acted and its alerts are over."""
+
+    run: Run
+    helped: bool = False
+
+
+async def decide(tx: AsyncConnection, run_id: str, word: Word, now: datetime) -> Decided:
+    """Write the decision; raises NotFoundError, or ConflictError that names the run's present state."""
+    effect = _EFFECTS[word.verb]
+    before = (await tx.execute(select(run.c.state).where(run.c.id == run_id).with_for_update())).scalar_one_or_none()
+    if before is None:
+        raise await _unknown(tx, run_id, word.verb)
+    if before not in effect.before or not may_become(RunState(before), effect.after):
+        states = " or ".join(effect.before)
+        raise ConflictError(f"run {run_id} is {before}; only a run that is {states} can be {effect.done}")
+    values, helped = await _values(tx, run_id, word, effect, now)
+    await tx.execute(update(run).where(run.c.id == run_id, run.c.state == before).values(values))
+    row = {"run_id": run_id, "at": now, "kind": effect.done, "state": effect.after, "reason": effect.reason}
+    data = {"comment": word.comment} if word.comment else {}
+    await tx.execute(insert(event), [row | {"message": word.message, "actor": word.actor, "data": data}])
+    decided = await runs.get(tx, run_id)
+    if decided is None:
+        raise NotFoundError(f"there is no run {run_id}")
+    if effect.after.is_final:
+        await runs.wake_refused(tx, now, decided)
+    return Decided(decided, helped)
+
+
+async def _values(
+    tx: AsyncConnection, run_id: str, word: Word, effect: _Effect, now: datetime
+) -> tuple[dict[str, Any], bool]:
+    values: dict[str, Any] = {
+        "state": effect.after,
+        "reason": effect.reason,
+        "message": word.message,
+        "updated_at": now,
+        "not_before": now,
+        "lease_owner": None,
+        "lease_until": None,
+        "lease_epoch": run.c.lease_epoch + 1,
+    }
+    if word.verb is Verb.APPROVE:
+        return values | {"approved_by": word.actor}, False
+    values |= {"active": False, "holds_target": False, "finished_at": now}
+    acted = (await tx.execute(select(run.c.admitted_at).where(run.c.id == run_id))).scalar_one() is not None
+    over = not await episodes.any_open(tx, run_id)
+    if acted:  # an earlier rung has: whether it helped is known now, or never
+        values |= {"effective": over, "resolved_at": await episodes.last_end(tx, run_id) if over else None}
+    return values, acted and over
+
+
+async def _unknown(tx: AsyncConnection, run_id: str, verb: Verb) -> Exception:
+    survivor = await runs.folded_into(tx, run_id)
+    if survivor is None:
+        return NotFoundError(f"there is no run {run_id}")
+    return ConflictError(f"run {run_id} joined run {survivor}; {verb} that one")

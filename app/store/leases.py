@@ -1,0 +1,115 @@
+"""Leases: which replica works on which run, and until when. The ledger is the queue.
+
+Called by the worker. A lease is taken with a new epoch; every write of `runs` names the epoch it was made under.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import and_, case, false, func, insert, not_, or_, select, update
+from sqlalchemy.engine import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.reasons import Reason
+from app.domain.states import RunState
+from app.store.runs import ENGINE, Run, fenced, from_row
+from app.store.schema import event, run
+
+
+@dataclass(frozen=True, slots=True)
+class Claimant:
+    """Who claims runs, until when, and which it works on already."""
+
+    owner: str
+    lease_until: datetime
+    in_work: Collection[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a claim brought; `unreadable` are rows that this release cannot read and that were ended for it."""
+
+    runs: list[Run]
+    taken_over: int = 0  # from an owner that did not renew
+    unreadable: tuple[str, ...] = ()
+
+
+async def claim(tx: AsyncConnection, claimant: Claimant, now: datetime, limit: int) -> Claimed:
+    """Lease runs whose time has come and which nobody holds."""
+    dropped = and_(run.c.lease_owner == claimant.owner, run.c.id.not_in(claimant.in_work))
+    free = or_(run.c.lease_until.is_(None), run.c.lease_until < now, dropped)
+    due = (
+        select(run.c.id, run.c.lease_owner)
+        .where(run.c.active, run.c.not_before <= now, free)
+        .order_by(run.c.not_before)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    rows = (await tx.execute(due)).all()
+    if not rows:
+        return Claimed([])
+    chosen = run.c.id.in_([row.id for row in rows])
+    lease = {"lease_owner": claimant.owner, "lease_until": claimant.lease_until, "lease_epoch": run.c.lease_epoch + 1}
+    await tx.execute(update(run).where(chosen).values(lease))
+    leased = (await tx.execute(select(run).where(chosen).order_by(run.c.not_before))).all()
+    readable, unreadable = [], []
+    for row in leased:
+        try:
+            readable.append(from_row(row))
+        except ValueError:  # written by another release; one such row must not keep all others from their turn
+            unreadable.append(row.id)
+            await _end_unreadable(tx, row, now)
+    taken_over = sum(row.lease_owner not in {None, claimant.owner} for row in rows)
+    return Claimed(readable, taken_over, tuple(unreadable))
+
+
+async def _end_unreadable(tx: AsyncConnection, row: Row[Any], now: datetime) -> None:
+    message = "this release cannot read what another one recorded about this run"
+    ended = {"active": False, "holds_target": False, "finished_at": now, "lease_owner": None, "lease_until": None}
+    said: dict[str, Any] = {"state": RunState.FAILED, "reason": Reason.UNEXPECTED, "message": message}
+    await tx.execute(update(run).where(run.c.id == row.id).values(ended | said | {"updated_at": now}))
+    note = {"run_id": row.id, "at": now, "kind": RunState.FAILED, "actor": ENGINE, "data": {}}
+    await tx.execute(insert(event), [said | note])
+
+
+async def renew(tx: AsyncConnection, owner: str, run_ids: Sequence[str], lease_until: datetime) -> set[str]:
+    """Renew the leases that `owner` still holds; the answer lacks the ones that it lost."""
+    mine = and_(run.c.id.in_(run_ids), run.c.lease_owner == owner)
+    held = {row.id for row in await tx.execute(select(run.c.id).where(mine))}
+    await tx.execute(update(run).where(mine).values(lease_until=lease_until))
+    return held
+
+
+async def release(tx: AsyncConnection, held: Run) -> None:
+    """Give a lease back, so that whoever comes when `not_before` has come may work on the run."""
+    await tx.execute(fenced(held).values(lease_owner=None, lease_until=None))
+
+
+async def release_all(tx: AsyncConnection) -> int:
+    """Void every lease: only where this process is known to be the only one (SQLite, at start)."""
+    result = await tx.execute(update(run).where(run.c.active, run.c.lease_owner.is_not(None)).values(lease_until=None))
+    return int(result.rowcount)
+
+
+async def release_owned(tx: AsyncConnection, owner: str) -> None:
+    """Give back every lease of an owner that stops."""
+    mine = and_(run.c.active, run.c.lease_owner == owner)
+    await tx.execute(update(run).where(mine).values(lease_owner=None, lease_until=None))
+
+
+async def next_due(tx: AsyncConnection, claimant: Claimant) -> datetime | None:
+    """When the next run that may be claimed is due (or its lease runs out); None when there is none."""
+    dropped = and_(run.c.lease_owner == claimant.owner, run.c.id.not_in(claimant.in_work))
+    free_at = case(
+        (or_(run.c.lease_until.is_(None), dropped), run.c.not_before),
+        (run.c.lease_until > run.c.not_before, run.c.lease_until),
+        else_=run.c.not_before,
+    )
+    mine = and_(run.c.lease_owner == claimant.owner, run.c.id.in_(claimant.in_work))
+    query = select(func.min(free_at)).where(run.c.active, not_(func.coalesce(mine, false())))
+    value: datetime | None = (await tx.execute(query)).scalar_one_or_none()
+    return value
