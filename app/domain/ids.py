@@ -8,18 +8,16 @@ from datetime import datetime
 
 _VERSION_7 = 0x7 << 76
 _VARIANT = 0b10 << 62
-
-
-_newest = 0
+_last = 0
 
 
 def new_id(now: datetime) -> str:
-    """An id whose text order is the order of `now`; within one process also the order of the calls."""
-    global _newest  # noqa: PLW0603 - the order of calls within a millisecond is state of the process
+    """An id whose text order is the order of `now`; of calls in a row for one moment also the order of the calls."""
+    global _last  # noqa: PLW0603 - the order of calls within a millisecond is state of the process
     milliseconds = int(now.timestamp() * 1000) & ((1 << 48) - 1)
     random = secrets.randbits(74)
     value = (milliseconds << 80) | _VERSION_7 | ((random >> 62) << 64) | _VARIANT | (random & ((1 << 62) - 1))
-    if value <= _newest and value >> 80 == _newest >> 80:
-        value = _newest + 1
-    _newest = max(_newest, value)
+    if value <= _last and value >> 80 == _last >> 80:
+        value = _last + 1
+    _last = value
     return str(uuid.UUID(int=value))

@@ -24,7 +24,10 @@ class Scope(Value):
     postgres: tuple[str, ...] = Field(default=(), description="PostgreSQL targets as instance/database.")
     redis: tuple[str, ...] = Field(default=(), description="Redis targets as instance/database number.")
     hosts: tuple[str, ...] = Field(default=(), description="Hosts that http.request and http.ok may call.")
-    own_namespace: str = Field(default="", description="Where the remediator runs (in a pod it is found); never touched unless `namespaces` names it.")
+    own_namespace: str = Field(
+        default="",
+        description="Where the remediator runs (in a pod it is found); never touched unless `namespaces` names it.",
+    )
 
     def objection(self, target: Target, *, templated: bool) -> str | None:
         """Say why `target` is out of scope, or None; `templated`: whether any part of it came from the alert."""

@@ -83,10 +83,10 @@ async def _resolved(turn: Turn, run: Run) -> Run:
     if run.admitted_at is None:
         entry = Entry("the alert resolved before anything was done", Reason.RESOLVED_BEFORE_START)
         return await close(turn, run, RunState.CANCELLED, entry)
-    if run.reason is Reason.ALERT_STILL_FIRING:
+    if run.setback is None or run.setback.reason is Reason.ALERT_STILL_FIRING:
         entry = Entry(f"the alert resolved before rung {run.rung + 1} was tried", Reason.VERIFIED)
         return await close(turn, run, RunState.SUCCEEDED, entry)
-    return await close(turn, run, RunState.FAILED, Entry(run.message, run.reason))
+    return await close(turn, run, RunState.FAILED, Entry(run.setback.message, run.setback.reason))
 
 
 async def _write(turn: Turn, run: Run, plan: Plan | None, decision: Decision) -> Run:

@@ -11,7 +11,7 @@ from app.domain.states import RunState
 from app.engine.intake import pending_run
 from app.engine.parts import Parts, Turn
 from app.store import episodes, runs
-from app.store.runs import Entry, Run
+from app.store.runs import Entry, Run, Setback
 
 # After these nobody knows what a second attempt would meet.
 _NEVER_AGAIN = {Reason.OUTCOME_UNKNOWN, Reason.OUT_OF_SCOPE, Reason.FORBIDDEN, Reason.UNEXPECTED}
@@ -78,6 +78,7 @@ async def escalate_or_fail(parts: Parts, run: Run, entry: Entry) -> Run:
         tx, now = turn.tx, turn.now
         if run.rung + 1 < len(run.remediation.rungs) and await still_firing(turn, run):
             pending = await undefer(turn, run)
-            again = {"rung": run.rung + 1, "not_before": now, "settle_until": None}
+            setback = Setback(reason=entry.reason, message=entry.message)
+            again = {"rung": run.rung + 1, "not_before": now, "settle_until": None, "setback": setback}
             return await runs.move(tx, pending, RunState.PENDING, now, entry, **again)
         return await close(turn, run, RunState.FAILED, entry)

@@ -9,7 +9,7 @@ import asyncio
 import time
 
 import structlog
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_before_delay, wait_exponential_jitter
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_before_delay, wait_random_exponential
 
 from app.actions.base import Context
 from app.actions.registry import actions
@@ -22,7 +22,7 @@ from app.engine.parts import Parts
 from app.store import runs
 from app.store.runs import Entry, Run, StepOutcome, StepRecord
 
-_backoff = wait_exponential_jitter(initial=0.2, max=10)
+_backoff = wait_random_exponential(multiplier=0.4, max=10)
 log = structlog.get_logger()
 
 
@@ -64,7 +64,7 @@ async def _step(parts: Parts, run: Run, plan: Plan, position: int, record: StepR
 
 async def _start(parts: Parts, run: Run, position: int, step: PlannedStep) -> None:
     async with parts.turn() as turn:
-        await runs.start_step(turn.tx, run, position, step.action, turn.now)
+        await runs.start_step(turn.tx, run, position, step, turn.now)
 
 
 async def _finish(parts: Parts, run: Run, position: int, outcome: StepOutcome) -> None:
@@ -74,7 +74,7 @@ async def _finish(parts: Parts, run: Run, position: int, outcome: StepOutcome) -
     """
     async for attempt in AsyncRetrying(
         retry=retry_if_exception_type(StoreUnavailableError),
-        wait=wait_exponential_jitter(initial=0.1, max=2),
+        wait=wait_random_exponential(multiplier=0.2, max=2),
         reraise=True,
     ):
         with attempt:

@@ -189,6 +189,7 @@ def pending_run(remediation: Remediation, digest: str, trigger: Episode, now: da
         plan=None,
         target_key=None,
         holds_target=False,
+        setback=None,
         approved_by=None,
         created_at=now,
         updated_at=now,

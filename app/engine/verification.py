@@ -49,6 +49,10 @@ async def _settle(parts: Parts, run: Run, plan: Plan) -> Run:
 
 
 async def _succeed(turn: Turn, run: Run, plan: Plan) -> Run:
+    if run.setback is not None and not plan.verify and await still_firing(turn, run):
+        # A message to people, say: it was sent, and nothing shows that anything is better.
+        message = f"{run.setback.message}; rung {run.rung + 1} was applied, the alert still fires"
+        return await close(turn, run, RunState.FAILED, Entry(message, run.setback.reason))
     changed = plan.changes or run.rung > 0
     message = "applied; the remediation declares no check"
     if plan.verify:

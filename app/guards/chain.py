@@ -33,8 +33,8 @@ CHAIN: tuple[Guard, ...] = (
     approval,  # last: nobody is asked about what would be refused anyway
 )
 
-# A dry run shows what a real one would have met, so the mode's own answer gives way to a refusal only.
-_WEIGHT = {Verdict.DENY: 0, Verdict.DEFER: 1, Verdict.OBSERVE: 2, Verdict.NEEDS_APPROVAL: 3, Verdict.ALLOW: 4}
+# A dry run does not wait for a real one: it ends at once, and its decisions show what would have made it wait.
+_WEIGHT = {Verdict.DENY: 0, Verdict.OBSERVE: 1, Verdict.DEFER: 2, Verdict.NEEDS_APPROVAL: 3, Verdict.ALLOW: 4}
 
 
 def decide(facts: Facts, chain: Sequence[Guard] = CHAIN) -> list[Decision]:

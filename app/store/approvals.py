@@ -110,7 +110,7 @@ async def _values(
         return values | {"approved_by": word.actor}, False
     values |= {"active": False, "holds_target": False, "finished_at": now}
     acted = (await tx.execute(select(run.c.admitted_at).where(run.c.id == run_id))).scalar_one() is not None
-    over = not await episodes.any_open(tx, run_id)
+    over = not await episodes.keep_open(tx, run_id)
     if acted:  # an earlier rung has: whether it helped is known now, or never
         values |= {"effective": over, "resolved_at": await episodes.last_end(tx, run_id) if over else None}
     return values, acted and over

@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.decisions import Decision
 from app.domain.errors import ConflictError, LeaseLostError
-from app.domain.model import JsonObject
-from app.domain.plans import Plan
+from app.domain.model import JsonObject, Value
+from app.domain.plans import Plan, PlannedStep
 from app.domain.reasons import Reason
 from app.domain.remediation import Remediation
 from app.domain.states import RunState, may_become
@@ -26,6 +26,13 @@ from app.store.schema import event, run, run_episode, step
 _CHUNK = 500  # ids per statement, well under SQLite's limit of variables
 _INDEXED = 500  # characters; PostgreSQL refuses a row whose indexed text is longer than about 2,700 bytes
 ENGINE = "remediator"  # the actor of what nobody asked for by hand
+
+
+class Setback(Value):
+    """Why a rung did not help."""
+
+    reason: Reason | None
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,7 @@ class Run:
     plan: Plan | None
     target_key: str | None
     holds_target: bool
+    setback: Setback | None
     approved_by: str | None
     created_at: datetime
     updated_at: datetime
@@ -115,6 +123,7 @@ def from_row(row: Row[Any]) -> Run:
         plan=Plan.model_validate(row.plan) if row.plan else None,
         target_key=row.target_key,
         holds_target=row.holds_target,
+        setback=Setback.model_validate(row.setback) if row.setback else None,
         approved_by=row.approved_by,
         created_at=row.created_at,
         updated_at=row.updated_at,
@@ -195,9 +204,9 @@ async def move(tx: AsyncConnection, held: Run, state: RunState, now: datetime, e
     """Change a run's state under its lease, with the event that says why; raises LeaseLostError."""
     if state is not held.state and not may_become(held.state, state):
         raise ConflictError(f"a run cannot go from {held.state} to {state}")
-    columns = dict(changes)
-    if columns.get("plan") is not None:
-        columns["plan"] = columns["plan"].model_dump(mode="json")
+    columns = {
+        key: value.model_dump(mode="json") if isinstance(value, Value) else value for key, value in changes.items()
+    }
     if state.is_final:
         columns |= {
             "active": False,
@@ -316,16 +325,17 @@ async def steps(tx: AsyncConnection, run_id: str, rung: int) -> list[StepRecord]
     ]
 
 
-async def start_step(tx: AsyncConnection, held: Run, position: int, action: str, now: datetime) -> None:
+async def start_step(tx: AsyncConnection, held: Run, position: int, planned: PlannedStep, now: datetime) -> None:
     """Write, before the call, that a step starts (or starts again after a crash)."""
     await check_lease(tx, held)
     here = and_(step.c.run_id == held.id, step.c.rung == held.rung, step.c.position == position)
     again = await tx.execute(update(step).where(here).values(state="started"))
     if again.rowcount == 0:
-        row = {"run_id": held.id, "rung": held.rung, "position": position, "action": action}
-        await tx.execute(insert(step), [row | {"state": "started", "tries": 0, "started_at": now}])
-    data = {"rung": held.rung, "position": position, "action": action}
-    await note(tx, held, now, "step_started", Entry(action, data=data))
+        row = {"run_id": held.id, "rung": held.rung, "position": position, "action": planned.action}
+        row |= {"planned": planned.model_dump(mode="json"), "state": "started", "tries": 0, "started_at": now}
+        await tx.execute(insert(step), [row])
+    data = {"rung": held.rung, "position": position, "action": planned.action}
+    await note(tx, held, now, "step_started", Entry(planned.summary, data=data))
 
 
 async def finish_step(tx: AsyncConnection, held: Run, position: int, now: datetime, outcome: StepOutcome) -> None:

@@ -132,6 +132,7 @@ run = Table(
     Column("holds_target", Boolean, nullable=False),
     Column("plan", Json),
     Column("decisions", Json, nullable=False),
+    Column("setback", Json),  # why the rung before this one did not help
     Column("approved_by", Text),
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
@@ -178,6 +179,7 @@ step = Table(
     Column("rung", Integer, nullable=False),
     Column("position", Integer, nullable=False),
     Column("action", Text, nullable=False),
+    Column("planned", Json, nullable=False),  # the step as planned; a further rung replaces the run's plan
     Column("state", String(20), nullable=False),  # started | succeeded | failed | skipped | interrupted
     Column("tries", Integer, nullable=False),
     Column("started_at", Timestamp, nullable=False),

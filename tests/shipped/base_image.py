@@ -10,7 +10,7 @@ import sys
 import sysconfig
 import tarfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.support.binaries import unavailable
@@ -26,7 +26,11 @@ def import_base(engine: DockerEngine, tag: str, scratch: Path) -> None:
     """Make an image with this interpreter in /usr/local, pip and a shell, laid out as the official Python image is."""
     archive = scratch / "base.tar"
     with tarfile.open(archive, "w", dereference=True) as tar:
-        for source, name in _files():
+        files = dict(sorted((name, source) for source, name in _files()))
+        # A directory without an entry of its own would be open to root alone.
+        for folder in sorted({str(folder) for name in files for folder in Path(name).parents} - {"."}):
+            _add(tar, folder, tarfile.DIRTYPE, 0o755)
+        for name, source in files.items():
             tar.add(source, name, recursive=False)
         for name in ("python", "python3"):
             _add(tar, f"usr/local/bin/{name}", tarfile.SYMTYPE, 0o777, VERSION)
@@ -46,7 +50,7 @@ def _files() -> Iterator[tuple[Path, str]]:
     for found in with_libraries("/bin/sh", "/bin/mkdir", interpreter, *extensions):
         if "libpython" in found:
             yield Path(found), f"usr/lib/{Path(found).name}"
-        elif not found.startswith((str(library), sys.prefix)):
+        elif not found.startswith((str(interpreter), str(library), sys.prefix)):
             yield Path(found), found.lstrip("/")
 
 
@@ -72,22 +76,22 @@ def _add(tar: tarfile.TarFile, name: str, kind: bytes, mode: int, link: str = ""
 
 def wheelhouse() -> Path:
     """A directory with wheels of everything that building and running needs, downloaded once for each set of pins."""
-    project = (ROOT / "pyproject.toml").read_bytes()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wanted = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
     constraints = ROOT / "constraints.txt"
-    pins = constraints.read_bytes() if constraints.is_file() else b""
-    key = hashlib.sha256(project + pins + VERSION.encode()).hexdigest()[:12]
+    pins = ["--constraint", str(constraints)] if constraints.is_file() else []
+    pinned = constraints.read_text(encoding="utf-8") if pins else ""
+    key = hashlib.sha256("\n".join([VERSION, *wanted, pinned]).encode()).hexdigest()[:12]
     cache = Path(os.environ.get("REMEDIATOR_CACHE") or Path.home() / ".cache" / "remediator")
     target = cache / f"wheels-{key}"
     if not target.is_dir():
-        _download(target, tomllib.loads(project.decode()), constraints if pins else None)
+        _download(target, [*pins, *wanted])
     return target
 
 
-def _download(target: Path, project: dict[str, dict[str, list[str]]], constraints: Path | None) -> None:
+def _download(target: Path, wanted: Sequence[str]) -> None:
     scratch = target.with_name(f"{target.name}.{os.getpid()}")
-    wanted = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--dest", str(scratch)]
-    command += ["--constraint", str(constraints)] if constraints else []
     done = subprocess.run([*command, *wanted], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         unavailable(f"pip cannot download the wheels of the image: {done.stderr.strip().splitlines()[-1]}")

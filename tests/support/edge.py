@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ import httpx
 from fastapi import FastAPI
 
 from app.api.app import create_app
-from app.api.auth import Authenticator, Token
+from app.api.auth import Authenticator, Role, Token
 from app.api.services import Limits, Services
 from app.catalog.loader import load
 from app.catalog.reload import CatalogHolder
@@ -48,6 +49,28 @@ REMEDIATION = Remediation.model_validate(
         "steps": [{"action": "kubernetes.rollout_restart"}],
     }
 )
+
+
+@dataclass(frozen=True)
+class GivenToken:
+    """A token as the settings give it."""
+
+    name: str
+    role: str
+    value: str = ""
+    file: Path | None = None
+
+    def read(self) -> str:
+        """The secret."""
+        return self.value if self.file is None else self.file.read_text(encoding="utf-8")
+
+
+TOKENS = [GivenToken(f"the-{role}", role, f"secret of {role}".replace(" ", "-")) for role in Role]
+
+
+def bearer(secret: str) -> dict[str, str]:
+    """The header that Alertmanager sends for `authorization.credentials`."""
+    return {"authorization": f"Bearer {secret}"}
 
 
 class Edge:
@@ -192,3 +215,6 @@ def make_store(file: Path) -> None:
         await database.close()
 
     asyncio.run(make())
+
+
+StartEdge = Callable[..., Edge]

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support.edge import Edge, make_store
+from tests.support.edge import Edge, StartEdge, make_store
 
 _CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 settings.register_profile("short", max_examples=2_000, deadline=None, suppress_health_check=_CHECKS)
 settings.register_profile("soak", max_examples=100_000, deadline=None, suppress_health_check=_CHECKS)
-
-StartEdge = Callable[..., Edge]
 
 
 @pytest.fixture(scope="session")

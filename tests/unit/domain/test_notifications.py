@@ -1,0 +1,60 @@
+"""What a webhook body may hold."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from app.domain.alerts import parse_notification
+from tests.support.alerts import alert, notification
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (r"a\u0000b", "a\ufffdb"),
+        (r"\u0000\u0000", "\ufffd\ufffd"),
+        (r"\\u0000", r"\u0000"),
+        (r"\\\u0000", "\\\ufffd"),
+        (r"\\\\u0000", r"\\u0000"),
+    ],
+)
+def test_a_nul_becomes_the_replacement_character(written: str, read: str) -> None:
+    """Only a NUL is replaced, not a text that looks like its escape."""
+    body = notification(alert(text="HERE")).replace(b"HERE", written.encode())
+    assert read == parse_notification(body).alerts[0].labels["text"]
+
+
+def test_a_nul_in_a_name_is_replaced_too() -> None:
+    """Label names are stored as well."""
+    body = notification(alert(HERE="x")).replace(b"HERE", rb"a\u0000")
+    assert "x" == parse_notification(body).alerts[0].labels["a\ufffd"]
+
+
+def test_fields_of_later_releases_are_accepted() -> None:
+    """Alertmanager adds fields without a new version."""
+    body = json.loads(notification(alert())) | {"notification_reason": "repeat", "routeLabels": {}}
+    assert 1 == len(parse_notification(json.dumps(body).encode()).alerts)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{",
+        b'{"version": "3"}',
+        b'\xff\xfe{"version": "4"}',
+        notification(alert()).replace(b"firing", b"pending"),
+        notification(alert(fingerprint="NOT-HEX")),
+        notification(alert(text="HERE")).replace(b"HERE", rb"\ud800"),
+        b"[" * 100_000,
+    ],
+)
+def test_what_is_no_notification_is_refused(body: bytes) -> None:
+    """Nothing but a ValidationError leaves the parser."""
+    with pytest.raises(ValidationError):
+        parse_notification(body)
