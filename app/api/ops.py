@@ -20,19 +20,27 @@ _STORE_SECONDS = 3.0  # well within a scrape's time-out
 router = APIRouter(tags=["operation"])
 
 
-@router.get("/-/healthy", operation_id="healthy", summary="Say that the process is alive")
-async def healthy() -> PlainTextResponse:
+@router.get(
+    "/-/healthy", operation_id="healthy", summary="Say that the process is alive", response_class=PlainTextResponse
+)
+async def healthy() -> str:
     """Asks nobody else, so that an outage of the store restarts nothing."""
-    return PlainTextResponse("ok\n")
+    return "ok\n"
 
 
-@router.get("/-/ready", operation_id="ready", summary="Say whether this replica can serve", responses=errors(503))
-async def ready(services: Served) -> PlainTextResponse:
+@router.get(
+    "/-/ready",
+    operation_id="ready",
+    summary="Say whether this replica can serve",
+    response_class=PlainTextResponse,
+    responses=errors(503),
+)
+async def ready(services: Served) -> str:
     """503 names everything that is missing."""
     problems = await services.ready()
     if problems:
         raise ProblemError(503, ProblemReason.NOT_READY, "; ".join(problems), errors=problems)
-    return PlainTextResponse("ready\n")
+    return "ready\n"
 
 
 @router.get(

@@ -84,22 +84,17 @@ def _detail(record: RunRecord) -> RunDetail:
 
 
 def _steps(record: RunRecord) -> list[StepAnswer]:
-    """Recorded steps with what was planned for them, then the planned ones that have not begun."""
-    planned = _planned(record)
-    begun = {(row.rung, row.position): StepAnswer.model_validate(row) for row in record.steps}
-    steps = [step.model_copy(update=_shown(planned.pop(place, {}))) for place, step in begun.items()]
-    for (rung, position), step in planned.items():
-        waiting = StepAnswer(rung=rung, position=position, action=step["action"], state="planned")
-        steps.append(waiting.model_copy(update=_shown(step)))
-    return steps
+    """The steps of all rungs that have begun, then those of the present plan that have not."""
+    begun = [StepAnswer.model_validate(row).model_copy(update=_shown(row.planned)) for row in record.steps]
+    places = {(step.rung, step.position) for step in begun}
+    plan = record.run.plan or {"rung": 0, "steps": []}
+    waiting = [
+        StepAnswer(rung=plan["rung"], position=position, action=step["action"], state="planned", **_shown(step))
+        for position, step in enumerate(plan["steps"])
+        if (plan["rung"], position) not in places
+    ]
+    return begun + waiting
 
 
-def _planned(record: RunRecord) -> dict[tuple[int, int], JsonObject]:
-    """The steps of all plans, by rung and position: earlier rungs' plans are in the events that admitted them."""
-    plans = [event.data["plan"] for event in record.events if isinstance(event.data.get("plan"), dict)]
-    plans += [record.run.plan] if record.run.plan else []
-    return {(plan["rung"], position): step for plan in plans for position, step in enumerate(plan["steps"])}
-
-
-def _shown(step: JsonObject) -> JsonObject:
-    return {key: step[key] for key in ("summary", "params", "before", "desired") if key in step}
+def _shown(planned: JsonObject) -> JsonObject:
+    return {key: planned[key] for key in ("summary", "params", "before", "desired") if key in planned}

@@ -21,6 +21,7 @@ from app.domain.reasons import Reason
 from app.domain.states import RunState
 from app.engine.admission import admit, defer, refuse_early
 from app.engine.closing import close, escalate_or_fail, still_firing
+from app.engine.currency import follow_catalog
 from app.engine.execution import apply
 from app.engine.parts import Parts
 from app.engine.planning import Planner, Trigger
@@ -48,6 +49,9 @@ async def advance(parts: Parts, run: Run) -> Run | None:
 
 async def decide(parts: Parts, run: Run) -> Run | None:
     """Plan and guard: ends in running, deferred, awaiting approval, or a final state."""
+    run = await follow_catalog(parts, run)
+    if run.state.is_final or run.not_before > parts.clock():
+        return run
     refused = await refuse_early(parts, run)
     if refused is not None:
         return refused

@@ -232,6 +232,17 @@ def fenced(held: Run) -> Any:
     )
 
 
+async def respecify(tx: AsyncConnection, held: Run, remediation: Remediation, digest: str, now: datetime) -> Run:
+    """Give a run that has not begun the remediation as it is now."""
+    result = await tx.execute(fenced(held).values(spec=remediation.to_json(), digest=digest))
+    if result.rowcount != 1:
+        raise LeaseLostError
+    if remediation != held.remediation:
+        message = "the remediation has changed since; it is decided as it is now"
+        await note(tx, held, now, "respecified", Entry(message, data={"catalog": digest}))
+    return replace(held, remediation=remediation, digest=digest)
+
+
 async def check_lease(tx: AsyncConnection, held: Run) -> None:
     """Raise LeaseLostError unless the run is still held; keeps the row locked until the transaction ends."""
     result = await tx.execute(fenced(held).values(lease_epoch=held.lease_epoch))

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 from fastapi import FastAPI
+from pydantic import SecretStr
 
 from app.api.app import create_app
-from app.api.auth import Authenticator, Role, Token
+from app.api.auth import Authenticator, Role
 from app.api.services import Limits, Services
 from app.catalog.loader import load
 from app.catalog.reload import CatalogHolder
@@ -23,6 +23,7 @@ from app.domain.ids import new_id
 from app.domain.remediation import Remediation
 from app.domain.states import RunState
 from app.engine.intake import pending_run
+from app.settings import Token
 from app.store import episodes, runs
 from app.store.database import Database
 from app.store.inbox import Inbox
@@ -51,21 +52,7 @@ REMEDIATION = Remediation.model_validate(
 )
 
 
-@dataclass(frozen=True)
-class GivenToken:
-    """A token as the settings give it."""
-
-    name: str
-    role: str
-    value: str = ""
-    file: Path | None = None
-
-    def read(self) -> str:
-        """The secret."""
-        return self.value if self.file is None else self.file.read_text(encoding="utf-8")
-
-
-TOKENS = [GivenToken(f"the-{role}", role, f"secret of {role}".replace(" ", "-")) for role in Role]
+TOKENS = [Token(name=f"the-{role}", role=role.value, value=SecretStr(f"secret-of-{role}")) for role in Role]
 
 
 def bearer(secret: str) -> dict[str, str]:

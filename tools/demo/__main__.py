@@ -24,7 +24,7 @@ from tools.demo.shop import Shop, exporter
 from tools.install import PROGRAMS, locate
 
 HERE = Path(__file__).parent
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 120
 ALERTMANAGER = """
 route: {{receiver: remediator, group_by: ['...'], group_wait: 0s, group_interval: 1s, repeat_interval: 5m}}
 receivers:

@@ -93,7 +93,7 @@ def test_who_held_the_run_can_write_no_more(edge: Edge, verb: str) -> None:
     async def claim() -> runs.Run:
         async with edge.database.write() as tx:
             claimed = await leases.claim(tx, Claimant("worker", NOW + timedelta(minutes=1)), NOW, 1)
-        return claimed[0]
+        return claimed.runs[0]
 
     held = edge.run(claim())
     assert 200 == edge.post(f"/remediations/{made.id}/{verb}").status_code

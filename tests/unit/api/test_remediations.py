@@ -16,7 +16,7 @@ from app.store.schema import step
 from tests.support.edge import NOW, Edge, make_episode
 
 MINUTE = timedelta(minutes=1)
-PLAN = {
+PLAN: dict[str, Any] = {
     "rung": 0,
     "target": {"backend": "kubernetes", "key": "kubernetes:Deployment/shop/api"},
     "steps": [
@@ -173,6 +173,7 @@ def test_one_run_shows_everything(edge: Edge) -> None:
     """Plan, steps with before and desired, alerts, events, and the remediation as it was."""
     made = edge.add_run(RunState.RUNNING, plan=PLAN, decisions=[{"guard": "mode", "verdict": "allow"}])
     row = {"run_id": made.id, "rung": 0, "position": 0, "action": "kubernetes.scale", "state": "succeeded", "tries": 1}
+    row |= {"planned": PLAN["steps"][0]}
 
     async def write() -> None:
         async with edge.database.write() as tx:

@@ -10,8 +10,8 @@ import pytest
 from app.api.auth import Authenticator, Role
 from app.domain.errors import ConfigError
 from app.domain.states import RunState
-from tests.support.edge import TOKENS, Edge, GivenToken, StartEdge, bearer
-
+from app.settings import Token
+from tests.support.edge import TOKENS, Edge, StartEdge, bearer
 
 ROLES = {
     ("POST", "/webhooks/alertmanager"): {"alertmanager", "admin"},
@@ -105,7 +105,7 @@ def test_a_token_in_a_file_is_rotated_without_a_restart(start_edge: StartEdge, t
     """As Kubernetes does it: the file is another one from one moment to the next."""
     file = tmp_path / "token"
     file.write_text("old\n", encoding="utf-8")
-    edge = start_edge(tokens=[GivenToken("ops", "viewer", file=file)])
+    edge = start_edge(tokens=[Token(name="ops", role="viewer", file=file)])
     assert [200, 401] == _asked(edge)
     new = tmp_path / "next"
     new.write_text("new\n", encoding="utf-8")
@@ -124,7 +124,7 @@ def test_an_empty_secret_lets_nobody_in(tmp_path: Path) -> None:
     file = tmp_path / "token"
     for content in (b"", b" \n", b"\xff\xfe"):
         file.write_bytes(content)
-        auth = Authenticator([GivenToken("ops", "admin", file=file)])
+        auth = Authenticator([Token(name="ops", role="admin", file=file)])
         assert auth.identify("Bearer ") is None
         assert auth.identify("Basic Og==") is None
         with pytest.raises(ConfigError, match="ops"):

@@ -1,0 +1,29 @@
+"""Holds a run that has not begun against the catalog of now: what was removed or changed since must not run as it was.
+
+A run that has acted keeps its remediation to the end, so that its further rungs are those that were planned for it.
+"""
+
+from __future__ import annotations
+
+from app.domain.reasons import Reason
+from app.domain.states import RunState
+from app.engine.closing import close
+from app.engine.parts import Parts
+from app.store import runs
+from app.store.runs import Entry, Run
+
+
+async def follow_catalog(parts: Parts, run: Run) -> Run:
+    """The run with its remediation as it is now; denied when that is gone, put off while our own catalog is older."""
+    catalog = parts.catalog()
+    if run.admitted_at is not None or run.digest == catalog.digest:
+        return run
+    async with parts.turn() as turn:
+        if catalog.loaded_at < run.created_at:
+            # Another replica has a newer catalog than this one; ours follows soon.
+            return await runs.postpone(turn.tx, run, turn.now + parts.policy.recheck)
+        remediation = catalog.get(run.remediation.name)
+        if remediation is None or remediation not in catalog.match(run.labels):
+            message = "the catalog no longer answers this alert with this remediation"
+            return await close(turn, run, RunState.DENIED, Entry(message, Reason.REMEDIATION_REMOVED))
+        return await runs.respecify(turn.tx, run, remediation, catalog.digest, turn.now)

@@ -1,0 +1,93 @@
+"""Fails when something public has no place in the documentation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from app.actions.registry import actions
+from app.checks.registry import checks
+from app.cli import cli
+from app.domain.reasons import Reason
+from app.guards.chain import CHAIN
+from app.settings import Settings
+
+DOCS = Path(__file__).parents[2] / "docs"
+README = Path(__file__).parents[2] / "README.md"
+SECTIONS = {"episodes", "scope", "auth", "log", "connections"}
+
+
+def settings(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The dotted names of all settings."""
+    for name, field in model.model_fields.items():
+        section = field.annotation
+        if name in SECTIONS and isinstance(section, type) and issubclass(section, BaseModel):
+            yield from settings(section, f"{name}.")
+        else:
+            yield prefix + name
+
+
+def headings(file: Path) -> set[str]:
+    """The texts of a page's headings."""
+    return {match[1].strip() for match in re.finditer(r"^#+ (.+)$", file.read_text(), re.MULTILINE)}
+
+
+def test_every_setting_has_its_row() -> None:
+    """docs/configuration.md names each setting once, and no other."""
+    rows = re.findall(r"^\| `([a-z_.]+)` \|", (DOCS / "configuration.md").read_text(), re.MULTILINE)
+    roles = {"alertmanager", "viewer", "approver", "admin"}
+    assert [name for name in rows if name not in roles] == list(settings(Settings))
+
+
+def test_the_example_configuration_is_valid() -> None:
+    """The example of docs/configuration.md is accepted as a config file."""
+    example = re.search(r"```yaml\n(.*?)```", (DOCS / "configuration.md").read_text(), re.DOTALL)
+    assert example
+    assert Settings(**yaml.safe_load(example[1])).listen == "0.0.0.0:8080"
+
+
+def test_every_reason_has_its_paragraph() -> None:
+    """docs/troubleshooting.md explains each reason, and no other."""
+    found = headings(DOCS / "troubleshooting.md") - {"Why did nothing happen? Why did that happen?", "Reasons"}
+    assert found == {reason.value for reason in Reason}
+
+
+@pytest.mark.parametrize("kind", ["actions", "checks"])
+def test_every_action_and_check_has_its_heading(kind: str) -> None:
+    """Each action and check has a heading of its name on its backend's page."""
+    registry = {"actions": actions, "checks": checks}[kind]()
+    missing = [
+        name
+        for name in registry
+        if name not in {heading.strip("`") for heading in headings(DOCS / kind / f"{name.partition('.')[0]}.md")}
+    ]
+    assert missing == []
+
+
+def test_every_guard_is_described() -> None:
+    """docs/remediations.md names each guard in its order."""
+    text = (DOCS / "remediations.md").read_text()
+    places = [text.find(f"`{guard.__name__}`") for guard in CHAIN]
+    assert -1 not in places
+
+
+def test_every_command_is_mentioned() -> None:
+    """README or a page of the documentation names each command."""
+    text = "\n".join(page.read_text() for page in [README, *DOCS.rglob("*.md")])
+    assert [name for name in cli.commands if f"remediator {name}" not in text] == []
+
+
+def test_every_link_between_pages_leads_somewhere() -> None:
+    """Relative links in README and docs name files that exist."""
+    broken = [
+        f"{page.name}: {link}"
+        for page in [README, README.parent / "CONTRIBUTING.md", *DOCS.rglob("*.md")]
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+        if not (page.parent / link).exists()
+    ]
+    assert broken == []

@@ -1,0 +1,25 @@
+"""Both stores: an SQLite file and a PostgreSQL database of the test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import web
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty store."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'store.db'}"
+    return str(request.getfixturevalue("postgres_database"))
+
+
+@pytest.fixture
+def sink() -> Iterator[web.WebServer]:
+    """A target that remembers what was done to it."""
+    with web.serve() as server:
+        yield server

@@ -1,0 +1,223 @@
+"""Which replica works on a run: each run once, until its lease runs out, and then without the loser."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.errors import LeaseLostError
+from app.domain.plans import PlannedStep
+from app.domain.reasons import Reason
+from app.domain.states import RunState
+from app.store import leases, runs
+from app.store.database import Database
+from app.store.leases import Claimant
+from app.store.runs import Entry, Run, StepOutcome
+from app.store.schema import run as run_table
+from tests.support.aio import run
+from tests.support.alerts import NOW
+from tests.support.ledger import LEASE, claim, count_events, fetch, opened, seed, seed_claimed, unleased
+
+STEP = PlannedStep(action="http.request", summary="send")
+SECOND = timedelta(seconds=1)
+OVER = NOW + LEASE + SECOND
+
+
+def test_every_run_is_claimed_exactly_once(store: str) -> None:
+    """Eight workers of two replicas that claim at the same time share the runs."""
+
+    async def scenario() -> None:
+        async with opened(store) as one, opened(store) as other:
+            seeded = await seed(one, 60)
+
+            async def work(number: int) -> list[str]:
+                got: list[str] = []
+                database = (one, other)[number % 2]
+                while found := await claim(database, f"worker-{number}", limit=3, in_work=tuple(got)):
+                    got += [each.id for each in found]
+                return got
+
+            shares = await asyncio.gather(*(work(number) for number in range(8)))
+            assert sorted(each.id for each in seeded) == sorted(each for share in shares for each in share)
+
+    run(scenario())
+
+
+def test_a_lease_that_runs_out_is_taken_over(store: str) -> None:
+    """Until then nobody else gets the run; afterwards it has a new owner and a new epoch."""
+
+    async def scenario() -> None:
+        async with opened(store) as database:
+            held = await seed_claimed(database, "dead")
+            assert [] == await claim(database, "me", now=NOW + LEASE - SECOND)
+            async with database.write() as tx:
+                claimed = await leases.claim(tx, Claimant("me", OVER + LEASE), OVER, 10)
+            assert 1 == claimed.taken_over
+            assert ("me", held.lease_epoch + 1) == (claimed.runs[0].lease_owner, claimed.runs[0].lease_epoch)
+
+    run(scenario())
+
+
+def test_a_renewed_lease_is_not_taken_over(store: str) -> None:
+    """Renewing moves the end, and tells which leases are gone."""
+
+    async def scenario() -> None:
+        async with opened(store) as database:
+            held = await seed_claimed(database, "me")
+            async with database.write() as tx:
+                assert {held.id} == await leases.renew(tx, "me", [held.id, "gone"], OVER + LEASE)
+            assert [] == await claim(database, "other", now=OVER)
+
+    run(scenario())
+
+
+def test_an_owner_gets_back_what_it_dropped(store: str) -> None:
+    """A run that is leased to a process that does not work on it needs no expiry."""
+
+    async def scenario() -> None:
+        async with opened(store) as database:
+            held = await seed_claimed(database, "me")
+            assert [] == await claim(database, "me", in_work=(held.id,))
+            assert [held.id] == [each.id for each in await claim(database, "me")]
+
+    run(scenario())
+
+
+def test_a_released_run_is_free_at_once(store: str) -> None:
+    """One by one, all of an owner that stops, or all where no other process can be."""
+
+    async def scenario() -> None:
+        async with opened(store) as database:
+            held = await seed_claimed(database, "me")
+            async with database.write() as tx:
+                await leases.release(tx, held)
+            held = (await claim(database, "me"))[0]
+            async with database.write() as tx:
+                await leases.release_owned(tx, "me")
+            held = (await claim(database, "other"))[0]
+            async with database.write() as tx:
+                assert 1 == await leases.release_all(tx)
+            assert [held.id] == [each.id for each in await claim(database, "me")]
+
+    run(scenario())
+
+
+def test_the_next_due_run_is_known(store: str) -> None:
+    """When a free run is due, or when a lease of somebody else ends; one's own work does not count."""
+
+    async def scenario() -> None:
+        async with opened(store) as database:
+            me = Claimant("me", NOW + LEASE)
+            async with database.read() as tx:
+                assert await leases.next_due(tx, me) is None
+            await seed(database)
+            async with database.read() as tx:
+                assert NOW == await leases.next_due(tx, me)
+            held = (await claim(database, "other"))[0]
+            async with database.read() as tx:
+                assert NOW + LEASE == await leases.next_due(tx, me)
+                assert await leases.next_due(tx, Claimant("other", NOW + LEASE, {held.id})) is None
+
+    run(scenario())
+
+
+Write = Callable[[AsyncConnection, Run], Awaitable[object]]
+WRITES: dict[str, Write] = {
+    "move": lambda tx, held: runs.move(tx, held, RunState.RUNNING, NOW, Entry("late")),
+    "postpone": lambda tx, held: runs.postpone(tx, held, NOW + LEASE),
+    "check_lease": runs.check_lease,
+    "start_step": lambda tx, held: runs.start_step(tx, held, 0, STEP, NOW),
+    "finish_step": lambda tx, held: runs.finish_step(tx, held, 0, NOW, StepOutcome("succeeded")),
+    "fold": lambda tx, held: runs.fold(tx, held, held, NOW),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_who_lost_the_lease_changes_nothing(store: str, write: str) -> None:
+    """A replica that wakes up after another one has taken over is told so, and its transaction is void."""
+
+    async def scenario() -> None:
+        async with opened(store) as database:
+            loser = await seed_claimed(database, "loser")
+            winner = (await claim(database, "winner", now=OVER))[0]
+            events = await count_events(database, loser.id)
+            with pytest.raises(LeaseLostError):
+                await _write(database, loser, WRITES[write])
+            assert winner == await fetch(database, loser.id)
+            assert events == await count_events(database, loser.id)
+            assert [] == await _steps(database, loser)
+
+    run(scenario())
+
+
+def test_even_the_same_owner_loses_its_earlier_lease(store: str) -> None:
+    """The epoch counts, so that two tasks of one process cannot both write."""
+
+    async def scenario() -> None:
+        async with opened(store) as database:
+            earlier = await seed_claimed(database, "me")
+            await claim(database, "me")
+            with pytest.raises(LeaseLostError):
+                await _write(database, earlier, WRITES["move"])
+
+    run(scenario())
+
+
+def test_a_loser_cannot_release_the_winners_lease(store: str) -> None:
+    """Giving back what one does not hold does nothing."""
+
+    async def scenario() -> None:
+        async with opened(store) as database:
+            loser = await seed_claimed(database, "loser")
+            winner = (await claim(database, "winner", now=OVER))[0]
+            async with database.write() as tx:
+                await leases.release(tx, loser)
+            assert winner == await fetch(database, loser.id)
+
+    run(scenario())
+
+
+def test_a_run_that_cannot_be_read_does_not_stop_the_others(store: str) -> None:
+    """A row of another release is ended as failed, and the rest of the claim goes on."""
+
+    async def scenario() -> None:
+        async with opened(store) as database:
+            strange, fine = await seed(database, 2)
+            async with database.write() as tx:
+                here = run_table.c.id == strange.id
+                await tx.execute(update(run_table).where(here).values(spec={"name": "from-the-future"}))
+            async with database.write() as tx:
+                claimed = await leases.claim(tx, Claimant("me", NOW + LEASE), NOW, 10)
+            assert ([fine.id], (strange.id,)) == ([each.id for each in claimed.runs], claimed.unreadable)
+            async with database.read() as tx:
+                columns = (run_table.c.state, run_table.c.reason, run_table.c.active, run_table.c.lease_owner)
+                row = (await tx.execute(select(*columns).where(run_table.c.id == strange.id))).one()
+            assert (RunState.FAILED, Reason.UNEXPECTED, False, None) == tuple(row)
+
+    run(scenario())
+
+
+def test_a_claim_changes_nothing_but_the_lease(store: str) -> None:
+    """What a run is does not depend on who holds it."""
+
+    async def scenario() -> None:
+        async with opened(store) as database:
+            seeded = (await seed(database))[0]
+            assert unleased(seeded) == unleased((await claim(database))[0])
+
+    run(scenario())
+
+
+async def _write(database: Database, held: Run, write: Write) -> None:
+    async with database.write() as tx:
+        await write(tx, held)
+
+
+async def _steps(database: Database, held: Run) -> list[object]:
+    async with database.read() as tx:
+        return list(await runs.steps(tx, held.id, 0))
