@@ -37,6 +37,7 @@ from app.store import leases, runs
 from app.store.database import Database
 from app.store.inbox import Inbox
 from app.store.migrate import migrate
+from app.store.wakeups import listen_forever
 from app.telemetry.metrics import Metrics
 
 # Where Kubernetes tells a pod the namespace it runs in.
@@ -160,8 +161,13 @@ class Service:
         self._start(self.worker.work_forever(), "worker")
         self._start(self.worker.renew_forever(), "leases")
         self._start(self.catalog.watch(utc_now), "catalog")
+        self._start(listen_forever(self.database, self._wake), "wake-ups")
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload_soon)
         log.info("serving", listen=self.settings.listen, mode=self.settings.mode.value, version=__version__)
+
+    def _wake(self) -> None:
+        self.inbox.recorded.set()
+        self.parts.work.set()
 
     def _start(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
         self._tasks.append(asyncio.create_task(coroutine, name=name))

@@ -74,8 +74,9 @@ async def _framework(request: Request, error: Exception) -> Response:
 def _wrong_path(request: Request) -> Response:
     services: Services = request.app.state.services
     services.metrics.notifications.labels("wrong_path").inc()
-    if services.logged.first("wrong path", request.url.path[:200]):
-        log.warning("a POST to a path that does not exist", path=request.url.path[:200])
+    path = request.scope.get("raw_path", b"")[:200].decode("ascii", "backslashreplace")  # as it was sent, escaped
+    if services.logged.first("wrong path", path):
+        log.warning("a POST to a path that does not exist", path=path)
     detail = f"nothing is received at this path; Alertmanager's webhook_configs url must end with {webhook.PATH}"
     return ProblemError(404, ProblemReason.WRONG_PATH, detail).response()
 

@@ -58,6 +58,7 @@ class KubernetesClient:
         except (ConfigException, OSError, YAMLError, ValueError, TypeError) as error:
             place = connection.kubeconfig or "the service account of this pod"
             message = f"cannot read the cluster's credentials from {place}: {error}"
+            message += "" if connection.kubeconfig else " (outside of a pod, set connections.kubernetes.kubeconfig)"
             raise PermanentError(message, reason=Reason.CONFIG_INVALID) from error
         api.user_agent = f"remediator/{__version__}"
         return cls(api, timeout)

@@ -12,6 +12,7 @@ from app.engine.intake import pending_run
 from app.engine.parts import Parts, Turn
 from app.store import episodes, runs
 from app.store.runs import Entry, Run, Setback
+from app.store.wakeups import announce
 
 # After these nobody knows what a second attempt would meet.
 _NEVER_AGAIN = {Reason.OUTCOME_UNKNOWN, Reason.OUT_OF_SCOPE, Reason.FORBIDDEN, Reason.UNEXPECTED}
@@ -37,6 +38,7 @@ async def close(turn: Turn, run: Run, state: RunState, entry: Entry, **changes: 
     pending = await undefer(turn, run)
     closed = await runs.move(turn.tx, pending, state, turn.now, entry, **changes)
     await runs.wake_refused(turn.tx, turn.now, closed)
+    await announce(turn.tx)
     if state is RunState.FAILED and firing and entry.reason not in _NEVER_AGAIN:
         await _next_attempt(turn, closed)
     _count(turn, closed, helped=acted and not firing)

@@ -26,6 +26,7 @@ from app.engine.parts import Parts
 from app.store import effects, episodes, inbox, runs
 from app.store.inbox import Inbox, Waiting
 from app.store.runs import Run
+from app.store.wakeups import announce
 
 _BATCH = 50
 _IDLE_SECONDS = 1.0  # another replica's notifications and those recorded before a crash are found by looking
@@ -207,6 +208,8 @@ async def _write(tx: AsyncConnection, batch: _Batch) -> None:
     await episodes.write(tx, list(batch.changed.values()), list(batch.opened.values()))
     await runs.create(tx, batch.runs)
     await episodes.link(tx, batch.links)
+    if batch.runs or batch.ended:
+        await announce(tx)
     if batch.ended:
         await runs.wake_resolved(tx, batch.now, batch.ended)
         batch.helped = await effects.record_resolution(tx, batch.now, batch.ended)

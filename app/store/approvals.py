@@ -20,6 +20,7 @@ from app.domain.states import RunState, may_become
 from app.store import episodes, runs
 from app.store.runs import Run
 from app.store.schema import event, run
+from app.store.wakeups import announce
 
 
 class Verb(StrEnum):
@@ -85,6 +86,7 @@ async def decide(tx: AsyncConnection, run_id: str, word: Word, now: datetime) ->
     row = {"run_id": run_id, "at": now, "kind": effect.done, "state": effect.after, "reason": effect.reason}
     data = {"comment": word.comment} if word.comment else {}
     await tx.execute(insert(event), [row | {"message": word.message, "actor": word.actor, "data": data}])
+    await announce(tx)
     decided = await runs.get(tx, run_id)
     if decided is None:
         raise NotFoundError(f"there is no run {run_id}")

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.domain.errors import StoreUnavailableError
 from app.store.database import Database
 from app.store.schema import notification
+from app.store.wakeups import announce
 
 _GROUP = 256
 log = structlog.get_logger()
@@ -78,6 +79,7 @@ class Inbox:
         try:
             async with self._database.write() as tx:
                 await tx.execute(insert(notification), [asdict(received) for received, _ in group])
+                await announce(tx)
         except StoreUnavailableError as error:
             _refuse(group, error.message)
             return

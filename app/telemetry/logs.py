@@ -53,7 +53,7 @@ def _last(*, console: bool) -> list[Processor]:
     remove = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     if console:
         plain = structlog.dev.plain_traceback
-        return [remove, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+        return [remove, escape, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
     return [remove, structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
 
 
@@ -78,3 +78,12 @@ def _hidden(key: Any, value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _hidden(name, inner) for name, inner in value.items()}
     return value
+
+
+def escape(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """Spell out control characters: a terminal obeys them, and labels come from outside. JSON escapes by itself."""
+    return {key: _escaped(value) if key != "exception" else value for key, value in line.items()}
+
+
+def _escaped(value: Any) -> Any:
+    return repr(value) if isinstance(value, str) and not value.isprintable() else value

@@ -17,6 +17,26 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120
 NOTIFICATION_RESULTS = ("accepted", "invalid", "too_large", "unauthorized", "unavailable", "wrong_path")
 STEP_RESULTS = ("succeeded", "failed", "skipped", "interrupted")
 CHECK_RESULTS = ("held", "failed", "unobservable")
+# What the guards answer; one that is missing here only has no zero before its first refusal.
+REFUSALS = {
+    Verdict.OBSERVE: (Reason.MODE_OBSERVE,),
+    Verdict.NEEDS_APPROVAL: (Reason.APPROVAL_REQUIRED,),
+    Verdict.DEFER: (
+        Reason.COOLDOWN,
+        Reason.RATE_LIMITED,
+        Reason.ROLLOUT_IN_PROGRESS,
+        Reason.TARGET_BUSY,
+        Reason.TOO_MANY_TARGETS,
+    ),
+    Verdict.DENY: (
+        Reason.ATTEMPTS_EXHAUSTED,
+        Reason.GUARD_FAILED,
+        Reason.LATE,
+        Reason.OUT_OF_SCOPE,
+        Reason.OWNED_BY_HPA,
+        Reason.ROLLOUT_PAUSED,
+    ),
+}
 
 
 class Metrics:
@@ -114,6 +134,9 @@ class Metrics:
             ["verdict", "reason"],
             registry=registry,
         )
+        for verdict, reasons in REFUSALS.items():
+            for reason in reasons:
+                self.refusals.labels(verdict, reason)
         self.actions = Counter(
             "remediator_actions",
             "Applied steps by action and result. failed rising: targets refuse or cannot be reached.",

@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import web
+from tests.support import quiet, web
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _plain_logs() -> None:
+    quiet.configure()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -28,7 +28,7 @@ from app.store.inbox import Inbox, Received
 from app.store.migrate import migrate
 from app.store.schema import event, run, step
 from app.telemetry.metrics import Metrics
-from tests.support.alerts import notification
+from tests.support.alerts import alert, notification
 
 T = TypeVar("T")
 _POLL_SECONDS = 0.01
@@ -66,6 +66,18 @@ class Engine:
         await self.record(*alerts)
         while await take_in(self.parts):
             continue
+
+    def firing(self, **labels: str) -> dict[str, Any]:
+        """An alert that begins to fire now."""
+        return alert(starts_at=self.clock(), **labels)
+
+    async def fire(self, **labels: str) -> None:
+        """Deliver one alert that begins to fire now."""
+        await self.deliver(self.firing(**labels))
+
+    async def resolve(self, **labels: str) -> None:
+        """Deliver the end of an alert that was fired before."""
+        await self.deliver(alert("resolved", starts_at=self.clock(), ends_at=self.clock(), **labels))
 
     def forward(self, by: timedelta) -> None:
         """Put the clock forward and let the worker notice."""

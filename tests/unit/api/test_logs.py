@@ -74,3 +74,12 @@ def test_a_person_gets_text(capsys: pytest.CaptureFixture[str]) -> None:
     configure("info", "console")
     structlog.get_logger().info("serving", listen="127.0.0.1:8080")
     assert "serving" in capsys.readouterr().err
+
+
+def test_a_terminal_gets_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever a label holds."""
+    configure("info", "console")
+    structlog.get_logger().info("refused", group="\x1b[2J\nforged line")
+    text = capsys.readouterr().err
+    assert "\x1b[2J" not in text
+    assert 1 == len(text.splitlines())

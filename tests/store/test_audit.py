@@ -1,0 +1,149 @@
+"""What people ask and decide, on both stores: filters that the databases spell differently, and two people at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.states import RunState
+from app.store import episodes, runs
+from app.store.database import Database
+from app.store.migrate import migrate
+from tests.support.edge import NOW, Edge, make_episode
+
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+def edge(store: str, tmp_path: Path) -> Iterator[Edge]:
+    """The HTTP edge on this store."""
+    edge = Edge(tmp_path, database=Database(store))
+    edge.run(migrate(edge.database))
+    edge.start()
+    yield edge
+    edge.close()
+
+
+def found(edge: Edge, query: str) -> list[str]:
+    """The remediations of the runs that a query finds."""
+    response = edge.get(f"/remediations?{query}")
+    assert response.status_code == 200, response.text
+    return [item["remediation"] for item in response.json()["items"]]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("label=team=red", ["b"]),
+        ("label=team=red&label=pod=one", []),
+        ("label=we%22ird%20%27n%C3%A9%5C.%24[0]=a%3Db%22", ["c"]),
+        ("label=missing=", []),
+        ("target=Deployment/shop", ["a"]),
+        ("target=%25", []),
+        ("effective=true", ["a"]),
+        ("since=90s", ["c"]),
+        ("until=90s", ["b", "a"]),
+        ("state=succeeded&state=running&limit=1", ["b"]),
+        ("alertname=%F0%9F%94%A5", []),
+        ("alertname=%27%20OR%201=1%20--", []),
+    ],
+)
+def test_filters_find_the_same_on_both_stores(edge: Edge, query: str, expected: list[str]) -> None:
+    """Also for label names that no path expression can spell."""
+    edge.add_run(RunState.SUCCEEDED, remediation="a", effective=True, target_key="kubernetes:Deployment/shop/api")
+    edge.add_run(RunState.RUNNING, after=MINUTE, remediation="b", labels={"team": "red"})
+    edge.add_run(RunState.FAILED, after=2 * MINUTE, remediation="c", labels={"we\"ird 'né\\.$[0]": 'a=b"'})
+    edge.now = NOW + 3 * MINUTE
+    assert expected == found(edge, query)
+
+
+def test_a_label_of_any_alert_of_a_run_finds_it(edge: Edge) -> None:
+    """A run that acts for two alerts is found by both."""
+    first = edge.add_run(remediation="a", labels={"pod": "one"})
+    second = edge.add_run(remediation="a", after=MINUTE, labels={"pod": "two"})
+
+    async def fold() -> None:
+        async with edge.database.write() as tx:
+            await runs.fold(tx, second, first, NOW)
+
+    edge.run(fold())
+    assert ["a"] == found(edge, "label=pod=two")
+    assert 308 == edge.get(f"/remediations/{second.id}").status_code
+
+
+def test_episodes_are_found_by_what_matched_them(edge: Edge) -> None:
+    """An empty list is no match on both stores."""
+    edge.add_run()
+    lonely = make_episode({"alertname": "Nobody"}, NOW + MINUTE)
+
+    async def write(tx: AsyncConnection) -> None:
+        await episodes.write(tx, [], [(lonely, [])])
+
+    async def story() -> None:
+        async with edge.database.write() as tx:
+            await write(tx)
+
+    edge.run(story())
+    for query, expected in (
+        ("matched=false", ["Nobody"]),
+        ("matched=true", ["Down"]),
+        ("label=alertname=Down", ["Down"]),
+    ):
+        items = edge.get(f"/episodes?{query}&open=true").json()["items"]
+        assert expected == [item["alertname"] for item in items]
+
+
+def test_pages_follow_each_other(edge: Edge) -> None:
+    """Ids sort by time on both stores."""
+    for number in range(5):
+        edge.add_run(after=number * MINUTE, remediation=f"r{number}")
+    first = edge.get("/remediations?limit=3").json()
+    second = edge.get(f"/remediations?limit=3&cursor={first['next']}").json()
+    seen = [item["remediation"] for page in (first, second) for item in page["items"]]
+    assert (["r4", "r3", "r2", "r1", "r0"], None) == (seen, second["next"])
+
+
+def test_of_many_people_one_decides(edge: Edge) -> None:
+    """The others are told what the run has become."""
+    made = edge.add_run(RunState.AWAITING_APPROVAL)
+
+    async def all_at_once() -> list[int]:
+        verbs = ("approve", "reject") * 4
+        asked = (edge._client.post(f"/remediations/{made.id}/{verb}") for verb in verbs)
+        return sorted(answer.status_code for answer in await asyncio.gather(*asked))
+
+    assert [200] + [409] * 7 == edge.run(all_at_once())
+    kinds = [one["kind"] for one in edge.get(f"/remediations/{made.id}/events").json()["items"]]
+    assert len(kinds) == 2
+    assert kinds[1] in {"approved", "rejected"}
+
+
+def test_hostile_text_is_stored_as_it_came(edge: Edge) -> None:
+    """A NUL excepted, which PostgreSQL cannot hold."""
+    alert = {
+        "status": "firing",
+        "startsAt": "0001-01-01T00:00:00Z",
+        "fingerprint": "ab",
+        "labels": {"a": "'; -- \0\U0001f525"},
+    }
+    body = {
+        "version": "4",
+        "receiver": "r\0",
+        "status": "firing",
+        "alerts": [alert],
+        "groupKey": "\0",
+        "truncatedAlerts": 2**31 - 1,
+    }
+    assert 202 == edge.notify(json.dumps(body).encode()).status_code
+
+
+def test_metrics_count_on_both_stores(edge: Edge) -> None:
+    """Runs by state and the inbox."""
+    edge.add_run(RunState.DEFERRED)
+    assert 'remediator_active_runs{state="deferred"} 1.0' in edge.get("/metrics").text.splitlines()

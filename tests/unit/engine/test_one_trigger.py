@@ -1,0 +1,198 @@
+"""One episode, one run: however often, by whom and in which order its alert is delivered."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+from sqlalchemy import select
+
+from app.domain.reasons import Reason
+from app.domain.scope import Scope
+from app.domain.states import RunState
+from app.store.schema import notification
+from tests.support.aio import run
+from tests.support.alerts import alert
+from tests.support.engine import engine, sqlite, until
+from tests.support.entries import asked, cache, flush, ok, poke
+from tests.support.redis import RedisServer
+from tests.support.web import WebServer
+
+
+def test_an_alert_is_one_run_that_acts_and_verifies(tmp_path: Path, sink: WebServer, health: WebServer) -> None:
+    """From the delivery to the verified end, each step of the way in the audit."""
+
+    async def scenario() -> None:
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink, verify=[ok(health)])) as one:
+            await one.fire()
+            (row,) = await one.ended()
+            assert (RunState.SUCCEEDED, Reason.VERIFIED, None) == (row.state, row.reason, row.effective)
+            assert (1, 1) == (asked(sink), asked(health, "/health"))
+            expected = ["recorded", "running", "step_started", "step_succeeded", "verifying", "check", "succeeded"]
+            assert expected == await one.kinds(row.id)
+
+    run(scenario())
+
+
+def test_repeats_make_no_second_run(tmp_path: Path, sink: WebServer) -> None:
+    """In one notification, in a batch of them, and after the run has ended."""
+
+    async def scenario() -> None:
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink)) as one:
+            down = one.firing()
+            await one.record(down, down)
+            await one.record(down)
+            await one.deliver(down)
+            await one.ended(count=1)
+            await one.deliver(down)
+            assert 1 == len(await one.runs())
+            assert 1 == asked(sink)
+
+    run(scenario())
+
+
+def test_a_late_delivery_after_the_resolve_makes_no_second_run(tmp_path: Path, sink: WebServer) -> None:
+    """The retry that a resolve has overtaken is recognised."""
+
+    async def scenario() -> None:
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink)) as one:
+            down = one.firing()
+            await one.deliver(down)
+            await one.ended(count=1)
+            await one.resolve()
+            await one.deliver(down)
+            assert 1 == len(await one.runs())
+
+    run(scenario())
+
+
+def test_each_time_that_an_alert_fires_is_a_run(tmp_path: Path, sink: WebServer) -> None:
+    """A new episode is decided anew."""
+
+    async def scenario() -> None:
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink)) as one:
+            for number in (1, 2):
+                await one.fire()
+                await one.ended(count=number)
+                await one.resolve()
+            assert 2 == asked(sink)
+
+    run(scenario())
+
+
+def test_an_alert_that_nothing_matches_is_no_run(tmp_path: Path, sink: WebServer) -> None:
+    """It is counted, and that is all."""
+
+    async def scenario() -> None:
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink)) as one:
+            await one.fire(alertname="Other")
+            assert [] == await one.runs()
+            assert 1 == one.parts.metrics.episodes_unmatched._value.get()
+
+    run(scenario())
+
+
+def test_alerts_of_one_target_share_a_run(tmp_path: Path, redis_server: RedisServer) -> None:
+    """Three crash-looping pods of one service: one flush, and the audit says who joined."""
+
+    async def scenario() -> None:
+        entry = flush("{{ labels.db }}", settle="10m")
+        scope = Scope(redis=("cache/*",))
+        async with engine(sqlite(tmp_path), tmp_path, entry, connections=cache(redis_server), scope=scope) as one:
+            with redis_server.client() as client:
+                client.set("key", "value")
+                client.config_resetstat()
+                await one.deliver(*(one.firing(pod=f"pod-{number}", db="0") for number in range(3)))
+                (row,) = await one.reached(RunState.VERIFYING, count=1)
+                assert 2 == (await one.kinds(row.id)).count("joined")
+                await one.resolve(pod="pod-0", db="0")
+                await one.resolve(pod="pod-1", db="0")
+                await one.reached(RunState.VERIFYING, count=1)
+                await one.resolve(pod="pod-2", db="0")
+                (row,) = await one.ended(count=1)
+                assert (RunState.SUCCEEDED, True) == (row.state, row.effective)
+                assert 1 == client.info("commandstats")["cmdstat_flushdb"]["calls"]
+
+    run(scenario())
+
+
+def test_a_notification_that_cannot_be_read_is_set_aside(tmp_path: Path, sink: WebServer) -> None:
+    """The ones around it are taken in."""
+
+    async def scenario() -> None:
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink)) as one:
+            await one.record(one.firing(pod="a"))
+            await one.record(body=b"no json")
+            await one.deliver(one.firing(pod="b"))
+            await one.ended(count=2)
+            async with one.database.read() as tx:
+                rows = list(await tx.execute(select(notification).order_by(notification.c.id)))
+            assert [False, True, False] == [row.set_aside is not None for row in rows]
+            assert all(row.taken_in_at for row in rows)
+
+    run(scenario())
+
+
+class _Poisoned:
+    """A catalog that one alert makes stumble, as a bug of ours would."""
+
+    digest = "digest"
+
+    def match(self, labels: dict[str, str]) -> tuple[()]:
+        """Nothing matches, or an error."""
+        if "poison" in labels:
+            raise ZeroDivisionError
+        return ()
+
+
+def test_a_notification_that_makes_the_engine_fail_is_set_aside(tmp_path: Path, sink: WebServer) -> None:
+    """What nobody foresaw in one notification does not keep the others waiting."""
+
+    async def scenario() -> None:
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink)) as one:
+            object.__setattr__(one.parts, "catalog", _Poisoned)
+            await one.record(one.firing(pod="a"))
+            await one.record(one.firing(poison="yes"))
+            await one.deliver(one.firing(pod="b"))
+            async with one.database.read() as tx:
+                rows = list(await tx.execute(select(notification).order_by(notification.c.id)))
+            assert [None, "unexpected ZeroDivisionError", None] == [row.set_aside for row in rows]
+            assert 2 == one.parts.metrics.episodes_unmatched._value.get()
+
+    run(scenario())
+
+
+def test_a_storm_is_decided_to_the_last_alert(tmp_path: Path, sink: WebServer) -> None:
+    """Two thousand alerts: as many act as the rate allows, every other one is put off with its reason."""
+
+    async def scenario() -> None:
+        entry = poke(sink, limits={"cooldown": "0s", "rate": "5/1h"})
+        async with engine(sqlite(tmp_path), tmp_path, entry, recheck=timedelta(hours=1)) as one:
+            await one.deliver(*(one.firing(pod=f"pod-{number}") for number in range(2000)))
+
+            async def decided() -> bool:
+                return all(row.state in {RunState.SUCCEEDED, RunState.DEFERRED} for row in await one.runs())
+
+            await until(decided, 60, "2000 decisions")
+            rows = await one.runs()
+            assert 2000 == len(rows)
+            assert 5 == asked(sink) == sum(row.state == RunState.SUCCEEDED for row in rows)
+            assert {None, Reason.RATE_LIMITED, Reason.VERIFIED} >= {row.reason for row in rows}
+
+    run(scenario())
+
+
+def test_what_was_resolved_before_anyone_looked_is_cancelled(tmp_path: Path, sink: WebServer) -> None:
+    """Firing and resolved wait together in the inbox: nothing is done any more."""
+
+    async def scenario() -> None:
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink)) as one:
+            down = one.firing()
+            await one.record(down)
+            await one.record(alert("resolved", starts_at=one.clock(), ends_at=one.clock() + timedelta(seconds=1)))
+            await one.deliver()
+            (row,) = await one.ended(count=1)
+            assert (RunState.CANCELLED, Reason.RESOLVED_BEFORE_START) == (row.state, row.reason)
+            assert 0 == asked(sink)
+
+    run(scenario())
