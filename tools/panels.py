@@ -143,7 +143,8 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         graph(
             "Runs under way and waiting",
             "deferred staying up: limits or busy targets hold work back. awaiting_approval: people are asked.",
-            Query(f"sum by (state) ({own('remediator_active_runs')})", "{{state}}"),
+            # From the shared store: every replica says the same.
+            Query(f"max by (state) ({own('remediator_active_runs')})", "{{state}}"),
         ),
         graph(
             "Episodes that nothing matches",

@@ -98,14 +98,14 @@ class Worker:
             log.exception("the engine could not end a run; it is taken up again", run=run.id)
             await asyncio.sleep(_LONGEST_NAP_SECONDS)
         finally:
-            self._tasks.pop(run.id, None)
-            self._stages.pop(run.id, None)
+            del self._tasks[run.id]
+            del self._stages[run.id]
             self._parts.work.set()
 
     async def _advance(self, run: Run) -> None:
-        """Advance a run until it is final, folded or waits for something; what goes wrong ends here."""
+        """Advance a run until it is folded, has ended or is put off, and with that its lease given back."""
         current: Run | None = run
-        while current is not None and not current.state.is_final:
+        while current is not None and current.lease_owner is not None:
             try:
                 current = await self._stage(current)
             except (LeaseLostError, StoreUnavailableError):
@@ -113,9 +113,6 @@ class Worker:
             except Exception as error:
                 log.exception("the engine failed on a run")
                 current = await self._fail(current or run, error)
-            if current is not None and not current.state.is_final and current.not_before > self._parts.clock():
-                await self._release(current)
-                return
 
     async def _stage(self, run: Run) -> Run | None:
         self._stages[run.id] = run.state
@@ -134,10 +131,6 @@ class Worker:
             if fresh.state is RunState.AWAITING_APPROVAL:
                 fresh = await runs.move(turn.tx, fresh, RunState.PENDING, turn.now, entry)
             return await close(turn, fresh, RunState.FAILED, entry)
-
-    async def _release(self, run: Run) -> None:
-        async with self._parts.database.write() as tx:
-            await leases.release(tx, run)
 
     async def renew_forever(self) -> None:
         """Renew the leases of what is in work; what was lost is stopped at once."""

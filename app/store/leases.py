@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, case, false, func, insert, not_, or_, select, update
+from sqlalchemy import and_, case, func, insert, or_, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.reasons import Reason
 from app.domain.states import RunState
-from app.store.runs import ENGINE, Run, fenced, from_row
+from app.store.runs import ENGINE, Run, from_row
 from app.store.schema import event, run
 
 
@@ -39,12 +39,12 @@ class Claimed:
 
 
 async def claim(tx: AsyncConnection, claimant: Claimant, now: datetime, limit: int) -> Claimed:
-    """Lease runs whose time has come and which nobody holds."""
-    dropped = and_(run.c.lease_owner == claimant.owner, run.c.id.not_in(claimant.in_work))
+    """Lease runs whose time has come and which nobody holds; never one that the claimant is still working on."""
+    dropped = run.c.lease_owner == claimant.owner
     free = or_(run.c.lease_until.is_(None), run.c.lease_until < now, dropped)
     due = (
         select(run.c.id, run.c.lease_owner)
-        .where(run.c.active, run.c.not_before <= now, free)
+        .where(run.c.active, run.c.not_before <= now, free, run.c.id.not_in(claimant.in_work))
         .order_by(run.c.not_before)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -84,11 +84,6 @@ async def renew(tx: AsyncConnection, owner: str, run_ids: Sequence[str], lease_u
     return held
 
 
-async def release(tx: AsyncConnection, held: Run) -> None:
-    """Give a lease back, so that whoever comes when `not_before` has come may work on the run."""
-    await tx.execute(fenced(held).values(lease_owner=None, lease_until=None))
-
-
 async def release_all(tx: AsyncConnection) -> int:
     """Void every lease: only where this process is known to be the only one (SQLite, at start)."""
     result = await tx.execute(update(run).where(run.c.active, run.c.lease_owner.is_not(None)).values(lease_until=None))
@@ -103,13 +98,12 @@ async def release_owned(tx: AsyncConnection, owner: str) -> None:
 
 async def next_due(tx: AsyncConnection, claimant: Claimant) -> datetime | None:
     """When the next run that may be claimed is due (or its lease runs out); None when there is none."""
-    dropped = and_(run.c.lease_owner == claimant.owner, run.c.id.not_in(claimant.in_work))
+    dropped = run.c.lease_owner == claimant.owner
     free_at = case(
         (or_(run.c.lease_until.is_(None), dropped), run.c.not_before),
         (run.c.lease_until > run.c.not_before, run.c.lease_until),
         else_=run.c.not_before,
     )
-    mine = and_(run.c.lease_owner == claimant.owner, run.c.id.in_(claimant.in_work))
-    query = select(func.min(free_at)).where(run.c.active, not_(func.coalesce(mine, false())))
+    query = select(func.min(free_at)).where(run.c.active, run.c.id.not_in(claimant.in_work))
     value: datetime | None = (await tx.execute(query)).scalar_one_or_none()
     return value

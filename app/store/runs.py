@@ -25,6 +25,7 @@ from app.store.schema import event, run, run_episode, step
 
 _CHUNK = 500  # ids per statement, well under SQLite's limit of variables
 _INDEXED = 500  # characters; PostgreSQL refuses a row whose indexed text is longer than about 2,700 bytes
+_FREE = {"lease_owner": None, "lease_until": None}
 ENGINE = "remediator"  # the actor of what nobody asked for by hand
 
 
@@ -193,33 +194,35 @@ async def get(tx: AsyncConnection, run_id: str) -> Run | None:
 
 
 async def postpone(tx: AsyncConnection, held: Run, until: datetime) -> Run:
-    """Look at a run again later, without an event: nothing about it changed."""
-    result = await tx.execute(fenced(held).values(not_before=until))
+    """Look at a run again later, without an event: nothing about it changed. Gives the lease back."""
+    result = await tx.execute(fenced(held).values(not_before=until, **_FREE))
     if result.rowcount != 1:
         raise LeaseLostError
-    return replace(held, not_before=until)
+    return replace(held, not_before=until, lease_owner=None)
 
 
 async def move(tx: AsyncConnection, held: Run, state: RunState, now: datetime, entry: Entry, **changes: Any) -> Run:
-    """Change a run's state under its lease, with the event that says why; raises LeaseLostError."""
+    """Change a run's state under its lease, with the event that says why; raises LeaseLostError.
+
+    The lease is given back with it when the run has ended or is put off.
+    """
     if state is not held.state and not may_become(held.state, state):
         raise ConflictError(f"a run cannot go from {held.state} to {state}")
     columns = {
         key: value.model_dump(mode="json") if isinstance(value, Value) else value for key, value in changes.items()
     }
     if state.is_final:
-        columns |= {
-            "active": False,
-            "holds_target": False,
-            "finished_at": now,
-            "lease_owner": None,
-            "lease_until": None,
-        }
+        columns |= {"active": False, "holds_target": False, "finished_at": now}
+    parked = state.is_final or ("not_before" in changes and changes["not_before"] > now)
+    if parked:
+        columns |= _FREE
     values = {"state": state, "reason": entry.reason, "message": entry.message, "updated_at": now}
     result = await tx.execute(fenced(held).values(values | columns))
     if result.rowcount != 1:
         raise LeaseLostError
     known = {key: value for key, value in changes.items() if key in Run.__dataclass_fields__}
+    if parked:
+        known["lease_owner"] = None
     moved = replace(held, state=state, reason=entry.reason, message=entry.message, updated_at=now, **known)
     await note(tx, moved, now, state, entry)
     return moved

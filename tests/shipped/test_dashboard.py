@@ -95,6 +95,8 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
             ],
         }
         server = stack.enter_context(prometheus.serve(tmp_path_factory.mktemp("prometheus"), yaml.safe_dump(config)))
+        # A route's series begins with its first answer, and a rate needs a beginning.
+        post(running, "early", "resolved")
         scrapes = scrape_counter(server)
         wait_until(lambda: scrapes() >= 2, 30, "two scrapes before the work")
         keep_busy(running)

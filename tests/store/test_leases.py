@@ -89,14 +89,11 @@ def test_an_owner_gets_back_what_it_dropped(store: str) -> None:
 
 
 def test_a_released_run_is_free_at_once(store: str) -> None:
-    """One by one, all of an owner that stops, or all where no other process can be."""
+    """All of an owner that stops, or all where no other process can be."""
 
     async def scenario() -> None:
         async with opened(store) as database:
             held = await seed_claimed(database, "me")
-            async with database.write() as tx:
-                await leases.release(tx, held)
-            held = (await claim(database, "me"))[0]
             async with database.write() as tx:
                 await leases.release_owned(tx, "me")
             held = (await claim(database, "other"))[0]
@@ -168,16 +165,33 @@ def test_even_the_same_owner_loses_its_earlier_lease(store: str) -> None:
     run(scenario())
 
 
-def test_a_loser_cannot_release_the_winners_lease(store: str) -> None:
-    """Giving back what one does not hold does nothing."""
+def test_nobody_claims_what_it_is_working_on(store: str) -> None:
+    """A process that was too slow to renew must not start the same run a second time beside itself."""
 
     async def scenario() -> None:
         async with opened(store) as database:
-            loser = await seed_claimed(database, "loser")
-            winner = (await claim(database, "winner", now=OVER))[0]
+            held = await seed_claimed(database, "me")
+            assert [] == await claim(database, "me", now=OVER, in_work=(held.id,))
+            assert [held.id] == [each.id for each in await claim(database, "other", now=OVER)]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("how", ["move", "postpone"])
+def test_a_run_that_is_put_off_is_given_back(store: str, how: str) -> None:
+    """Whoever comes when its time has come may work on it, and nobody before."""
+
+    async def scenario() -> None:
+        async with opened(store) as database:
+            held = await seed_claimed(database, "me")
             async with database.write() as tx:
-                await leases.release(tx, loser)
-            assert winner == await fetch(database, loser.id)
+                if how == "postpone":
+                    parked = await runs.postpone(tx, held, OVER)
+                else:
+                    parked = await runs.move(tx, held, RunState.DEFERRED, NOW, Entry("later"), not_before=OVER)
+            assert parked.lease_owner is None
+            assert [] == await claim(database, "other", now=OVER - SECOND)
+            assert [held.id] == [each.id for each in await claim(database, "other", now=OVER)]
 
     run(scenario())
 

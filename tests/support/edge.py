@@ -122,6 +122,7 @@ class Edge:
     async def _close(self) -> None:
         if self._committer is not None:
             self._committer.cancel()
+            await asyncio.gather(self._committer, return_exceptions=True)
         await self._client.aclose()
         await self.database.close()
 
