@@ -6,10 +6,11 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+import sys
+from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import structlog
@@ -135,27 +136,17 @@ class Service:
             work=self.parts.work,
             limits=Limits(max_body_bytes=self.settings.max_body_bytes),
         )
-        application = create_app(services)
-        application.router.lifespan_context = self._lifespan
-        return application
+        return create_app(services)
 
-    @asynccontextmanager
-    async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
-        await self._open()
+    async def open(self) -> None:
+        """Take the store and start the loops; raises AppError, and has let go of everything then."""
         try:
-            yield
-        finally:
-            await self._close()
-
-    async def _open(self) -> None:
-        self.database.claim_file()
-        before, after = await migrate(self.database)
+            before, after = await self._take_store()
+        except AppError:
+            await self.database.close()
+            raise
         if before != after:
             log.info("store migrated", before=before, after=after)
-        if self.database.is_sqlite:
-            # The file lock says that we are the only replica, so every lease is a dead process's.
-            async with self.database.write() as tx:
-                await leases.release_all(tx)
         self._start(self.inbox.commit_forever(), "inbox")
         self._start(take_in_forever(self.parts, self.inbox), "take-in")
         self._start(self.worker.work_forever(), "worker")
@@ -168,6 +159,15 @@ class Service:
     def _wake(self) -> None:
         self.inbox.recorded.set()
         self.parts.work.set()
+
+    async def _take_store(self) -> tuple[str | None, str | None]:
+        self.database.claim_file()
+        revisions = await migrate(self.database)
+        if self.database.is_sqlite:
+            # The file lock says that we are the only replica, so every lease is a dead process's.
+            async with self.database.write() as tx:
+                await leases.release_all(tx)
+        return revisions
 
     def _start(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
         self._tasks.append(asyncio.create_task(coroutine, name=name))
@@ -188,7 +188,7 @@ class Service:
             found.append("the store is not available")
         return found
 
-    async def _close(self) -> None:
+    async def close(self) -> None:
         """Stop taking work, let running steps finish, give the leases back, and only then let go of the store."""
         loops = [task for task in self._tasks if task.get_name() not in {"inbox", "leases"}]
         for task in loops:
@@ -207,8 +207,35 @@ def _failed(task: asyncio.Task[None]) -> bool:
     return not task.cancelled() and task.exception() is not None
 
 
+class _Server(uvicorn.Server):
+    """Opens the service before it listens and closes it after its last answer; what goes wrong then has its reason."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Raises AppError where uvicorn would log a traceback and exit."""
+        await self._service.open()
+        try:
+            await super().startup(sockets)
+        except SystemExit as error:
+            await self._service.close()
+            address = self._service.settings.listen
+            raise ConfigError(f"could not start serving on {address}; the log above says why") from error
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer what was asked, then end the engine."""
+        await super().shutdown(sockets)
+        await self._service.close()
+
+
+def _end(_signal: int, _frame: FrameType | None) -> None:
+    sys.exit(0)
+
+
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; raises ConfigError when it cannot start."""
+    """Serve until SIGTERM or SIGINT; raises AppError when it cannot start."""
     service = Service(settings)
     config = uvicorn.Config(
         service.application(),
@@ -218,9 +245,8 @@ def serve(settings: Settings) -> None:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=5,
-        lifespan="on",
+        lifespan="off",
     )
-    server = uvicorn.Server(config)
-    server.run()
-    if not server.started:
-        raise ConfigError(f"could not start serving on {settings.listen}; the log above says why")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)  # uvicorn has its own meanwhile, and raises the signal again when all has ended
+    _Server(config, service).run()

@@ -102,7 +102,8 @@ async def _write(turn: Turn, run: Run, plan: Plan | None, decision: Decision) ->
             state = RunState.DENIED if run.admitted_at is None else RunState.FAILED
             return await close(turn, run, state, entry, **planned)
         case Verdict.OBSERVE:
-            return await close(turn, run, RunState.OBSERVED, entry, **planned)
+            state = RunState.OBSERVED if run.admitted_at is None else RunState.FAILED
+            return await close(turn, run, state, entry, **planned)
         case Verdict.DEFER:
             if run.holds_target:  # the lock stays on what the run has acted on
                 planned.pop("target_key", None)

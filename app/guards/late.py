@@ -9,10 +9,10 @@ from app.guards.base import Facts
 
 
 def late(facts: Facts) -> Decision:
-    """Deny acting on an alert that began before `expires` ago."""
+    """Deny acting on an alert that began before `expires` ago; a run that has begun may go on, to page if nothing else."""
     age = facts.now - facts.alert_starts_at
     expires = facts.remediation.expires
-    if age <= expires:
+    if age <= expires or facts.admitted:
         return allow("late")
     message = f"the alert began {format_duration(age)} ago, the remediation expires after {format_duration(expires)}"
     return Decision(guard="late", verdict=Verdict.DENY, reason=Reason.LATE, message=message)

@@ -236,14 +236,17 @@ def fenced(held: Run) -> Any:
 
 
 async def respecify(tx: AsyncConnection, held: Run, remediation: Remediation, digest: str, now: datetime) -> Run:
-    """Give a run that has not begun the remediation as it is now."""
-    result = await tx.execute(fenced(held).values(spec=remediation.to_json(), digest=digest))
+    """Give a run that has not begun the remediation as it is now; nobody has approved that one yet."""
+    changed = remediation != held.remediation
+    approved_by = None if changed else held.approved_by
+    values = {"spec": remediation.to_json(), "digest": digest, "approved_by": approved_by}
+    result = await tx.execute(fenced(held).values(values))
     if result.rowcount != 1:
         raise LeaseLostError
-    if remediation != held.remediation:
+    if changed:
         message = "the remediation has changed since; it is decided as it is now"
         await note(tx, held, now, "respecified", Entry(message, data={"catalog": digest}))
-    return replace(held, remediation=remediation, digest=digest)
+    return replace(held, remediation=remediation, digest=digest, approved_by=approved_by)
 
 
 async def check_lease(tx: AsyncConnection, held: Run) -> None:

@@ -22,7 +22,7 @@ from tests.support.service import Service, ServiceOptions
 CONFIG = {"rate": "1000/1h", "recheck": "300ms", "log": {"format": "json"}}
 
 
-def remediation(name: str, *steps: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
+def remediation(name: str, /, *steps: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
     """A catalog entry for the alert of the same name that acts at once."""
     made = {
         "name": name,

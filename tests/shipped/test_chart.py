@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 import yaml
 
 from app import __version__
+from app.catalog.loader import load
 from app.settings import load_settings
 from tests.shipped.chart import CHART, Manifest, declared_rights, granted_rights, helm, only, rendered
 
@@ -125,6 +128,18 @@ def test_a_catalog_file_arrives_as_it_was_written() -> None:
     text = "remediations:\n\n  - name: a  # {{ labels.pod }}\n    match: ['x=~\"a|b\"']\n"
     manifests = rendered({"catalog": {"a.yaml": text}})
     assert only(manifests, "ConfigMap", "-catalog")["data"] == {"a.yaml": text}
+
+
+def test_the_readme_example_works(tmp_path: Path) -> None:
+    """Its values render, and the service accepts the configuration and the catalog in them."""
+    example = re.search(r"```yaml\n(.*?)```", (CHART / "README.md").read_text(), re.DOTALL)
+    assert example
+    manifests = rendered(yaml.safe_load(example[1]))
+    (tmp_path / "config.yaml").write_text(config_of(manifests))
+    for name, text in only(manifests, "ConfigMap", "-catalog")["data"].items():
+        (tmp_path / f"catalog-{name}").write_text(text)
+    assert load_settings(tmp_path / "config.yaml", {}).connections.notify.keys() == {"oncall"}
+    assert load([tmp_path / "catalog-shop.yaml"], datetime.now(UTC)).remediations.keys() == {"shop-down"}
 
 
 @pytest.mark.parametrize(

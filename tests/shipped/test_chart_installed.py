@@ -28,6 +28,9 @@ FORBIDDEN: tuple[Right, ...] = (
     ("rbac.authorization.k8s.io", "rolebindings", "create"),
 )
 
+# The first test of a session waits for the cluster to come up.
+pytestmark = pytest.mark.timeout(300)
+
 
 def install(cluster: Cluster, home: str, work: str, **values: Any) -> None:
     """`helm upgrade --install --wait` into one namespace, with rights in another."""

@@ -1,0 +1,356 @@
+"""How runs end: by what the action does, by what the checks see, and by whether the alert resolves."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from app.actions.base import Action, Context
+from app.actions.registry import actions
+from app.checks.base import Check, CheckContext
+from app.checks.registry import checks
+from app.domain.model import JsonObject, Value
+from app.domain.plans import PlannedStep
+from app.domain.reasons import Reason
+from app.domain.remediation import Risk
+from app.domain.states import RunState
+from tests.support.aio import run
+from tests.support.engine import Engine, engine, sqlite, until
+from tests.support.entries import asked, ok, poke, request
+from tests.support.processes import free_port
+from tests.support.web import WebServer
+
+MINUTE = timedelta(minutes=1)
+LIMITS = {"cooldown": "0s", "rate": "1000/1h"}
+
+
+class Nothing(Value):
+    """No parameters."""
+
+
+class Raises(Action[Nothing]):
+    """An action with a bug."""
+
+    name = "test.raises"
+    summary = "Raises."
+    Params = Nothing
+    risk = Risk.LOW
+
+    async def plan(self, context: Context, params: Nothing) -> PlannedStep:  # noqa: ARG002 - the contract's
+        """Plan as if all were well."""
+        return self.planned(params, summary="raise")
+
+    async def apply(self, context: Context, step: PlannedStep) -> JsonObject:  # noqa: ARG002 - the contract's
+        """Fail as nobody foresaw."""
+        raise ZeroDivisionError("secret")
+
+
+class Blind(Check[Nothing]):
+    """A check with a bug."""
+
+    name = "test.blind"
+    summary = "Raises."
+    Params = Nothing
+
+    async def observe(self, context: CheckContext, params: Nothing) -> NoReturn:  # noqa: ARG002 - the contract's
+        """Fail as nobody foresaw."""
+        raise ZeroDivisionError("secret")
+
+
+@pytest.fixture(autouse=True)
+def _with_bugs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(actions(), "test.raises", Raises())
+    monkeypatch.setitem(checks(), "test.blind", Blind())
+
+
+async def _settling(one: Engine) -> None:
+    """Wait until a run waits for its alert to resolve."""
+
+    async def there() -> bool:
+        return any(row.settle_until is not None for row in await one.runs())
+
+    await until(there, 10, "a run to settle", one.runs)
+
+
+def test_an_alert_that_resolves_in_time_makes_the_run_effective(tmp_path: Path, sink: WebServer) -> None:
+    """The run waits for it and ends with it."""
+
+    async def scenario() -> None:
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink, settle="5m")) as one:
+            await one.fire()
+            await _settling(one)
+            await one.resolve()
+            (row,) = await one.ended()
+            assert (RunState.SUCCEEDED, True) == (row.state, row.effective)
+            assert row.resolved_at is not None
+
+    run(scenario())
+
+
+def test_a_resolve_after_the_run_makes_it_effective(tmp_path: Path, sink: WebServer) -> None:
+    """Without `settle` the run does not wait, and what comes later is still recorded."""
+
+    async def scenario() -> None:
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink)) as one:
+            await one.fire()
+            (row,) = await one.ended()
+            assert row.effective is None
+            await one.resolve()
+            (row,) = await one.runs()
+            assert row.effective is True
+            assert "resolved" == (await one.kinds(row.id))[-1]
+
+    run(scenario())
+
+
+def test_a_resolve_in_the_middle_lets_the_run_finish(tmp_path: Path, sink: WebServer) -> None:
+    """A step under way is not torn off; the run ends well, and effective."""
+
+    async def scenario() -> None:
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink, settle="5m")) as one:
+            sink.answering.clear()
+            await one.fire()
+            await until(lambda: _is(asked(sink) == 1), 10, "the request")
+            await one.resolve()
+            sink.answering.set()
+            (row,) = await one.ended()
+            assert (RunState.SUCCEEDED, True, 1) == (row.state, row.effective, asked(sink))
+
+    run(scenario())
+
+
+async def _is(answer: bool) -> bool:
+    return answer
+
+
+def test_when_the_alert_does_not_resolve_the_next_rung_is_tried(tmp_path: Path, sink: WebServer) -> None:
+    """Settle over: the second rung's steps, and not the first's again."""
+
+    async def scenario() -> None:
+        rungs = [{"steps": [request(sink, "/harder")], "settle": "5m"}]
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink, settle="5m", escalate=rungs)) as one:
+            await one.fire()
+            await _settling(one)
+            assert 0 == asked(sink, "/harder")
+            one.forward(5 * MINUTE)
+            await until(lambda: _is(asked(sink, "/harder") == 1), 10, "the second rung", one.runs)
+            await one.resolve()
+            (row,) = await one.ended()
+            assert (RunState.SUCCEEDED, True, 1) == (row.state, row.effective, row.rung)
+            assert 1 == asked(sink)
+
+    run(scenario())
+
+
+def test_after_the_last_rung_the_run_has_failed(tmp_path: Path, sink: WebServer) -> None:
+    """The alert still fires, so nothing helped."""
+
+    async def scenario() -> None:
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink, settle="5m")) as one:
+            await one.fire()
+            await _settling(one)
+            one.forward(5 * MINUTE)
+            (row,) = await one.ended(count=1)
+            expected = (RunState.FAILED, Reason.ALERT_STILL_FIRING, False)
+            assert expected == (row.state, row.reason, row.effective)
+
+    run(scenario())
+
+
+def test_a_rung_is_not_tried_when_the_alert_has_resolved(tmp_path: Path, sink: WebServer, health: WebServer) -> None:
+    """A check that does not hold does not escalate what is over."""
+
+    async def scenario() -> None:
+        health.status = 500
+        entry = poke(sink, verify=[ok(health, timeout="1s")], escalate=[{"steps": [request(sink, "/harder")]}])
+        async with engine(sqlite(tmp_path), tmp_path, entry) as one:
+            await one.fire()
+            await until(lambda: _is(asked(health, "/health") > 0), 10, "the first look", one.runs)
+            await one.resolve()
+            (row,) = await one.ended(count=1)
+            assert (RunState.FAILED, Reason.CHECK_FAILED, 0) == (row.state, row.reason, asked(sink, "/harder"))
+
+    run(scenario())
+
+
+def test_a_failed_attempt_is_followed_by_the_next(tmp_path: Path, sink: WebServer) -> None:
+    """As many runs as `attempts` allows, and then no more."""
+
+    async def scenario() -> None:
+        sink.status = 404
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink, limits=LIMITS | {"attempts": 2})) as one:
+            await one.fire()
+            first, second = await one.ended(count=2)
+            assert (1, 2, 2) == (first.attempt, second.attempt, asked(sink))
+            assert {(RunState.FAILED, Reason.ACTION_FAILED)} == {(row.state, row.reason) for row in (first, second)}
+            assert "next_attempt" in await one.kinds(first.id)
+            await one.resolve()
+            assert 2 == len(await one.runs())
+
+    run(scenario())
+
+
+def test_a_permanent_error_ends_the_run(tmp_path: Path, sink: WebServer) -> None:
+    """It is not sent again, and the steps after it are not applied."""
+
+    async def scenario() -> None:
+        sink.status = 404
+        entry = poke(sink, steps=[request(sink), request(sink, "/second")])
+        async with engine(sqlite(tmp_path), tmp_path, entry) as one:
+            await one.fire()
+            (row,) = await one.ended()
+            assert (RunState.FAILED, Reason.ACTION_FAILED) == (row.state, row.reason)
+            assert "404" in row.message
+            assert (1, 0) == (asked(sink), asked(sink, "/second"))
+
+    run(scenario())
+
+
+def test_a_transient_error_is_tried_again(tmp_path: Path, sink: WebServer) -> None:
+    """Within the step's deadline, and with the same idempotency key."""
+
+    async def scenario() -> None:
+        sink.status = 503
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink)) as one:
+            await one.fire()
+            await until(lambda: _is(asked(sink) == 1), 10, "the first try", one.runs)
+            sink.status = 200
+            (row,) = await one.ended()
+            (step,) = await one.steps()
+            assert (RunState.SUCCEEDED, "succeeded", asked(sink)) == (row.state, step.state, step.tries)
+            assert step.tries > 1
+            assert 1 == len({each.headers["Idempotency-Key"] for each in sink.requests})
+
+    run(scenario())
+
+
+def test_what_stays_transient_fails_with_its_own_reason(tmp_path: Path, sink: WebServer) -> None:
+    """At the deadline the last error counts, which says more than that time is over."""
+
+    async def scenario() -> None:
+        sink.status = 503
+        entry = poke(sink, steps=[request(sink, timeout="600ms")])
+        async with engine(sqlite(tmp_path), tmp_path, entry) as one:
+            await one.fire()
+            (row,) = await one.ended()
+            assert (RunState.FAILED, Reason.ACTION_FAILED) == (row.state, row.reason)
+            assert "503" in row.message
+
+    run(scenario())
+
+
+def test_a_target_that_was_never_reached_is_no_unknown_outcome(tmp_path: Path) -> None:
+    """Nothing was sent: also what must not be repeated may be attempted again."""
+
+    async def scenario() -> None:
+        away = WebServer(url=f"http://127.0.0.1:{free_port()}")
+        step = request(away, timeout="500ms")
+        step["with"]["method"] = "POST"
+        async with engine(sqlite(tmp_path), tmp_path, poke(away, steps=[step])) as one:
+            await one.fire()
+            (row,) = await one.ended()
+            assert (RunState.FAILED, Reason.TARGET_UNREACHABLE) == (row.state, row.reason)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("method", "reason"), [("PUT", Reason.DEADLINE_EXCEEDED), ("POST", Reason.OUTCOME_UNKNOWN)])
+def test_no_answer_within_the_deadline(tmp_path: Path, sink: WebServer, method: str, reason: Reason) -> None:
+    """What may have happened and must not be repeated is unknown, and then there is no next attempt."""
+
+    async def scenario() -> None:
+        sink.answering.clear()
+        step = request(sink, timeout="400ms")
+        step["with"]["method"] = method
+        entry = poke(sink, steps=[step], limits=LIMITS | {"attempts": 2})
+        async with engine(sqlite(tmp_path), tmp_path, entry) as one:
+            await one.fire()
+            rows = await one.ended(count=2 if method == "PUT" else 1)
+            assert {(RunState.FAILED, reason)} == {(row.state, row.reason) for row in rows}
+            assert len(rows) == asked(sink)
+            sink.answering.set()
+
+    run(scenario())
+
+
+def test_a_check_that_does_not_hold_fails_the_run(tmp_path: Path, sink: WebServer, health: WebServer) -> None:
+    """The step was applied, and the target is not well."""
+
+    async def scenario() -> None:
+        health.status = 500
+        entry = poke(sink, verify=[ok(health, timeout="300ms")])
+        async with engine(sqlite(tmp_path), tmp_path, entry) as one:
+            await one.fire()
+            (row,) = await one.ended()
+            assert (RunState.FAILED, Reason.CHECK_FAILED, False) == (row.state, row.reason, row.effective)
+
+    run(scenario())
+
+
+def test_a_check_that_holds_later_is_waited_for(tmp_path: Path, sink: WebServer, health: WebServer) -> None:
+    """Only what changes of what is seen becomes an event."""
+
+    async def scenario() -> None:
+        health.status = 500
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink, verify=[ok(health)])) as one:
+            await one.fire()
+            await until(lambda: _is(asked(health, "/health") > 1), 10, "two looks", one.runs)
+            health.status = 200
+            (row,) = await one.ended()
+            assert RunState.SUCCEEDED == row.state
+            assert 2 == (await one.kinds(row.id)).count("check")
+
+    run(scenario())
+
+
+def test_a_check_that_raises_could_not_observe(tmp_path: Path, sink: WebServer) -> None:
+    """Not to see is not to see that it is bad; the exception's text stays in the log."""
+
+    async def scenario() -> None:
+        entry = poke(sink, verify=[{"check": "test.blind", "timeout": "300ms"}])
+        async with engine(sqlite(tmp_path), tmp_path, entry) as one:
+            await one.fire()
+            (row,) = await one.ended()
+            assert (RunState.FAILED, Reason.CHECK_UNOBSERVABLE) == (row.state, row.reason)
+            assert "secret" not in row.message
+
+    run(scenario())
+
+
+def test_an_action_with_a_bug_ends_its_run_only(tmp_path: Path, sink: WebServer) -> None:
+    """Unknown means stop: no further step, no further attempt; the worker goes on with the next run."""
+
+    async def scenario() -> None:
+        steps = [{"action": "test.raises"}, request(sink, "/after")]
+        broken = poke(sink, name="broken", match=['pod="a"'], steps=steps, limits=LIMITS | {"attempts": 2})
+        async with engine(sqlite(tmp_path), tmp_path, broken, poke(sink, match=['pod="b"'])) as one:
+            await one.fire(pod="a")
+            (row,) = await one.ended(count=1)
+            assert (RunState.FAILED, Reason.UNEXPECTED) == (row.state, row.reason)
+            assert "secret" not in row.message
+            await one.fire(pod="b")
+            await one.ended(count=2)
+            assert (0, 1) == (asked(sink, "/after"), asked(sink))
+
+    run(scenario())
+
+
+def test_a_run_whose_action_is_gone_fails_and_the_others_go_on(
+    tmp_path: Path, sink: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the engine itself cannot do ends the run instead of trying for ever."""
+
+    async def scenario() -> None:
+        broken: dict[str, Any] = poke(sink, name="broken", match=['pod="a"'], steps=[{"action": "test.raises"}])
+        async with engine(sqlite(tmp_path), tmp_path, broken, poke(sink, match=['pod="b"'])) as one:
+            monkeypatch.delitem(actions(), "test.raises")
+            await one.fire(pod="a")
+            await one.fire(pod="b")
+            rows = {row.remediation: row for row in await one.ended(count=2)}
+            assert (RunState.FAILED, Reason.UNEXPECTED) == (rows["broken"].state, rows["broken"].reason)
+            assert RunState.SUCCEEDED == rows["poke"].state
+
+    run(scenario())
