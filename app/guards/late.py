@@ -9,7 +9,7 @@ from app.guards.base import Facts
 
 
 def late(facts: Facts) -> Decision:
-    """Deny acting on an alert that began before `expires` ago; a run that has begun may go on, to page if nothing else."""
+    """Deny acting on an alert that began before `expires` ago; a run that has begun may go on, at least to page."""
     age = facts.now - facts.alert_starts_at
     expires = facts.remediation.expires
     if age <= expires or facts.admitted:
