@@ -163,9 +163,7 @@ def least_redis_user(server: RedisServer) -> str:
 
 
 @pytest.fixture(scope="module")
-def loop(
-    cluster: Cluster, postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Loop]:
+def loop(cluster: Cluster, postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     """All servers, with nothing wrong yet."""
     new = tmp_path_factory.mktemp
     with ExitStack() as stack:
@@ -224,9 +222,7 @@ def test_crash_looping_pod_gets_its_deployment_restarted(loop: Loop) -> None:
     assert before["metadata"]["generation"] == step["before"]["generation"]
     assert after["metadata"]["generation"] == step["result"]["generation"] == before["metadata"]["generation"] + 1
     assert run["plan"]["target"]["resolved_from"] == f"Pod {world.namespace}/{run['labels']['pod']}"
-    loop.wait_counted(
-        restarts + 1, "remediator_actions_total", action="kubernetes.rollout_restart", result="succeeded"
-    )
+    loop.wait_counted(restarts + 1, "remediator_actions_total", action="kubernetes.rollout_restart", result="succeeded")
     loop.wait_counted(ended + 1, "remediator_runs_total", remediation=PODS, state="succeeded")
     loop.wait_counted(helped + 1, "remediator_runs_effective_total", remediation=PODS)
 

@@ -119,4 +119,6 @@ def test_second_attempt_follows_a_failed_run(
     assert first["finished_at"] < second["admitted_at"]
     told = audit.episode(alertname="try-twice")["deliveries"]
     wait_until(lambda: audit.episode(alertname="try-twice")["deliveries"] > told, PATIENCE, "one more delivery")
-    assert [second["id"], first["id"]] == [run["id"] for run in audit.get("/remediations", alertname="try-twice")["items"]]
+    assert [second["id"], first["id"]] == [
+        run["id"] for run in audit.get("/remediations", alertname="try-twice")["items"]
+    ]

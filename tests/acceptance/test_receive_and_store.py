@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -12,10 +16,10 @@ import pytest
 from tests.acceptance.audit import PATIENCE, Audit
 from tests.acceptance.bench import notified, options, remediation, request, routes, serving
 from tests.conftest import NewDirectory, StartAlertmanager, StartPostgres
+from tests.support import web
 from tests.support.alerts import alert, notification
 from tests.support.processes import free_port, wait_until
 from tests.support.service import Service
-from tests.support import web
 
 WEBHOOK = "/webhooks/alertmanager"
 STORM = 10_000
@@ -23,30 +27,86 @@ FAILED = "alertmanager_notifications_failed_total"
 FAILED_REQUESTS = "alertmanager_notification_requests_failed_total"
 
 
-def test_ten_thousand_alerts_in_one_notification(new_directory: NewDirectory) -> None:
+@dataclass
+class Calm:
+    """A replica that several tests use at once; its catalog is a directory that tests change, and matches nothing."""
+
+    service: Service
+    audit: Audit
+    home: Path
+    catalog: Path
+
+    def names(self) -> list[str]:
+        """The remediations of the running catalog."""
+        return [item["name"] for item in self.audit.get("/catalog")["items"]]
+
+    def problems(self) -> list[str]:
+        """Why the newest files were refused; empty when they were not."""
+        found: list[str] | None = self.audit.get("/catalog")["last_reload_error"]
+        return found or []
+
+    def reloaded(self) -> float:
+        """When the running catalog was read."""
+        return self.audit.metric("remediator_catalog_last_reload_success_timestamp_seconds")
+
+    def accepted(self) -> bool:
+        """Whether the newest files were accepted, by the metric."""
+        return self.audit.metric("remediator_catalog_last_reload_successful") == 1
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calm]:
+    """One replica on SQLite, whose catalog lies as a mounted ConfigMap does."""
+    home = tmp_path_factory.mktemp("service")
+    folder = home / "catalog"
+    folder.mkdir()
+    swap(folder, catalog_of("first"))
+    (folder / "catalog.yaml").symlink_to("..data/catalog.yaml")
+    with serving(home, [], catalog=[folder]) as service:
+        yield Calm(service, Audit(service), home, folder)
+
+
+def catalog_of(name: str) -> str:
+    """A catalog of one remediation."""
+    step = "{action: http.request, with: {url: 'http://127.0.0.1:1/'}}"
+    return f"remediations:\n  - {{name: {name}, summary: S., match: [alertname=Never], steps: [{step}]}}\n"
+
+
+def swap(folder: Path, text: str) -> None:
+    """Put a file in place as Kubernetes does with a ConfigMap: a new directory, then the link to it, at once."""
+    version = f"..{uuid.uuid4().hex}"
+    (folder / version).mkdir()
+    (folder / version / "catalog.yaml").write_text(text)
+    (folder / "..data_tmp").symlink_to(version)
+    (folder / "..data_tmp").rename(folder / "..data")
+
+
+def write(folder: Path, text: str) -> None:
+    """Put a file in place as an editor does."""
+    (folder / "catalog.yaml").write_text(text)
+
+
+def test_ten_thousand_alerts_in_one_notification(calm: Calm) -> None:
     """One POST with all of a storm is accepted, and each of its alerts becomes an episode."""
-    with serving(new_directory("service"), []) as service:
-        audit = Audit(service)
-        body = notification(*(alert(number=str(number)) for number in range(STORM)))
+    body = notification(*(alert(alertname="Storm", number=str(number)) for number in range(STORM)))
+    unmatched = calm.audit.metric("remediator_episodes_unmatched_total")
 
-        answer = service.post(WEBHOOK, content=body)
+    answer = calm.service.post(WEBHOOK, content=body)
 
-        assert (202, {"notification": "accepted", "alerts": STORM}) == (answer.status_code, answer.json())
-        wait_until(
-            lambda: audit.metric("remediator_alerts_total", receipt="opened") == STORM, PATIENCE, "all to be taken in"
-        )
-        assert STORM == audit.metric("remediator_episodes_unmatched_total")
-        assert STORM == len(_numbers(audit))
+    assert (202, {"notification": "accepted", "alerts": STORM}) == (answer.status_code, answer.json())
+    wait_until(lambda: calm.audit.metric("remediator_inbox_notifications") == 0, PATIENCE, "all to be taken in")
+    assert unmatched + STORM == calm.audit.metric("remediator_episodes_unmatched_total")
+    assert {str(number) for number in range(STORM)} == _numbers(calm.audit)
 
 
 def _numbers(audit: Audit) -> set[str]:
     """The label `number` of every episode, page by page."""
     seen: set[str] = set()
-    query: dict[str, object] = {"limit": 500}
+    query: dict[str, object] = {"alertname": "Storm", "limit": 500}
     while query:
         page = audit.get("/episodes", **query)
         seen |= {item["labels"]["number"] for item in page["items"]}
-        query = {"limit": 500, "cursor": page["next"]} if page["next"] else {}
+        query = {**query, "cursor": page["next"]} if page["next"] else {}
     return seen
 
 
@@ -79,19 +139,17 @@ def test_outage_of_the_store_loses_nothing(
             wait_until(lambda: service.get("/-/ready").is_success, PATIENCE, "the service to be ready again")
 
 
-def test_two_processes_do_not_share_an_sqlite_file(new_directory: NewDirectory) -> None:
+def test_two_processes_do_not_share_an_sqlite_file(calm: Calm, new_directory: NewDirectory) -> None:
     """The second one says which file and what to use instead, and the first one goes on."""
-    home = new_directory("service")
-    with serving(home, []) as first:
-        command = options(home, []).command(free_port())
-        second = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    command = options(new_directory("service"), [], data=calm.home / "data").command(free_port())
+    second = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
-        said = second.stdout + second.stderr
-        assert 2 == second.returncode, said
-        assert f"another process serves {home / 'data' / 'remediator.db'}" in said
-        assert "several replicas need PostgreSQL" in said
-        assert "Traceback" not in said
-        assert first.get("/-/ready").is_success
+    said = second.stdout + second.stderr
+    assert 2 == second.returncode, said
+    assert f"another process serves {calm.home / 'data' / 'remediator.db'}" in said
+    assert "several replicas need PostgreSQL" in said
+    assert "Traceback" not in said
+    assert calm.service.get("/-/ready").is_success
 
 
 def test_sigterm_lets_the_running_step_finish(new_directory: NewDirectory) -> None:
@@ -101,7 +159,7 @@ def test_sigterm_lets_the_running_step_finish(new_directory: NewDirectory) -> No
         with serving(new_directory("service"), [remediation("slow", step, **settle)]) as service:
             audit = Audit(service)
             target.answering.clear()
-            service.post(WEBHOOK, content=notification(alert(alertname="slow")))
+            service.post(WEBHOOK, content=notification(alert(alertname="slow", starts_at=datetime.now(UTC))))
             wait_until(lambda: target.requests, PATIENCE, "the step to have begun")
             assert service.process
             service.process.send(signal.SIGTERM)
@@ -124,15 +182,14 @@ def _refuses(service: Service) -> bool:
     return False
 
 
-def test_post_to_a_wrong_path_is_told_the_right_one(new_directory: NewDirectory) -> None:
+def test_post_to_a_wrong_path_is_told_the_right_one(calm: Calm) -> None:
     """A near miss in webhook_configs is answered in words that name the path, and counted."""
-    with serving(new_directory("service"), []) as service:
-        for path in ("/", "/webhook/alertmanager", "/api/v2/alerts"):
-            answer = service.post(path, content=notification(alert()))
-            assert (404, "wrong_path") == (answer.status_code, answer.json()["reason"])
-            assert WEBHOOK in answer.json()["detail"]
-        assert 3 == Audit(service).metric("remediator_notifications_total", result="wrong_path")
-        assert [] == Audit(service).episodes()
+    for path in ("/", "/webhook/alertmanager", "/api/v2/alerts"):
+        answer = calm.service.post(path, content=notification(alert(alertname="Lost")))
+        assert (404, "wrong_path") == (answer.status_code, answer.json()["reason"])
+        assert WEBHOOK in answer.json()["detail"]
+    assert 3 == calm.audit.metric("remediator_notifications_total", result="wrong_path")
+    assert [] == calm.audit.episodes(alertname="Lost")
 
 
 def test_alertmanager_brings_its_token(new_directory: NewDirectory, start_alertmanager: StartAlertmanager) -> None:
@@ -165,60 +222,41 @@ def test_alertmanager_brings_its_token(new_directory: NewDirectory, start_alertm
         assert "right" not in service.logs
 
 
-def _catalog(name: str) -> str:
-    step = "{action: http.request, with: {url: 'http://127.0.0.1:1/'}}"
-    return f"remediations:\n  - {{name: {name}, summary: S., match: [alertname=Never], steps: [{step}]}}\n"
-
-
-def _swap(folder: Path, version: str, text: str) -> None:
-    """Put files in place as Kubernetes does with a ConfigMap: a new directory, then the link to it, at once."""
-    (folder / version).mkdir()
-    (folder / version / "catalog.yaml").write_text(text)
-    (folder / "..data_tmp").symlink_to(version)
-    (folder / "..data_tmp").rename(folder / "..data")
-
-
-@pytest.mark.parametrize("by", ["change", "sighup", "configmap", "request"])
-def test_catalog_is_read_again(by: str, new_directory: NewDirectory) -> None:
+@pytest.mark.parametrize("put", [write, swap])
+def test_changed_catalog_is_read_again(put: Callable[[Path, str], None], calm: Calm) -> None:
     """A good change becomes the catalog; a broken one is told in /catalog and by a metric, and the old one stays."""
-    home = new_directory("service")
-    folder = home / "catalog"
-    folder.mkdir()
-    _swap(folder, "..1", _catalog("one"))
-    (folder / "catalog.yaml").symlink_to("..data/catalog.yaml")
-    with serving(home, [], catalog=[folder]) as service:
-        audit = Audit(service)
-        assert ["one"] == _names(audit)
+    good, mended = f"{put.__name__}-good", f"{put.__name__}-mended"
+    put(calm.catalog, catalog_of(good))
+    wait_until(lambda: calm.names() == [good], PATIENCE, "the new catalog")
+    assert calm.accepted()
 
-        _put(service, by, folder, "..2", _catalog("two"))
-        wait_until(lambda: _names(audit) == ["two"], PATIENCE, "the new catalog")
-        assert 1 == audit.metric("remediator_catalog_last_reload_successful")
+    put(calm.catalog, catalog_of("broken").replace("steps", "stepps"))
+    [unknown, missing] = wait_until(calm.problems, PATIENCE, "the broken catalog to be refused")
+    assert f"{calm.catalog / 'catalog.yaml'}:2:" in unknown
+    assert 'did you mean "steps"?' in unknown
+    assert "steps" in missing
+    assert [good] == calm.names()
+    assert not calm.accepted()
 
-        _put(service, by, folder, "..3", _catalog("three").replace("steps", "stepps"))
-        wait_until(lambda: audit.get("/catalog")["last_reload_error"], PATIENCE, "the broken catalog to be refused")
-        problems = audit.get("/catalog")["last_reload_error"]
-        assert ["two"] == _names(audit)
-        assert 0 == audit.metric("remediator_catalog_last_reload_successful")
-        assert any(f"{folder / 'catalog.yaml'}:2:" in one and 'did you mean "steps"?' in one for one in problems)
-
-        _put(service, by, folder, "..4", _catalog("four"))
-        wait_until(lambda: _names(audit) == ["four"], PATIENCE, "the mended catalog")
-        assert audit.get("/catalog")["last_reload_error"] is None
-        assert 1 == audit.metric("remediator_catalog_last_reload_successful")
+    put(calm.catalog, catalog_of(mended))
+    wait_until(lambda: calm.names() == [mended], PATIENCE, "the mended catalog")
+    assert [] == calm.problems()
+    assert calm.accepted()
 
 
-def _names(audit: Audit) -> list[str]:
-    return [item["name"] for item in audit.get("/catalog")["items"]]
+def test_catalog_is_read_again_when_asked(calm: Calm) -> None:
+    """SIGHUP reads it although nothing has changed; POST /-/reload answers what came of it."""
+    before = calm.reloaded()
+    calm.service.hangup()
+    wait_until(lambda: calm.reloaded() > before, PATIENCE, "the catalog to be read")
 
+    swap(calm.catalog, catalog_of("asked").replace("steps", "stepps"))
+    refused = calm.service.post("/-/reload")
+    assert (422, "catalog_invalid") == (refused.status_code, refused.json()["reason"])
+    assert calm.problems() == refused.json()["errors"]
 
-def _put(service: Service, by: str, folder: Path, version: str, text: str) -> None:
-    """Change the catalog, and ask for it to be read where that is what the test is about."""
-    if by == "configmap":
-        _swap(folder, version, text)
-    else:
-        (folder / "catalog.yaml").write_text(text)
-    if by == "sighup":
-        service.hangup()
-    if by == "request":
-        answer = service.post("/-/reload")
-        assert ("stepps" in text) == (answer.status_code == 422)
+    swap(calm.catalog, catalog_of("asked"))
+    accepted = calm.service.post("/-/reload")
+    assert (200, 1) == (accepted.status_code, accepted.json()["remediations"])
+    assert ["asked"] == calm.names()
+    assert accepted.json()["digest"] == calm.audit.get("/catalog")["digest"]

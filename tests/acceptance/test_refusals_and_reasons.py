@@ -113,9 +113,7 @@ def test_observe_shows_what_it_would_have_done(router: Alertmanager, audit: Audi
     assert 1 <= audit.metric("remediator_refusals_total", verdict="observe", reason="mode_observe")
 
 
-def test_approval_is_for_approvers(
-    router: Alertmanager, service: Service, audit: Audit, target: WebServer
-) -> None:
+def test_approval_is_for_approvers(router: Alertmanager, service: Service, audit: Audit, target: WebServer) -> None:
     """The run waits for a person; a viewer is not one, an approver is, and the audit names them."""
     router.push({"alertname": "asks-first"})
     waiting = audit.reached("awaiting_approval", alertname="asks-first")
@@ -180,9 +178,7 @@ def test_missing_label_is_named(router: Alertmanager, audit: Audit) -> None:
         assert word in run["message"]
 
 
-def test_paused_rollout_is_left_alone(
-    cluster: Cluster, namespace: str, router: Alertmanager, audit: Audit
-) -> None:
+def test_paused_rollout_is_left_alone(cluster: Cluster, namespace: str, router: Alertmanager, audit: Audit) -> None:
     """Somebody has paused the rollout: a restart would do nothing, and is denied."""
     cluster.deployment(namespace, "api")
     cluster.kubectl("rollout", "pause", "deployment/api", "--namespace", namespace)
