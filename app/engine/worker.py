@@ -48,7 +48,8 @@ class Worker:
                 log.exception("the worker could not claim runs")
                 nap = _LONGEST_NAP_SECONDS
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._parts.work.wait(), nap)
+                async with asyncio.timeout(nap):  # not wait_for, which in Python 3.11 can swallow a cancellation
+                    await self._parts.work.wait()
 
     async def _claim(self) -> int:
         room = self._room()

@@ -60,7 +60,8 @@ class Inbox:
         self._queue.append((received, future))
         self._filled.set()
         try:
-            await asyncio.wait_for(future, timeout_seconds)
+            async with asyncio.timeout(timeout_seconds):
+                await future
         except TimeoutError as error:
             raise StoreUnavailableError("the store did not commit in time") from error
 

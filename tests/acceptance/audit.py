@@ -56,7 +56,10 @@ class Audit:
         def there() -> list[dict[str, Any]]:
             return [run for run in self.runs(**query) if run["state"] in {state, *FINAL_STATES}]
 
-        found = wait_until(there, PATIENCE, f"a run of {query} to be {state}; there is {self.runs(**query)}")
+        try:
+            found = wait_until(there, PATIENCE, f"a run of {query} to be {state}")
+        except TimeoutError as error:
+            raise AssertionError(f"{error}; there is {self.runs(**query)}") from error
         assert [state] == [run["state"] for run in found], [(run["reason"], run["message"]) for run in found]
         return self.run(found[0]["id"])
 

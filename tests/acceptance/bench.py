@@ -1,4 +1,4 @@
-"""Puts the service and what surrounds it together: catalogs, configuration, Alertmanager's routes, a metrics exporter."""
+"""Puts the service and what surrounds it together: catalog, configuration, Alertmanager's routes, an exporter."""
 
 from __future__ import annotations
 

@@ -193,6 +193,7 @@ def assert_verified(loop: Loop, run: dict[str, Any], action: str) -> dict[str, A
     assert [True] * len(run["episodes"]) == [episode["closed_at"] is not None for episode in run["episodes"]]
     story = [kind for kind in kinds(run) if kind != "joined"]
     assert [*BEGINNING, "succeeded"] == [*story[:6], story[-1]]
+    step: dict[str, Any]
     [step] = run["steps"]
     assert (action, "succeeded") == (step["action"], step["state"])
     assert step["before"]

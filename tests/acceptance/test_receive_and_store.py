@@ -152,6 +152,17 @@ def test_two_processes_do_not_share_an_sqlite_file(calm: Calm, new_directory: Ne
     assert calm.service.get("/-/ready").is_success
 
 
+def test_address_that_is_taken(calm: Calm, new_directory: NewDirectory) -> None:
+    """A second process on the same address says so and ends, whatever its store is."""
+    command = options(new_directory("service"), []).command(calm.service.port)
+    second = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+    assert 2 == second.returncode, second.stderr
+    assert "address already in use" in second.stderr
+    assert f"could not start serving on 127.0.0.1:{calm.service.port}" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
 def test_sigterm_lets_the_running_step_finish(new_directory: NewDirectory) -> None:
     """A step that must not be repeated is under way: it is waited for, and after the restart its run goes on."""
     with web.serve() as target:
@@ -231,10 +242,9 @@ def test_changed_catalog_is_read_again(put: Callable[[Path, str], None], calm: C
     assert calm.accepted()
 
     put(calm.catalog, catalog_of("broken").replace("steps", "stepps"))
-    [unknown, missing] = wait_until(calm.problems, PATIENCE, "the broken catalog to be refused")
-    assert f"{calm.catalog / 'catalog.yaml'}:2:" in unknown
-    assert 'did you mean "steps"?' in unknown
-    assert "steps" in missing
+    missing, unknown = wait_until(calm.problems, PATIENCE, "the broken catalog to be refused")
+    assert f'{calm.catalog / "catalog.yaml"}:2:5  broken  missing "steps"' == missing
+    assert 'unknown field "stepps" for a remediation; did you mean "steps"?' in unknown
     assert [good] == calm.names()
     assert not calm.accepted()
 
@@ -246,6 +256,8 @@ def test_changed_catalog_is_read_again(put: Callable[[Path, str], None], calm: C
 
 def test_catalog_is_read_again_when_asked(calm: Calm) -> None:
     """SIGHUP reads it although nothing has changed; POST /-/reload answers what came of it."""
+    swap(calm.catalog, catalog_of("before"))
+    wait_until(lambda: calm.names() == ["before"], PATIENCE, "the catalog to begin with")
     before = calm.reloaded()
     calm.service.hangup()
     wait_until(lambda: calm.reloaded() > before, PATIENCE, "the catalog to be read")

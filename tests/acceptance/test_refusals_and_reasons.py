@@ -80,8 +80,9 @@ def asked(target: WebServer, path: str) -> int:
 
 def decision(run: dict[str, Any], guard: str) -> dict[str, Any]:
     """What one guard said about a run."""
+    found: dict[str, Any]
     [found] = [one for one in run["decisions"] if one["guard"] == guard]
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def test_alert_that_nothing_matches_is_seen(router: Alertmanager, audit: Audit) -> None:

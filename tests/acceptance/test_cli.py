@@ -1,0 +1,209 @@
+"""The command line as scripts and people use it: what it prints, and its exit status: 0 yes, 1 no, 2 cannot tell."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from app import __version__
+from tests.acceptance.audit import PATIENCE
+from tests.acceptance.bench import remediation, write_yaml
+from tests.support import shop
+from tests.support.alerts import alert
+from tests.support.cluster import Cluster
+from tests.support.postgres import PostgresServer
+from tests.support.processes import wait_until
+from tests.support.shop import Shop
+
+ROOT = Path(__file__).parents[2]
+
+
+def remediator(*words: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run one command to its end."""
+    command = [sys.executable, "-m", "app", *map(str, words)]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=ROOT)
+
+
+def restart(name: str, namespace: str) -> dict[str, Any]:
+    """A remediation that restarts the workload of a pod."""
+    target = {"kubernetes": {"kind": "Pod", "namespace": namespace, "name": "{{ labels.pod }}"}}
+    checks = [{"check": "kubernetes.rollout_complete"}]
+    return remediation(name, {"action": "kubernetes.rollout_restart"}, target=target, verify=checks, settle="5m")
+
+
+def test_version() -> None:
+    """It names itself and its release."""
+    done = remediator("--version")
+
+    assert (0, f"remediator, version {__version__}\n") == (done.returncode, done.stdout)
+
+
+def test_check_of_the_shipped_catalog() -> None:
+    """It is well, and its digest says which one it is."""
+    done = remediator("check", "remediations")
+
+    assert 0 == done.returncode, done.stderr
+    assert re.fullmatch(r"ok: \d+ remediations in \d+ files, digest [0-9a-f]{12}\n", done.stdout)
+
+
+def test_check_tells_every_problem_with_its_place(tmp_path: Path) -> None:
+    """Two mistakes in one file are both told, as file:line:column, and the exit status is 1."""
+    file = tmp_path / "shop.yaml"
+    file.write_text(
+        "remediations:\n"
+        "  - name: shop\n"
+        "    summary: Restart the shop.\n"
+        "    match: [alertname=ShopDown]\n"
+        "    mode: observe\n"
+        "    cooldwn: 5m\n"
+        "    steps:\n"
+        "      - action: kubernetes.rollout_restrat\n"
+    )
+
+    spoken, parsed = remediator("check", file), remediator("check", "--json", file)
+
+    assert (1, 1) == (spoken.returncode, parsed.returncode)
+    first, second, summary = spoken.stderr.splitlines()
+    assert first.startswith(f"{file}:6:5  shop.cooldwn  unknown field")
+    assert second.startswith(f"{file}:8:17  shop.steps[0].action  unknown action")
+    assert 'did you mean "kubernetes.rollout_restart"?' in second
+    assert summary.startswith("2 problems in 1 file")
+    problems = json.loads(parsed.stdout)["problems"]
+    assert [(6, 5), (8, 17)] == [(problem["line"], problem["column"]) for problem in problems]
+
+
+def test_wrong_configuration_is_told_with_its_place(tmp_path: Path) -> None:
+    """A command that needs the configuration ends with 2 and says what is wrong, where."""
+    file = tmp_path / "config.yaml"
+    file.write_text("rate: 60/1h\nscope:\n  namespaces: [shop]\n  namspaces: [shop]\nworkers: none\n")
+
+    for command in ("check", "serve"):
+        done = remediator(command, "--config", file, "--data", tmp_path / "data")
+        assert 2 == done.returncode
+        assert f"{file}:4:3  scope.namspaces  there is no such setting" in done.stderr
+        assert f"{file}:5:1  workers  " in done.stderr
+        assert done.stderr.endswith("remediator: the configuration cannot be used\n")
+        assert "Traceback" not in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_schema_accepts_what_is_shipped() -> None:
+    """Editors with the printed schema accept the shipped catalog and point at a typing error."""
+    schema = json.loads(remediator("schema").stdout)
+    validator = jsonschema.Draft202012Validator(schema)
+
+    shipped = sorted((ROOT / "remediations").glob("*.yaml"))
+    assert shipped
+    for file in shipped:
+        document = yaml.safe_load(file.read_text())
+        assert [] == [error.message for error in validator.iter_errors(document)]
+        document["remediations"][0]["setle"] = "5m"
+        assert not validator.is_valid(document)
+
+
+def test_migrate_brings_a_store_up_to_date(postgres_database: str) -> None:
+    """The first time it migrates, the second time there is nothing to do."""
+    first, second = (remediator("migrate", "--store", postgres_database) for _ in range(2))
+
+    assert [0, 0] == [first.returncode, second.returncode], first.stderr + second.stderr
+    assert first.stdout.startswith("migrated from nothing to ")
+    assert first.stdout.removeprefix("migrated from nothing to ") == second.stdout.removeprefix("already at ")
+
+
+@pytest.fixture
+def database(postgres_server: PostgresServer, postgres_database: str) -> Iterator[Shop]:
+    """The application's database, with the remediator's role."""
+    with ExitStack() as stack:
+        yield stack.enter_context(shop.build(postgres_server, postgres_database))
+
+
+def test_plan_on_postgresql_changes_nothing(database: Shop, tmp_path: Path) -> None:
+    """It shows the target, what is before and after, what each guard says; the sessions live on, no file is made."""
+    sessions = [database.session() for _ in range(3)]
+    role = database.server.database_url(database.database, database.remediator_role)
+    config = write_yaml(
+        tmp_path / "config.yaml",
+        {"connections": {"postgres": {"main": {"url": {"value": role}}}}, "data": str(tmp_path / "data")},
+    )
+    step = {"action": "postgres.terminate_idle", "with": {"idle_longer_than": "0s"}}
+    entry = remediation("idle", step, target={"postgres": {"instance": "main"}}, mode="approve")
+    catalog = write_yaml(tmp_path / "catalog.yaml", {"remediations": [entry]})
+
+    done = remediator(
+        "plan", "--config", config, "--catalog", catalog, "--alert", "-", stdin='{"labels": {"alertname": "idle"}}'
+    )
+
+    assert 0 == done.returncode, done.stderr
+    assert "verdict  would ask (approval_required): the mode is approve" in done.stdout
+    assert f"target   postgres:main/{database.database}" in done.stdout
+    assert 'before {"connections": 3, "idle": 3, "qualifying": 3' in done.stdout
+    assert 'after  {"terminated": [[' in done.stdout
+    assert re.search(r"guard +scope +allow\n", done.stdout)
+    assert re.search(r"guard +approval +needs_approval: the mode is approve\n", done.stdout)
+    assert [(1,)] * 3 == [session.execute("SELECT 1").fetchone() for session in sessions]
+    assert not (tmp_path / "data").exists()
+
+
+def test_plan_on_the_cluster_changes_nothing(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
+    """For a pod's alert it shows the Deployment that would be restarted, in words and as JSON, and restarts nothing."""
+    before = cluster.deployment(namespace, "api", replicas=2)
+    pods = f"/api/v1/namespaces/{namespace}/pods"
+    pod = wait_until(lambda: cluster.get(pods)["items"], PATIENCE, "a pod")[0]["metadata"]["name"]
+    config = write_yaml(
+        tmp_path / "config.yaml",
+        {
+            "connections": {"kubernetes": {"kubeconfig": str(cluster.kubeconfig)}},
+            "scope": {"namespaces": [namespace]},
+            "data": str(tmp_path / "data"),
+        },
+    )
+    catalog = write_yaml(tmp_path / "catalog.yaml", {"remediations": [restart("crash-loops", namespace)]})
+    file = tmp_path / "alert.json"
+    alerts = [alert(alertname=name, pod=pod, starts_at=datetime.now(UTC)) for name in ("crash-loops", "crash-lops")]
+    file.write_text(json.dumps(alerts))
+    words = ("plan", "--config", config, "--catalog", catalog, "--alert", file)
+
+    done, parsed = remediator(*words), remediator(*words, "--json")
+
+    assert (0, 0) == (done.returncode, parsed.returncode), done.stderr
+    assert f"target   kubernetes:Deployment/{namespace}/api (from Pod {namespace}/{pod})" in done.stdout
+    assert f"step 1   kubernetes.rollout_restart: restart Deployment {namespace}/api (2 replicas)" in done.stdout
+    assert "verify   kubernetes.rollout_complete within 1m" in done.stdout
+    assert "settle   the alert must resolve within 5m" in done.stdout
+    known, unknown = json.loads(parsed.stdout)
+    [prospect] = known["prospects"]
+    assert "would_run" == prospect["verdict"]
+    assert 2 == prospect["plan"]["steps"][0]["before"]["replicas"]
+    assert prospect["plan"]["steps"][0]["desired"]["restarted_at"]
+    assert {"allow"} == {decision["verdict"] for decision in prospect["decisions"]}
+    assert [] == unknown["prospects"]
+    after = cluster.get(f"/apis/apps/v1/namespaces/{namespace}/deployments/api")
+    assert before["spec"] == after["spec"]
+    assert not (tmp_path / "data").exists()
+
+
+def test_plan_for_an_alert_that_nothing_answers(tmp_path: Path) -> None:
+    """It names the nearest remediation and the matcher that says no, and ends with 1; what is no alert ends with 2."""
+    entry = remediation("idle", {"action": "notify.send", "with": {"channel": "a", "title": "b", "body": "c"}})
+    entry["match"] = ['alertname="Idle"', 'team="web"']
+    catalog = write_yaml(tmp_path / "catalog.yaml", {"remediations": [entry]})
+    words = ("plan", "--catalog", catalog, "--data", tmp_path / "data", "--alert", "-")
+
+    no = remediator(*words, stdin='{"labels": {"alertname": "Idle"}}')
+    odd = remediator(*words, stdin='{"label": {}}')
+
+    assert 1 == no.returncode, no.stderr
+    assert 'nearest: idle, but not team="web"' in no.stdout
+    assert 2 == odd.returncode
+    assert "not an alert or notification of Alertmanager: labels: Field required" in odd.stderr

@@ -1,0 +1,112 @@
+"""The service, made to die like a process whose power is cut: SIGKILL at the n-th call of a named function.
+
+The product has no hook for this; the function is wrapped in the process that is to die, before the service starts:
+`python -m tests.support.crashing app.store.database.Database.write before 7 -- serve --store ...`. For a function that
+opens a transaction, before and after are those of its commit. The tests fork such processes from one that has
+the imports behind it (`Crashing`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where to die."""
+
+    function: str  # app.store.runs.move, or app.store.database.Database.write
+    moment: str  # before | after
+    number: int  # which call
+
+    def __str__(self) -> str:
+        return f"{self.moment} call {self.number} of {self.function}"
+
+
+def install(point: Point) -> None:
+    """Wrap the function in this process."""
+    owner, name = _owner(point.function)
+    original = inspect.getattr_static(owner, name)
+    calls = iter(range(1, point.number + 1))
+
+    def die(moment: str) -> None:
+        if moment == point.moment and next(calls, None) == point.number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(owner, name, _wrapped(original, die))
+
+
+def _owner(path: str) -> tuple[Any, str]:
+    """The module or class that has the function, and its name there."""
+    before, _, name = path.rpartition(".")
+    try:
+        return importlib.import_module(before), name
+    except ModuleNotFoundError:
+        module, _, cls = before.rpartition(".")
+        return getattr(importlib.import_module(module), cls), name
+
+
+def _wrapped(original: Any, die: Callable[[str], None]) -> Any:
+    async def call(*args: Any, **given: Any) -> Any:
+        die("before")
+        answer = await original(*args, **given)
+        die("after")
+        return answer
+
+    @asynccontextmanager
+    async def transaction(*args: Any, **given: Any) -> AsyncIterator[Any]:
+        async with original(*args, **given) as opened:
+            yield opened
+            die("before")
+        die("after")
+
+    return call if inspect.iscoroutinefunction(original) else transaction
+
+
+def serve(point: Point | None, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+    """Be the service; what a forked process runs."""
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.environ.update(environment)
+    _run(point, arguments)
+
+
+def _run(point: Point | None, arguments: Sequence[str]) -> None:
+    if point is not None:
+        install(point)
+    cli = importlib.import_module("app.cli")
+    sys.argv = ["remediator", *arguments]
+    cli.main()
+
+
+class Crashing:
+    """Forks services from a process that has imported what they need."""
+
+    def __init__(self) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["tests.support.preloaded"])
+
+    def start(
+        self, point: Point | None, arguments: Sequence[str], environment: Mapping[str, str], log: Path
+    ) -> ForkServerProcess:
+        """Start one; it ends with the tests at the latest."""
+        process = self._context.Process(target=serve, args=(point, arguments, environment, log), daemon=True)
+        process.start()
+        return process
+
+
+if __name__ == "__main__":
+    function, moment, number, _, *rest = sys.argv[1:]
+    _run(Point(function, moment, int(number)), rest)

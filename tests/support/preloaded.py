@@ -1,0 +1,13 @@
+"""Everything that a service imports, so that a process forked from one that has it starts at once."""
+
+from __future__ import annotations
+
+from app import cli, main
+from app.actions.registry import actions
+from app.checks.registry import checks
+from app.clients import http, redis
+from app.store.migrate import _scripts
+
+__all__ = ["actions", "checks", "cli", "http", "main", "redis"]
+
+_found = (actions(), checks(), _scripts)
