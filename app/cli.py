@@ -80,9 +80,20 @@ def _fail(error: AppError) -> NoReturn:
 @_with_settings
 def serve_command(settings: Settings) -> None:
     """Receive alerts and remediate until stopped; works without any configuration."""
-    if not settings.data.exists() and settings.store is None and settings.store_file is None:
-        settings.data.mkdir(parents=True, mode=0o700)
+    given = settings.model_fields_set
+    if not given & {"store", "store_file"}:
+        _make_directory(settings.data)
+    if "catalog" not in given:
+        _make_directory(settings.catalog[0])
     serve(settings)
+
+
+def _make_directory(path: Path) -> None:
+    """The defaults work in an empty directory; a path that somebody named must exist."""
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(f"cannot make the directory {path}: {error.strerror}") from error
 
 
 @cli.command()

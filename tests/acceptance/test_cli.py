@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import jsonschema
 import pytest
 import yaml
@@ -23,7 +25,7 @@ from tests.support import shop
 from tests.support.alerts import alert
 from tests.support.cluster import Cluster
 from tests.support.postgres import PostgresServer
-from tests.support.processes import wait_until
+from tests.support.processes import Process, answers, free_port, wait_until
 from tests.support.shop import Shop
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +49,21 @@ def test_version() -> None:
     done = remediator("--version")
 
     assert (0, f"remediator, version {__version__}\n") == (done.returncode, done.stdout)
+
+
+def test_serve_works_in_an_empty_directory(tmp_path: Path) -> None:
+    """Nothing has to exist: data and catalog directories are made, and the service is ready."""
+    url = f"http://127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "app", "serve", "--listen", url.removeprefix("http://")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = Process(command, tmp_path / "log", env=environment, cwd=tmp_path)
+    try:
+        with httpx.Client(base_url=url, trust_env=False) as client:
+            process.wait_ready(lambda: answers(client, "/-/ready"))
+    finally:
+        process.stop()
+
+    assert {"data", "remediations", "log"} == {path.name for path in tmp_path.iterdir()}
 
 
 def test_check_of_the_shipped_catalog() -> None:
