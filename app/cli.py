@@ -18,6 +18,8 @@ import click
 from pydantic import ValidationError
 
 from app import __version__
+from app.api.auth import Authenticator
+from app.catalog.connected import unconfigured
 from app.catalog.loader import load
 from app.catalog.reload import CatalogHolder
 from app.catalog.schema import json_schema
@@ -79,7 +81,7 @@ def _fail(error: AppError) -> NoReturn:
 @click.option("--listen", help="Address to serve on, host:port (default 127.0.0.1:8080).")
 @_with_settings
 def serve_command(settings: Settings) -> None:
-    """Receive alerts and remediate until stopped; works without any configuration."""
+    """Receive alerts and remediate until stopped."""
     given = settings.model_fields_set
     if not given & {"store", "store_file"}:
         _make_directory(settings.data)
@@ -101,7 +103,12 @@ def _make_directory(path: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_with_settings
 def check(settings: Settings, paths: tuple[Path, ...], *, as_json: bool) -> None:
-    """Check the catalog (PATHS, else the configured one) and the configuration; nothing is contacted."""
+    """Check catalog and configuration; contacts nothing.
+
+    PATHS are files or directories of remediations, by default the configured ones. Exit status: 0 well, 1 problems in
+    the catalog, 2 problems in the configuration.
+    """
+    Authenticator(settings.auth.tokens).check()
     try:
         catalog = load(paths or settings.catalog, utc_now())
     except ConfigError as error:
@@ -113,13 +120,12 @@ def check(settings: Settings, paths: tuple[Path, ...], *, as_json: bool) -> None
                 click.echo(str(diagnostic), err=True)
             click.echo(error.message, err=True)
         sys.exit(_NO)
+    warnings = [*catalog.warnings, *unconfigured(catalog, settings.connections)]
     if as_json:
-        warnings = [_diagnostic(one) for one in catalog.warnings]
-        click.echo(
-            json.dumps({"ok": True, "remediations": len(catalog), "digest": catalog.digest, "warnings": warnings})
-        )
+        told = [_diagnostic(one) for one in warnings]
+        click.echo(json.dumps({"ok": True, "remediations": len(catalog), "digest": catalog.digest, "warnings": told}))
         return
-    for warning in catalog.warnings:
+    for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"ok: {len(catalog)} remediations in {len(catalog.files)} files, digest {catalog.short_digest}")
 
@@ -133,14 +139,22 @@ def _diagnostic(diagnostic: Any) -> dict[str, Any]:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_with_settings
 def plan(settings: Settings, alert_file: Any, *, as_json: bool) -> None:
-    """Say what would happen to an alert now and why, against the real targets; changes nothing."""
+    """Say what would happen to an alert now; changes nothing.
+
+    It asks the real targets and the store. Exit status: 0 something would be done or asked for, 1 nothing would be
+    done, 2 it cannot tell, because something cannot be reached or is not configured.
+    """
     alerts = read_alerts(alert_file.read())
+    if not alerts:
+        raise ConfigError("--alert: there is no alert in it")
     explanations = asyncio.run(_explain(settings, alerts))
     if as_json:
         click.echo(json.dumps([one.model_dump(mode="json") for one in explanations], indent=2))
     else:
         click.echo("\n\n".join(describe(one) for one in explanations))
-    sys.exit(0 if any(one.would_act for one in explanations) else _NO)
+    if any(one.would_act for one in explanations):
+        return
+    sys.exit(_NO if all(one.is_certain for one in explanations) else _CANNOT_TELL)
 
 
 def _has_run(database: Database) -> bool:
@@ -197,7 +211,9 @@ def describe(explanation: Explanation) -> str:
     lines = [f"alert {{{labels}}}"]
     for prospect in explanation.prospects:
         lines += _describe_prospect(prospect)
-    if not explanation.prospects:
+    if explanation.status == "resolved":
+        lines.append("  it has resolved: nothing would be done")
+    elif not explanation.prospects:
         lines.append("  no remediation matches")
         lines += [f"    nearest: {miss.remediation}, but not {', '.join(miss.failing)}" for miss in explanation.nearest]
     return "\n".join(lines)
@@ -231,14 +247,14 @@ def _describe_prospect(prospect: Prospect) -> list[str]:
 
 @cli.command()
 def schema() -> None:
-    """Print the JSON Schema of catalog files, for completion and errors in editors."""
+    """Print the JSON Schema of catalog files, for editors."""
     click.echo(json.dumps(json_schema(), indent=2, sort_keys=True))
 
 
 @cli.command("migrate")
 @_with_settings
 def migrate_command(settings: Settings) -> None:
-    """Bring the store to the schema of this release (serve does so at its start)."""
+    """Bring the store to the schema of this release."""
 
     async def upgrade() -> tuple[str | None, str | None]:
         database = Database(settings.store_url)

@@ -23,6 +23,7 @@ from app.api.app import create_app
 from app.api.auth import Authenticator
 from app.api.services import Limits, Services
 from app.catalog.catalog import Catalog
+from app.catalog.connected import unconfigured
 from app.catalog.loader import load
 from app.catalog.reload import CatalogHolder
 from app.checks.registry import checks
@@ -98,6 +99,8 @@ class Service:
         catalog = load(settings.catalog, utc_now())
         self.catalog = CatalogHolder(settings.catalog, catalog, self._reloaded)
         self._reloaded(successful=True, catalog=catalog, error=None)
+        for warning in unconfigured(catalog, settings.connections):
+            log.warning("catalog", at=str(warning))
         self.auth = Authenticator(settings.auth.tokens)
         self.auth.check()
         self.database = Database(settings.store_url, self.metrics.store_errors.inc)

@@ -6,6 +6,7 @@ Read once by `app.main` and `app.cli`; everything below gets values, never setti
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +23,7 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from app.catalog.diagnostics import sentence, unknown_field
 from app.clients.connections import Connections, SecretSource
 from app.domain.durations import Duration, Rate, Rates
 from app.domain.errors import ConfigError, Diagnostic
@@ -30,6 +32,7 @@ from app.domain.remediation import Mode
 from app.domain.scope import Scope
 
 _PREFIX = "REMEDIATOR_"
+_SECRETIVE = {"auth", "connections", "store"}  # their values are never repeated
 
 
 class Token(SecretSource):
@@ -129,7 +132,7 @@ class Settings(BaseSettings):
     def _tokens_before_the_world(self) -> Settings:
         if not self.auth.tokens and not is_loopback(self.host):
             raise ValueError(
-                f"listen: {self.listen} is reachable from elsewhere and no token is configured; "
+                f"{self.listen} is reachable from elsewhere and no token is configured; "
                 "configure auth.tokens or listen on 127.0.0.1"
             )
         return self
@@ -183,7 +186,7 @@ def load_settings(config: Path | None, flags: Mapping[str, Any]) -> Settings:
     try:
         return located(**{key: value for key, value in flags.items() if value is not None})  # type: ignore[no-any-return]
     except ValidationError as error:
-        problems = [_diagnostic(config, problem) for problem in error.errors(include_url=False, include_input=False)]
+        problems = [_diagnostic(config, problem) for problem in error.errors(include_url=False)]
         raise ConfigError("the configuration cannot be used", problems) from error
     except yaml.YAMLError as error:
         raise ConfigError(f"the config file {config} is not YAML: {error}") from error
@@ -192,11 +195,20 @@ def load_settings(config: Path | None, flags: Mapping[str, Any]) -> Settings:
 
 
 def _diagnostic(config: Path | None, problem: Any) -> Diagnostic:
-    message = str(problem["msg"]).removeprefix("Value error, ")
+    loc = problem["loc"] or ("listen",)  # the one rule over several settings
     if problem["type"] == "extra_forbidden":
-        message = "there is no such setting"
-    line, column = _position(config, problem["loc"])
-    path = ".".join(str(part) for part in problem["loc"])
+        message = unknown_field(Settings, loc, "the configuration")
+    else:
+        message = sentence(problem)
+    if loc[0] in _SECRETIVE:
+        message = message.partition(", not ")[0]
+    if loc[-1] in {"url", "bearer_token"} and message == "must be a mapping":
+        message += "; write {file: /path} or {value: ...}"
+    path = ".".join(str(part) for part in loc)
+    variable = _PREFIX + path.upper().replace(".", "__")
+    if variable in os.environ:
+        return Diagnostic(variable, 1, 1, path, message)
+    line, column = _position(config, loc)
     return Diagnostic(str(config or "settings"), line, column, path, message)
 
 

@@ -133,8 +133,11 @@ class Authenticator:
 
     def check(self) -> None:
         """Raise ConfigError unless every secret can be read; for the start, where a mistake should be loud."""
+        holders: dict[str, str] = {}
         for known in self._known:
-            known.checked()
+            other = holders.setdefault(known.checked(), known.identity.name)
+            if other != known.identity.name:
+                raise ConfigError(f"the tokens {other!r} and {known.identity.name!r} have the same secret")
 
     def identify(self, authorization: str | None) -> Identity | None:
         """The bearer of the token in an Authorization header, or None."""

@@ -1,7 +1,8 @@
-"""What people decide about runs that wait: approve, reject, cancel. The engine then takes them up, or never does."""
+"""What people decide about runs: approve, reject or cancel what waits, retry what has ended. The engine goes on."""
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
@@ -15,8 +16,10 @@ from app.api.refusals import not_an_object, wrong_field
 from app.api.remediations import RunId
 from app.api.services import Served, Services
 from app.domain.errors import NotFoundError
+from app.engine.again import decide_again
 from app.store import approvals, audit
 from app.store.approvals import Verb, Word
+from app.store.runs import Entry
 
 _MAX_BODY = 16 * 1024
 _ERRORS = errors(400, 401, 403, 404, 409, 413, 415, 422, 503)
@@ -77,6 +80,28 @@ async def reject(request: Request, services: Served, who: Approver, run_id: RunI
 async def cancel(request: Request, services: Served, who: Approver, run_id: RunId) -> RunSummary:
     """The run ends as cancelled; what is being applied already is never cut off. Role: approver."""
     return await _decide(request, services, str(run_id), Verb.CANCEL, who)
+
+
+@router.post(
+    "/remediations/{run_id}/retry",
+    status_code=HTTPStatus.CREATED,
+    operation_id="retryRemediation",
+    summary="Have the alert of an ended run decided again, while it fires",
+    responses=_ERRORS,
+    openapi_extra=_BODY,
+)
+async def retry(request: Request, services: Served, who: Approver, run_id: RunId) -> RunSummary:
+    """The answer is the new run. It passes every guard, by the catalog as it is now. Role: approver."""
+    remark = await _remark(request)
+    said = f"asked for by {who.name} after run {run_id}" + (f": {remark.comment}" if remark.comment else "")
+    async with services.database.write(lock="intake") as tx:
+        entry = Entry(said, actor=who.name, data={"after": str(run_id)})
+        again = await decide_again(tx, str(run_id), entry, services.clock())
+        record = await audit.read_run(tx, again.id)
+    if record is None:
+        raise NotFoundError(f"there is no run {again.id}")
+    services.work.set()
+    return RunSummary.model_validate(record.run)
 
 
 async def _decide(request: Request, services: Services, run_id: str, verb: Verb, who: Identity) -> RunSummary:

@@ -136,8 +136,8 @@ def _found(place: Place, details: ErrorDetails, model: type[BaseModel], subject:
         return _Found(here.at, here.path, f'missing "{loc[-1]}"')
     if details["type"] == "extra_forbidden":
         parent, _ = place.walk(loc[:-1])
-        return _Found(parent.at_key(str(loc[-1])), here.path, _unknown_field(model, loc, subject))
-    return _Found(here.at, here.path, _sentence(details), part_of_union=bool(rest))
+        return _Found(parent.at_key(str(loc[-1])), here.path, unknown_field(model, loc, subject))
+    return _Found(here.at, here.path, sentence(details), part_of_union=bool(rest))
 
 
 def _merge_unions(found: Iterable[_Found]) -> Iterator[_Found]:
@@ -163,7 +163,8 @@ def _either(first: str, second: str) -> str:
     return f"{joined}, not {rest}" if rest else joined
 
 
-def _unknown_field(model: type[BaseModel], loc: Loc, subject: str) -> str:
+def unknown_field(model: type[BaseModel], loc: Loc, subject: str) -> str:
+    """That the last part of `loc` is no field, and which one was probably meant."""
     owner = model
     for key in loc[:-1]:
         if isinstance(key, str):
@@ -192,7 +193,8 @@ def _first_model(annotation: Any) -> type[BaseModel] | None:
     return next((found for part in get_args(annotation) if (found := _first_model(part))), None)
 
 
-def _sentence(details: ErrorDetails) -> str:
+def sentence(details: ErrorDetails) -> str:
+    """What pydantic found, in words for whoever wrote the value; quotes the value."""
     context, given = details.get("ctx") or {}, details.get("input")
     wanted = _WANTED.get(details["type"])
     if wanted is not None:

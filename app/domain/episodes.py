@@ -38,6 +38,7 @@ class Episode:
     first_seen_at: datetime
     last_seen_at: datetime
     firing: frozenset[str]
+    matched: frozenset[str] = frozenset()  # the remediations that it has triggered
     deliveries: int = 1
     resolved_at: datetime | None = None  # the alert's own endsAt
     closed_at: datetime | None = None  # when we learnt of it

@@ -7,7 +7,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, Field, StrictBool, WithJsonSchema, model_validator
 
 from app.domain.durations import Duration, Rate, Rates
 from app.domain.model import JsonObject, Value
@@ -144,7 +144,7 @@ class Remediation(Value):
     runbook: WebUrl | None = None
     match: tuple[str, ...] = Field(min_length=1, description="Alertmanager matchers; all of them must match.")
     mode: Mode = Mode.OBSERVE
-    allow_destructive: bool = Field(
+    allow_destructive: StrictBool = Field(
         default=False, description="Lets destructive actions run without approval in mode auto."
     )
     expires: Duration = Field(default=timedelta(days=1), description="An alert that began longer ago is too late.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.decisions import Decision, Verdict
@@ -18,6 +19,8 @@ from app.guards import chain
 from app.guards.base import Facts
 from app.store import episodes, facts, runs
 from app.store.runs import Entry, Run
+
+log = structlog.get_logger()
 
 
 async def gather(tx: AsyncConnection, parts: Parts, run: Run, plan: Plan | None, now: datetime) -> Facts:
@@ -38,7 +41,7 @@ async def gather(tx: AsyncConnection, parts: Parts, run: Run, plan: Plan | None,
         targets_in_work=await facts.targets_in_work(tx, name, run.id) if run.remediation.limits.max_targets else 0,
         plan=plan,
         target_templated=is_templated(run.remediation),
-        last_outcome_at=await facts.last_outcome_at(tx, key, name, run.id) if key else None,
+        last_outcome=await facts.last_outcome(tx, key, run.id) if key else None,
         holder=await facts.holder(tx, key, run.id) if key else None,
     )
 
@@ -96,6 +99,7 @@ async def _write(turn: Turn, run: Run, plan: Plan | None, decision: Decision) ->
     policy = turn.parts.policy
     if decision.verdict is not Verdict.ALLOW:
         turn.parts.metrics.refused(decision.verdict, decision.reason)
+    log.info("run decided", verdict=decision.verdict.value, reason=decision.reason, message=decision.message)
     match decision.verdict:
         case Verdict.DENY:
             # A run that has acted and may not go on has failed.

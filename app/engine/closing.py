@@ -16,6 +16,7 @@ from app.store.wakeups import announce
 
 # After these nobody knows what a second attempt would meet.
 _NEVER_AGAIN = {Reason.OUTCOME_UNKNOWN, Reason.OUT_OF_SCOPE, Reason.FORBIDDEN, Reason.UNEXPECTED}
+_NOT_WELL = {RunState.FAILED, RunState.INTERRUPTED, RunState.EXPIRED, RunState.DENIED}
 log = structlog.get_logger()
 
 
@@ -70,7 +71,8 @@ def _count(turn: Turn, closed: Run, *, helped: bool) -> None:
     metrics.run_duration.observe(max(0.0, (turn.now - closed.created_at).total_seconds()))
     if helped:
         metrics.runs_effective.labels(closed.remediation.name).inc()
-    log.info("run ended", state=closed.state.value, reason=closed.reason, message=closed.message)
+    tell = log.warning if closed.state in _NOT_WELL else log.info
+    tell("run ended", state=closed.state.value, reason=closed.reason, message=closed.message)
     turn.parts.work.set()
 
 

@@ -11,18 +11,20 @@ from datetime import timedelta
 from app.catalog.matchers import Matcher
 from app.domain.alerts import Alert, identity
 from app.domain.decisions import Decision, Verdict
-from app.domain.episodes import Receipt, receive
+from app.domain.episodes import receive
 from app.domain.errors import AppError
 from app.domain.model import Value
 from app.domain.plans import Plan
 from app.domain.reasons import Reason
 from app.domain.remediation import Remediation
+from app.domain.states import RunState
 from app.engine.admission import gather
 from app.engine.intake import pending_run
 from app.engine.parts import Parts
 from app.engine.pipeline import trigger
 from app.engine.planning import Planner
 from app.guards import chain
+from app.store import episodes
 
 _NEAREST = 3
 
@@ -32,7 +34,7 @@ class Prospect(Value):
 
     remediation: str
     summary: str
-    verdict: str  # would_run | would_ask | would_wait | would_observe | would_refuse | cannot_plan
+    verdict: str  # would_run | would_ask | would_wait | would_observe | would_refuse | cannot_plan | has_run
     reason: Reason | None = None
     message: str = ""
     plan: Plan | None = None
@@ -55,11 +57,17 @@ class Explanation(Value):
     nearest: tuple[NearMiss, ...] = ()  # only where nothing matches
 
     @property
+    def is_certain(self) -> bool:
+        """Whether everything that had to be asked could be asked."""
+        return not any(prospect.reason in _UNCERTAIN for prospect in self.prospects)
+
+    @property
     def would_act(self) -> bool:
         """Whether anything would be done or asked for."""
         return any(prospect.verdict in {"would_run", "would_ask"} for prospect in self.prospects)
 
 
+_UNCERTAIN = {Reason.TARGET_UNREACHABLE, Reason.CHECK_UNOBSERVABLE, Reason.CONFIG_INVALID, Reason.FORBIDDEN}
 _VERDICTS = {
     Verdict.ALLOW: "would_run",
     Verdict.NEEDS_APPROVAL: "would_ask",
@@ -71,21 +79,36 @@ _VERDICTS = {
 
 async def explain(parts: Parts, alert: Alert) -> Explanation:
     """Plan and decide for every remediation that matches, or name the nearest that do not."""
+    if not alert.is_firing:
+        return Explanation(labels=alert.labels, status=alert.status)
     catalog = parts.catalog()
     matching = catalog.match(alert.labels)
     if not matching:
         near = nearest(list(catalog.remediations.values()), alert.labels)
         return Explanation(labels=alert.labels, status=alert.status, nearest=near)
-    prospects = [await _prospect(parts, remediation, alert) for remediation in matching]
+    name = identity(alert.labels, alert.fingerprint, parts.policy.episodes.ignored_labels)
+    async with parts.database.read() as tx:
+        open_now = (await episodes.newest(tx, [name])).get(name)
+        spent = await episodes.runs_for(tx, open_now.id) if open_now is not None and open_now.is_open else {}
+    prospects = [
+        _has_run(remediation, spent[remediation.name])
+        if remediation.name in spent
+        else await _prospect(parts, remediation, alert, name)
+        for remediation in matching
+    ]
     return Explanation(labels=alert.labels, status=alert.status, prospects=tuple(prospects))
 
 
-async def _prospect(parts: Parts, remediation: Remediation, alert: Alert) -> Prospect:
+def _has_run(remediation: Remediation, run: tuple[str, str]) -> Prospect:
+    run_id, state = run
+    message = f"this alert has triggered run {run_id} ({state}); it triggers again once it has resolved"
+    message += f", or by POST /remediations/{run_id}/retry" if RunState(state).is_final else ""
+    return Prospect(remediation=remediation.name, summary=remediation.summary, verdict="has_run", message=message)
+
+
+async def _prospect(parts: Parts, remediation: Remediation, alert: Alert, name: str) -> Prospect:
     now = parts.clock()
-    name = identity(alert.labels, alert.fingerprint, parts.policy.episodes.ignored_labels)
-    firing = alert.model_copy(update={"status": "firing"})
-    received = receive(firing, name, None, now, parts.policy.episodes)
-    assert received.receipt is Receipt.OPENED  # noqa: S101 - there is no earlier episode here
+    received = receive(alert, name, None, now, parts.policy.episodes)
     run = pending_run(remediation, parts.catalog().digest, received.written[0], now)
     shown = {"remediation": remediation.name, "summary": remediation.summary}
     planner = Planner(parts.clients, parts.policy.scope, parts.policy.plan_timeout / timedelta(seconds=1))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import structlog
@@ -41,7 +41,7 @@ class _Batch:
     now: datetime
     known: dict[str, Episode]
     changed: dict[str, Episode] = field(default_factory=dict)
-    opened: dict[str, tuple[Episode, list[str]]] = field(default_factory=dict)
+    opened: dict[str, Episode] = field(default_factory=dict)
     runs: list[Run] = field(default_factory=list)
     links: list[tuple[str, str]] = field(default_factory=list)
     receipts: dict[Receipt, int] = field(default_factory=dict)
@@ -148,26 +148,34 @@ async def _place(
         received = receive(alert, name, batch.known.get(name), waiting.received_at, rules)
         batch.receipts[received.receipt] = batch.receipts.get(received.receipt, 0) + 1
         for one in received.written:
-            _keep(batch, catalog, one, alert, opened=received.receipt is Receipt.OPENED and one.is_open)
+            _keep(batch, one)
+        if alert.is_firing and received.written:
+            _match(batch, catalog, batch.known[name], alert)
     return batch
 
 
-def _keep(batch: _Batch, catalog: Catalog, one: Episode, alert: Alert, *, opened: bool) -> None:
-    """Remember an episode's new state; a new one is matched and gets its pending runs."""
+def _keep(batch: _Batch, one: Episode) -> None:
+    """Remember an episode as it is now."""
     previous = batch.known.get(one.identity)
     batch.known[one.identity] = one
-    if one.id in batch.opened:
-        batch.opened[one.id] = (one, batch.opened[one.id][1])
-    elif previous is not None and previous.id == one.id:
-        batch.changed[one.id] = one
-    else:
-        matched = catalog.match(alert.labels) if opened else ()
-        batch.opened[one.id] = (one, [remediation.name for remediation in matched])
-        batch.unmatched += opened and not matched
-        for remediation in matched:
-            pending = pending_run(remediation, catalog.digest, one, batch.now)
-            batch.runs.append(pending)
-            batch.links.append((pending.id, one.id))
+    is_known = previous is not None and previous.id == one.id and one.id not in batch.opened
+    (batch.changed if is_known else batch.opened)[one.id] = one
+
+
+def _match(batch: _Batch, catalog: Catalog, one: Episode, alert: Alert) -> None:
+    """Record a run for each remediation that an alert matches and has not triggered: also one that was added since."""
+    matching = [remediation for remediation in catalog.match(alert.labels) if remediation.name not in one.matched]
+    if one.deliveries == 1:
+        batch.unmatched += not matching
+        names = [remediation.name for remediation in matching]
+        log.info("alert", alertname=one.labels.get("alertname", ""), fingerprint=one.fingerprint, matched=names)
+    if not matching:
+        return
+    _keep(batch, replace(one, matched=one.matched | {remediation.name for remediation in matching}))
+    for remediation in matching:
+        pending = pending_run(remediation, catalog.digest, one, batch.now)
+        batch.runs.append(pending)
+        batch.links.append((pending.id, one.id))
 
 
 def pending_run(remediation: Remediation, digest: str, trigger: Episode, now: datetime, attempt: int = 1) -> Run:
@@ -186,7 +194,7 @@ def pending_run(remediation: Remediation, digest: str, trigger: Episode, now: da
         fingerprint=trigger.fingerprint,
         generator_url=trigger.generator_url,
         alert_starts_at=trigger.starts_at,
-        received_at=trigger.first_seen_at,
+        received_at=trigger.last_seen_at,
         plan=None,
         target_key=None,
         holds_target=False,

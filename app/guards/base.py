@@ -30,7 +30,7 @@ class Facts:
     targets_in_work: int = 0
     plan: Plan | None = None
     target_templated: bool = False
-    last_outcome_at: datetime | None = None
+    last_outcome: tuple[datetime, str] | None = None  # when the last run that acted on the target ended, and its id
     holder: tuple[str, str] | None = None  # run id and remediation that work on the target now
 
     @property

@@ -10,11 +10,12 @@ from app.guards.base import Facts
 
 def cooldown(facts: Facts) -> Decision:
     """Defer until the quiet time after the last outcome is over; a further rung belongs to the same run."""
-    if facts.last_outcome_at is None or facts.admitted:
+    if facts.last_outcome is None or facts.admitted:
         return allow("cooldown")
+    ended_at, run_id = facts.last_outcome
     quiet = facts.remediation.limits.cooldown
-    until = facts.last_outcome_at + quiet
+    until = ended_at + quiet
     if facts.now >= until:
         return allow("cooldown")
-    message = f"the last run on this target ended less than {format_duration(quiet)} ago"
+    message = f"run {run_id} on this target ended less than {format_duration(quiet)} ago"
     return Decision(guard="cooldown", verdict=Verdict.DEFER, reason=Reason.COOLDOWN, message=message, until=until)

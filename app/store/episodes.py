@@ -11,8 +11,9 @@ from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.episodes import Episode
-from app.store.schema import episode, run_episode
+from app.store.schema import episode, run, run_episode
 
+_INDEXED = 500  # characters; PostgreSQL refuses a row whose indexed text is longer than about 2,700 bytes
 _CHUNK = 500  # identities per statement, well under SQLite's limit of variables
 
 
@@ -34,8 +35,8 @@ async def newest(tx: AsyncConnection, identities: Iterable[str]) -> dict[str, Ep
     return found
 
 
-async def write(tx: AsyncConnection, changed: Sequence[Episode], new: Sequence[tuple[Episode, list[str]]]) -> None:
-    """Update known episodes (first, so that a successor may open) and insert new ones with what matched them."""
+async def write(tx: AsyncConnection, changed: Sequence[Episode], new: Sequence[Episode]) -> None:
+    """Update known episodes (first, so that a successor may open) and insert new ones."""
     if changed:
         statement = (
             update(episode)
@@ -48,6 +49,7 @@ async def write(tx: AsyncConnection, changed: Sequence[Episode], new: Sequence[t
                 deliveries=bindparam("b_deliveries"),
                 resolved_at=bindparam("b_resolved_at"),
                 closed_at=bindparam("b_closed_at"),
+                matched=bindparam("b_matched"),
             )
         )
         await tx.execute(statement, [{f"b_{key}": value for key, value in _columns(one).items()} for one in changed])
@@ -55,11 +57,10 @@ async def write(tx: AsyncConnection, changed: Sequence[Episode], new: Sequence[t
         rows = [
             _columns(one)
             | {
-                "alertname": one.labels.get("alertname", ""),
-                "namespace": one.labels.get("namespace", ""),
-                "matched": matched,
+                "alertname": one.labels.get("alertname", "")[:_INDEXED],
+                "namespace": one.labels.get("namespace", "")[:_INDEXED],
             }
-            for one, matched in new
+            for one in new
         ]
         await tx.execute(insert(episode), rows)
 
@@ -74,6 +75,13 @@ async def of_run(tx: AsyncConnection, run_id: str) -> list[Episode]:
     """The episodes of a run, oldest first."""
     query = select(episode).join(run_episode).where(run_episode.c.run_id == run_id).order_by(episode.c.id)
     return [from_row(row) for row in await tx.execute(query)]
+
+
+async def runs_for(tx: AsyncConnection, episode_id: str) -> dict[str, tuple[str, str]]:
+    """The newest run (id, state) of each remediation that acts for an episode, by the remediation's name."""
+    query = select(run.c.remediation, run.c.id, run.c.state).join(run_episode)
+    rows = await tx.execute(query.where(run_episode.c.episode_id == episode_id).order_by(run.c.id))
+    return {row.remediation: (row.id, row.state) for row in rows}
 
 
 async def any_open(tx: AsyncConnection, run_id: str) -> bool:
@@ -112,6 +120,7 @@ def from_row(row: Row[Any]) -> Episode:
         first_seen_at=row.first_seen_at,
         last_seen_at=row.last_seen_at,
         firing=frozenset(row.firing),
+        matched=frozenset(row.matched),
         deliveries=row.deliveries,
         resolved_at=row.resolved_at,
         closed_at=row.closed_at,
@@ -130,6 +139,7 @@ def _columns(one: Episode) -> dict[str, Any]:
         "first_seen_at": one.first_seen_at,
         "last_seen_at": one.last_seen_at,
         "firing": sorted(one.firing),
+        "matched": sorted(one.matched),
         "deliveries": one.deliveries,
         "resolved_at": one.resolved_at,
         "closed_at": one.closed_at,

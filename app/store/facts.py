@@ -5,32 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.durations import Rate
-from app.domain.states import RunState
 from app.store.schema import run
 
-# Outcomes after which the target rests although nothing was done to it: a dry run shows what a real one would have met.
-_RESTS_AFTER = (
-    RunState.SUCCEEDED,
-    RunState.FAILED,
-    RunState.INTERRUPTED,
-    RunState.OBSERVED,
-    RunState.EXPIRED,
-)
 
-
-async def last_outcome_at(tx: AsyncConnection, target_key: str, remediation: str, but: str) -> datetime | None:
-    """When the last run on the target ended (of any remediation that acted, or of this one in dry run)."""
-    acted = run.c.admitted_at.is_not(None)  # however it ended: also one whose next rung a person refused
-    mine = and_(run.c.remediation == remediation, run.c.state.in_(_RESTS_AFTER))
-    query = select(func.max(run.c.finished_at)).where(
-        run.c.target_key == target_key, run.c.finished_at.is_not(None), or_(acted, mine), run.c.id != but
+async def last_outcome(tx: AsyncConnection, target_key: str, but: str) -> tuple[datetime, str] | None:
+    """When the last run that acted on the target ended, however, and which it was."""
+    query = select(run.c.finished_at, run.c.id).where(
+        run.c.target_key == target_key, run.c.finished_at.is_not(None), run.c.admitted_at.is_not(None), run.c.id != but
     )
-    value: datetime | None = (await tx.execute(query)).scalar_one_or_none()
-    return value
+    row = (await tx.execute(query.order_by(run.c.finished_at.desc()).limit(1))).one_or_none()
+    return None if row is None else (row.finished_at, row.id)
 
 
 async def rate_free_at(

@@ -62,9 +62,9 @@ def test_a_guard_that_raises_refuses() -> None:
 @pytest.mark.parametrize(
     ("graver", "milder"),
     [
-        (Verdict.DENY, Verdict.DEFER),
-        (Verdict.DEFER, Verdict.OBSERVE),
-        (Verdict.OBSERVE, Verdict.NEEDS_APPROVAL),
+        (Verdict.DENY, Verdict.OBSERVE),
+        (Verdict.OBSERVE, Verdict.DEFER),
+        (Verdict.DEFER, Verdict.NEEDS_APPROVAL),
         (Verdict.NEEDS_APPROVAL, Verdict.ALLOW),
     ],
 )

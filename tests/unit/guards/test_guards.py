@@ -95,15 +95,17 @@ def test_an_alert_older_than_expires_is_denied() -> None:
 
 def test_cooldown_defers_until_the_target_has_rested() -> None:
     """The answer names the moment when the quiet time ends, and at that moment it is over."""
-    decision = cooldown(facts(last_outcome_at=NOW - 4 * MINUTE))
+    decision = cooldown(facts(last_outcome=(NOW - 4 * MINUTE, "run-1")))
     assert (Verdict.DEFER, Reason.COOLDOWN) == said(decision)
     assert NOW + 6 * MINUTE == decision.until
-    assert Verdict.ALLOW is cooldown(facts(last_outcome_at=NOW - 10 * MINUTE)).verdict
+    assert Verdict.ALLOW is cooldown(facts(last_outcome=(NOW - 10 * MINUTE, "run-1"))).verdict
 
 
 def test_a_further_rung_needs_no_rest_and_no_budget() -> None:
     """It belongs to a run that was admitted once."""
-    again = facts(admitted=True, last_outcome_at=NOW, rate_full=(HOURLY, NOW + MINUTE), limits={"max_targets": 1})
+    again = facts(
+        admitted=True, last_outcome=(NOW, "run-1"), rate_full=(HOURLY, NOW + MINUTE), limits={"max_targets": 1}
+    )
     assert {Verdict.ALLOW} == {guard(again).verdict for guard in (cooldown, rate_limit, target_busy)}
 
 

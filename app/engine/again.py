@@ -1,0 +1,46 @@
+"""Lets a person have an alert that still fires decided once more, after whatever stood in the way was mended."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import exists, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.errors import ConflictError, NotFoundError
+from app.engine.intake import pending_run
+from app.store import episodes, runs
+from app.store.runs import Entry, Run
+from app.store.schema import run, run_episode
+from app.store.wakeups import announce
+
+
+async def decide_again(tx: AsyncConnection, run_id: str, entry: Entry, now: datetime) -> Run:
+    """Record a new run for the open alerts of an ended one; it passes every guard, by the catalog as it is now.
+
+    Raises NotFoundError, or ConflictError when the run has not ended, its alerts have, or another run works for them.
+    """
+    ended = await runs.get(tx, run_id)
+    if ended is None:
+        raise NotFoundError(f"there is no run {run_id}")
+    if not ended.state.is_final:
+        raise ConflictError(f"run {run_id} is {ended.state}; only a run that has ended can be decided again")
+    firing = [one for one in await episodes.of_run(tx, run_id) if one.is_open]
+    if not firing:
+        raise ConflictError(f"the alerts of run {run_id} have resolved; the next one that fires is decided by itself")
+    working = await _working_for(tx, ended, [one.id for one in firing])
+    if working is not None:
+        raise ConflictError(f"run {working} works for the same alert already")
+    again = pending_run(ended.remediation, ended.digest, firing[0], now, attempt=ended.attempt)
+    await runs.create(tx, [again])
+    await episodes.link(tx, [(again.id, one.id) for one in firing])
+    await runs.note(tx, again, now, "asked_for", entry)
+    await announce(tx)
+    return again
+
+
+async def _working_for(tx: AsyncConnection, ended: Run, episode_ids: list[str]) -> str | None:
+    linked = exists().where(run_episode.c.run_id == run.c.id, run_episode.c.episode_id.in_(episode_ids))
+    query = select(run.c.id).where(run.c.active, run.c.remediation == ended.remediation.name, linked).limit(1)
+    working: str | None = (await tx.execute(query)).scalar_one_or_none()
+    return working
