@@ -96,7 +96,7 @@ async def retry(request: Request, services: Served, who: Approver, run_id: RunId
     said = f"asked for by {who.name} after run {run_id}" + (f": {remark.comment}" if remark.comment else "")
     async with services.database.write(lock="intake") as tx:
         entry = Entry(said, actor=who.name, data={"after": str(run_id)})
-        again = await decide_again(tx, str(run_id), entry, services.clock())
+        again = await decide_again(tx, str(run_id), services.catalog.current, entry, services.clock())
         record = await audit.read_run(tx, again.id)
     if record is None:
         raise NotFoundError(f"there is no run {again.id}")

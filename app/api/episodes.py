@@ -14,8 +14,11 @@ from app.api.models import EpisodeItem, EpisodePage, RunReference
 from app.api.problems import errors
 from app.api.query import EpisodeQuery, cursor
 from app.api.services import Served
+from app.catalog.catalog import Catalog
+from app.engine.explain import nearest
 from app.store import audit
 
+_MOST_COMPARED = 500  # remediations; a larger catalog is for `remediator plan` to search
 router = APIRouter(tags=["episodes"])
 
 
@@ -34,25 +37,29 @@ async def list_episodes(
         rows = await audit.find_episodes(tx, query.wanted(services.clock()), query.page)
         runs = await audit.runs_of_episodes(tx, [row.id for row in rows])
     more = cursor(rows[-1].id) if len(rows) == query.limit else None
-    page = EpisodePage(items=_items(rows, runs), next=more)
+    page = EpisodePage(items=_items(rows, runs, services.catalog.current), next=more)
     return render(request, page, negotiate(request, query.format))
 
 
-def _items(rows: Sequence[Row[Any]], runs: Sequence[Row[Any]]) -> list[EpisodeItem]:
+def _items(rows: Sequence[Row[Any]], runs: Sequence[Row[Any]], catalog: Catalog) -> list[EpisodeItem]:
     by_episode: dict[str, list[RunReference]] = {}
     for one in runs:
         by_episode.setdefault(one.episode_id, []).append(RunReference.model_validate(one))
     return [
         EpisodeItem.model_validate(
-            {**row._mapping, "runs": by_episode.get(row.id, []), "explanation": _explanation(row)}  # noqa: SLF001 - SQLAlchemy's public name
+            {**row._mapping, "runs": by_episode.get(row.id, []), "explanation": _explanation(row, catalog)}  # noqa: SLF001 - SQLAlchemy's public name
         )
         for row in rows
     ]
 
 
-def _explanation(row: Row[Any]) -> str | None:
+def _explanation(row: Row[Any], catalog: Catalog) -> str | None:
     if row.matched:
         return None
     if row.closed_at == row.first_seen_at:
         return "it had resolved before it was first seen, so nothing was matched"
-    return "no remediation of the catalog matched its labels when it opened"
+    said = "no remediation of the catalog has matched its labels"
+    if len(catalog) > _MOST_COMPARED:
+        return said
+    near = nearest(tuple(catalog.remediations.values()), row.labels)
+    return "; ".join([said, *(f"nearest: {miss.remediation}, but not {', '.join(miss.failing)}" for miss in near[:1])])

@@ -17,7 +17,8 @@ from app.api.problems import ProblemError, ProblemReason
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _LONGEST_NAME = 60
 _TOP = frozenset({"version", "alerts"})
-_PAYLOAD = "the receiver's webhook_config has its own `payload` template; remove it"
+_PAYLOAD = "if Alertmanager sent it, the receiver's webhook_config has its own `payload` template: remove that"
+_MOST_SHOWN = 10
 _WORDS = {
     "missing": "is missing",
     "string_type": "must be a string",
@@ -58,12 +59,12 @@ def refusal(error: ValidationError) -> ProblemError:
         return not_an_object(root)
     missing = {str(one["loc"][0]) for one in found if one["type"] == "missing" and len(one["loc"]) == 1}
     if missing >= _TOP:
-        detail = f"this is not Alertmanager's payload (neither version nor alerts); {_PAYLOAD}"
+        detail = f"this is not Alertmanager's webhook payload: neither version nor alerts; {_PAYLOAD}"
         return ProblemError(422, ProblemReason.CUSTOM_PAYLOAD, detail)
     if any(one["loc"] == ("version",) for one in found) and "version" not in missing:
         detail = 'version must be "4", the only version of the payload that is read here'
         return ProblemError(422, ProblemReason.WRONG_VERSION, detail, field="version")
-    return wrong_field(found, hint=f"; if {_PAYLOAD}" if missing else "")
+    return wrong_field(found, hint=f"; {_PAYLOAD}" if missing else "")
 
 
 def not_an_object(root: ErrorDetails) -> ProblemError:
@@ -71,7 +72,7 @@ def not_an_object(root: ErrorDetails) -> ProblemError:
     if root["type"] == "json_invalid":
         where = str(root.get("ctx", {}).get("error", "")) or "it cannot be read"
         return ProblemError(400, ProblemReason.NOT_JSON, f"the body is not JSON: {where}")
-    return ProblemError(400, ProblemReason.NOT_JSON, f"the body is JSON but not an object; if {_PAYLOAD}")
+    return ProblemError(400, ProblemReason.NOT_JSON, f"the body is JSON but not an object; {_PAYLOAD}")
 
 
 def wrong_field(found: list[ErrorDetails], hint: str = "") -> ProblemError:
@@ -79,7 +80,9 @@ def wrong_field(found: list[ErrorDetails], hint: str = "") -> ProblemError:
     first, rest = found[0], len(found) - 1
     field = field_path(first["loc"])
     more = f" (and {rest} more)" if rest else ""
-    return ProblemError(422, ProblemReason.WRONG_SHAPE, f"{field} {_words(first)}{more}{hint}", field=field)
+    words = [f"{field_path(one['loc'])} {_words(one)}" for one in found[:_MOST_SHOWN]] if rest else ()
+    detail = f"{field} {_words(first)}{more}{hint}"
+    return ProblemError(422, ProblemReason.WRONG_SHAPE, detail, field=field, errors=words)
 
 
 def _words(problem: ErrorDetails) -> str:

@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import exists, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.catalog.catalog import Catalog
 from app.domain.errors import ConflictError, NotFoundError
 from app.engine.intake import pending_run
 from app.store import episodes, runs
@@ -15,10 +16,11 @@ from app.store.schema import run, run_episode
 from app.store.wakeups import announce
 
 
-async def decide_again(tx: AsyncConnection, run_id: str, entry: Entry, now: datetime) -> Run:
+async def decide_again(tx: AsyncConnection, run_id: str, catalog: Catalog, entry: Entry, now: datetime) -> Run:
     """Record a new run for the open alerts of an ended one; it passes every guard, by the catalog as it is now.
 
-    Raises NotFoundError, or ConflictError when the run has not ended, its alerts have, or another run works for them.
+    Raises NotFoundError, or ConflictError when the run has not ended, its alerts have, another run works for them, or
+    the remediation is gone.
     """
     ended = await runs.get(tx, run_id)
     if ended is None:
@@ -31,7 +33,10 @@ async def decide_again(tx: AsyncConnection, run_id: str, entry: Entry, now: date
     working = await _working_for(tx, ended, [one.id for one in firing])
     if working is not None:
         raise ConflictError(f"run {working} works for the same alert already")
-    again = pending_run(ended.remediation, ended.digest, firing[0], now, attempt=ended.attempt)
+    remediation = catalog.get(ended.remediation.name)
+    if remediation is None:
+        raise ConflictError(f"the catalog has no remediation {ended.remediation.name!r} any more")
+    again = pending_run(remediation, catalog.digest, firing[0], now, attempt=ended.attempt)
     await runs.create(tx, [again])
     await episodes.link(tx, [(again.id, one.id) for one in firing])
     await runs.note(tx, again, now, "asked_for", entry)

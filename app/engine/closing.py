@@ -58,7 +58,11 @@ async def _next_attempt(turn: Turn, failed: Run) -> None:
         return
     tx, now = turn.tx, turn.now
     affected = [one for one in await episodes.of_run(tx, failed.id) if one.is_open]
-    again = pending_run(failed.remediation, failed.digest, affected[0], now, attempt=failed.attempt + 1)
+    catalog = turn.parts.catalog()
+    remediation = catalog.get(failed.remediation.name)
+    if remediation is None:
+        return
+    again = pending_run(remediation, catalog.digest, affected[0], now, attempt=failed.attempt + 1)
     await runs.create(tx, [again])
     await episodes.link(tx, [(again.id, one.id) for one in affected])
     message = f"attempt {again.attempt} of {failed.remediation.limits.attempts} follows as run {again.id}"

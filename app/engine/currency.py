@@ -5,12 +5,16 @@ A run that has acted keeps its remediation to the end, so that its further rungs
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from app.domain.reasons import Reason
 from app.domain.states import RunState
 from app.engine.closing import close
 from app.engine.parts import Parts
 from app.store import runs
 from app.store.runs import Entry, Run
+
+_LAG = timedelta(minutes=5)  # the longest that Kubernetes takes to bring a changed ConfigMap to every pod, amply
 
 
 async def follow_catalog(parts: Parts, run: Run) -> Run:
@@ -19,7 +23,7 @@ async def follow_catalog(parts: Parts, run: Run) -> Run:
     if run.admitted_at is not None or run.digest == catalog.digest:
         return run
     async with parts.turn() as turn:
-        if catalog.loaded_at < run.created_at:
+        if catalog.loaded_at < run.created_at and turn.now - run.created_at < _LAG:
             # Another replica has a newer catalog than this one; ours follows soon.
             return await runs.postpone(turn.tx, run, turn.now + parts.policy.recheck)
         remediation = catalog.get(run.remediation.name)

@@ -62,11 +62,10 @@ def _fields(one: Any) -> dict[str, Any]:
 
 async def _open(database: Database, one: Any) -> None:
     async with database.write() as tx:
-        await episodes.write(tx, [], [(one, [])])
+        await episodes.write(tx, [], [one])
 
 
-@pytest.mark.parametrize("after", list(RunState))
-def test_a_transition_outside_of_the_table_is_refused(store: str, after: RunState) -> None:
+def test_a_transition_outside_of_the_table_is_refused(store: str) -> None:
     """The run and its events stay as they were."""
 
     async def scenario() -> None:
@@ -75,7 +74,7 @@ def test_a_transition_outside_of_the_table_is_refused(store: str, after: RunStat
             async with database.write() as tx:
                 ended = await runs.move(tx, held, RunState.CANCELLED, NOW, Entry("over"))
             events = await count_events(database, held.id)
-            if after is not RunState.CANCELLED:
+            for after in set(RunState) - {RunState.CANCELLED}:
                 with pytest.raises(ConflictError):
                     async with database.write() as tx:
                         await runs.move(tx, ended, after, NOW, Entry("again"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -159,7 +160,7 @@ class Edge:
 
         async def write() -> None:
             async with self.database.write() as tx:
-                await episodes.write(tx, [], [(trigger, [remediation.name])])
+                await episodes.write(tx, [], [replace(trigger, matched=frozenset({remediation.name}))])
                 await runs.create(tx, [made])
                 await episodes.link(tx, [(made.id, trigger.id)])
                 await tx.execute(run_table.update().where(run_table.c.id == made.id).values(values))

@@ -15,6 +15,7 @@ import yaml
 from sqlalchemy import select
 from sqlalchemy.engine import Row
 
+from app.catalog.catalog import Catalog
 from app.catalog.loader import load
 from app.clients.clients import Clients
 from app.clients.connections import Connections
@@ -45,8 +46,28 @@ class Clock:
         return datetime.now(UTC) + self.ahead
 
 
+class Shelf:
+    """The catalog of one replica, which a test can replace."""
+
+    def __init__(self, file: Path, clock: Clock) -> None:
+        self._file = file
+        self._clock = clock
+        self.put()
+
+    def put(self, *remediations: Mapping[str, Any]) -> None:
+        """Load another catalog, as a reload does."""
+        self._file.write_text(yaml.safe_dump({"remediations": [dict(one) for one in remediations]}))
+        self.current = load([self._file], self._clock())
+
+    def __call__(self) -> Catalog:
+        """The current catalog."""
+        return self.current
+
+
 class Engine:
     """One replica; `deliver` is what the webhook and take-in do, the worker runs beside it."""
+
+    catalog: Shelf
 
     def __init__(self, parts: Parts, clock: Clock) -> None:
         self.parts = parts
@@ -161,15 +182,15 @@ async def engine(
     **policy: Any,
 ) -> AsyncIterator[Engine]:
     """Run one replica on a store; `working=False` leaves the worker's loops out."""
-    file = directory / f"catalog-{owner}.yaml"
-    file.write_text(yaml.safe_dump({"remediations": [dict(one) for one in remediations]}))
     clock = clock or Clock()
-    catalog = load([file], clock())
+    catalog = Shelf(directory / f"catalog-{owner}.yaml", clock)
+    catalog.put(*remediations)
     rules = replace(Policy(recheck=timedelta(milliseconds=200)), **policy)
     database = Database(store)
     await migrate(database)
     clients = Clients(connections or Connections(), rules.scope)
-    replica = Engine(Parts(database, lambda: catalog, clients, Metrics("test"), rules, clock, owner), clock)
+    replica = Engine(Parts(database, catalog, clients, Metrics("test"), rules, clock, owner), clock)
+    replica.catalog = catalog
     replica.loops.append(asyncio.create_task(replica.box.commit_forever()))
     if working:
         replica.loops.append(asyncio.create_task(replica.worker.work_forever()))

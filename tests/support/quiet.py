@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import structlog
 
 
-def configure() -> None:
+@contextmanager
+def plain_logs() -> Iterator[None]:
     """Log as the service does, to whatever stdout is at the moment of each line."""
+    before = structlog.get_config()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -17,3 +22,7 @@ def configure() -> None:
         logger_factory=structlog.PrintLoggerFactory(),
         cache_logger_on_first_use=False,
     )
+    try:
+        yield
+    finally:
+        structlog.configure(**before)

@@ -22,6 +22,7 @@ AFTER = {
     "reject": (RunState.DENIED, Reason.APPROVAL_REJECTED),
     "cancel": (RunState.CANCELLED, Reason.CANCELLED_BY_PERSON),
 }
+KEYS = ("state", "remediation")
 DONE = {"approve": "approved", "reject": "rejected", "cancel": "cancelled"}
 
 
@@ -167,3 +168,17 @@ def test_a_wrong_comment_decides_nothing(edge: Edge, body: bytes, status: int, w
     after = edge.stored(made.id)
     assert after is not None
     assert after.state is RunState.AWAITING_APPROVAL
+
+
+def test_an_ended_run_is_retried_while_its_alert_fires(start_edge: StartEdge) -> None:
+    """The answer is a new run that names who asked for it; a second one is refused while that works."""
+    edge = start_edge(tokens=TOKENS)
+    made = edge.add_run(RunState.OBSERVED)
+    headers = bearer("secret-of-approver")
+    response = edge.post(f"/remediations/{made.id}/retry", json={"comment": "mended"}, headers=headers)
+    assert (201, "pending", "restart-api") == tuple([response.status_code, *map(response.json().get, KEYS)])
+    shown = edge.get(f"/remediations/{response.json()['id']}", headers=headers).json()
+    assert ["the-approver", "asked_for"] == [shown["events"][-1]["actor"], shown["events"][-1]["kind"]]
+    again = edge.post(f"/remediations/{made.id}/retry", headers=headers)
+    assert (409, True) == (again.status_code, "works for the same alert" in again.json()["detail"])
+    assert 403 == edge.post(f"/remediations/{made.id}/retry", headers=bearer("secret-of-viewer")).status_code

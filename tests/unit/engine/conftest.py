@@ -9,9 +9,10 @@ import pytest
 from tests.support import quiet, web
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _plain_logs() -> None:
-    quiet.configure()
+@pytest.fixture(autouse=True)
+def _plain_logs() -> Iterator[None]:
+    with quiet.plain_logs():
+        yield
 
 
 @pytest.fixture
