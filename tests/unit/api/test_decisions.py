@@ -176,7 +176,7 @@ def test_an_ended_run_is_retried_while_its_alert_fires(start_edge: StartEdge) ->
     made = edge.add_run(RunState.OBSERVED)
     headers = bearer("secret-of-approver")
     response = edge.post(f"/remediations/{made.id}/retry", json={"comment": "mended"}, headers=headers)
-    assert (201, "pending", "restart-api") == tuple([response.status_code, *map(response.json().get, KEYS)])
+    assert (201, "pending", "restart-api") == (response.status_code, *map(response.json().get, KEYS))
     shown = edge.get(f"/remediations/{response.json()['id']}", headers=headers).json()
     assert ["the-approver", "asked_for"] == [shown["events"][-1]["actor"], shown["events"][-1]["kind"]]
     again = edge.post(f"/remediations/{made.id}/retry", headers=headers)
