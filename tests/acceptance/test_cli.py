@@ -108,7 +108,10 @@ def test_wrong_configuration_is_told_with_its_place(tmp_path: Path) -> None:
     for command in ("check", "serve"):
         done = remediator(command, "--config", file, "--data", tmp_path / "data")
         assert 2 == done.returncode
-        assert f"{file}:4:3  scope.namspaces  there is no such setting" in done.stderr
+        assert (
+            f'{file}:4:3  scope.namspaces  unknown field "namspaces" for "scope"; did you mean "namespaces"?'
+            in done.stderr
+        )
         assert f"{file}:5:1  workers  " in done.stderr
         assert done.stderr.endswith("remediator: the configuration cannot be used\n")
         assert "Traceback" not in done.stderr
