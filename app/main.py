@@ -157,7 +157,6 @@ class Service:
         self._start(self.catalog.watch(utc_now), "catalog")
         self._start(listen_forever(self.database, self._wake), "wake-ups")
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload_soon)
-        log.info("serving", listen=self.settings.listen, mode=self.settings.mode.value, version=__version__)
 
     def _wake(self) -> None:
         self.inbox.recorded.set()
@@ -226,6 +225,8 @@ class _Server(uvicorn.Server):
             await self._service.close()
             address = self._service.settings.listen
             raise ConfigError(f"could not start serving on {address}; the log above says why") from error
+        settings = self._service.settings
+        log.info("serving", listen=settings.listen, mode=settings.mode.value, version=__version__)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer what was asked, then end the engine."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from app.domain.decisions import Decision, Verdict, allow
 from app.domain.durations import format_duration
 from app.domain.reasons import Reason
@@ -14,5 +16,6 @@ def late(facts: Facts) -> Decision:
     expires = facts.remediation.expires
     if age <= expires or facts.admitted:
         return allow("late")
+    age = timedelta(seconds=int(age.total_seconds()))
     message = f"the alert began {format_duration(age)} ago, the remediation expires after {format_duration(expires)}"
     return Decision(guard="late", verdict=Verdict.DENY, reason=Reason.LATE, message=message)
