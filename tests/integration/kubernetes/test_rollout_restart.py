@@ -180,7 +180,7 @@ def test_a_rollout_under_way_defers(kube: Any, kind: str) -> None:
 def test_crash_looping_pods_are_not_a_rollout(kube: Any, kind: str) -> None:
     """When every pod is of the newest template and none is ready, a restart is allowed."""
     kube.create(kind, "api", pods={"testbed/crash-looping": "true"})
-    kube.wait_status(kind, "api", lambda status: bool(_updated(status)))
+    kube.wait_status(kind, "api", _has_updated_all)
     assert () == kube.plan(ACTION, kube.target(kind, "api")).conditions
 
 
@@ -197,6 +197,11 @@ def test_a_workload_that_waits_for_deletion_is_refused(kube: Any, kind: str) -> 
     """With OnDelete a restart would replace no pod, so it fails instead of pretending."""
     kube.create(kind, "api", updateStrategy={"type": "OnDelete"})
     _assert_fails(Reason.ACTION_FAILED, "OnDelete", kube.plan, ACTION, kube.target(kind, "api"))
+
+
+def _has_updated_all(status: Any) -> bool:
+    # A StatefulSet makes its next pod when the one before is ready, so there one is all.
+    return bool(_updated(status)) and _updated(status) == status.get("desiredNumberScheduled", _updated(status))
 
 
 def _updated(status: Any) -> int:

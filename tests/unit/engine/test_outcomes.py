@@ -247,7 +247,7 @@ def test_a_target_that_was_never_reached_is_no_unknown_outcome(tmp_path: Path) -
 
     async def scenario() -> None:
         away = WebServer(url=f"http://127.0.0.1:{free_port()}")
-        step = request(away, timeout="500ms")
+        step = request(away, timeout="2s")  # long enough that no try is under way when it ends
         step["with"]["method"] = "POST"
         async with engine(sqlite(tmp_path), tmp_path, poke(away, steps=[step])) as one:
             await one.fire()
