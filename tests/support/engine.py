@@ -88,15 +88,15 @@ class Engine:
         while await take_in(self.parts):
             continue
 
-    def firing(self, **labels: str) -> dict[str, Any]:
+    def firing(self, **labels: Any) -> dict[str, Any]:
         """An alert that begins to fire now."""
         return alert(starts_at=self.clock(), **labels)
 
-    async def fire(self, **labels: str) -> None:
+    async def fire(self, **labels: Any) -> None:
         """Deliver one alert that begins to fire now."""
         await self.deliver(self.firing(**labels))
 
-    async def resolve(self, **labels: str) -> None:
+    async def resolve(self, **labels: Any) -> None:
         """Deliver the end of an alert that was fired before."""
         await self.deliver(alert("resolved", starts_at=self.clock(), ends_at=self.clock(), **labels))
 
