@@ -109,7 +109,7 @@ def _can_be_taken_in(body: bytes) -> None:
 
 
 def _share(profile: settings) -> settings:
-    return settings(profile, max_examples=profile.max_examples // SHARES)
+    return settings(profile, max_examples=-(-profile.max_examples // SHARES))
 
 
 @pytest.mark.timeout(3600)
