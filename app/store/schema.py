@@ -134,6 +134,9 @@ run = Table(
     Column("decisions", Json, nullable=False),
     Column("setback", Json),  # why the rung before this one did not help
     Column("approved_by", Text),
+    Column("purpose", String(10), nullable=False, server_default="remedy"),  # remedy | undo | revert
+    Column("undoes", String(36)),  # the run whose steps this one takes back
+    Column("judge_at", Timestamp),  # when a run whose alert still fires is counted as ineffective
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
     Column("not_before", Timestamp, nullable=False),
@@ -161,6 +164,15 @@ run = Table(
     Index("ix_run_state_id", "state", "id"),
     Index("ix_run_alertname_id", "alertname", "id"),
     Index("ix_run_namespace_id", "namespace", "id"),
+    Index(
+        "ix_run_judge_at",
+        "judge_at",
+        sqlite_where=text("judge_at IS NOT NULL"),
+        postgresql_where=text("judge_at IS NOT NULL"),
+    ),
+    Index(
+        "ix_run_undoes", "undoes", sqlite_where=text("undoes IS NOT NULL"), postgresql_where=text("undoes IS NOT NULL")
+    ),
 )
 
 run_episode = Table(
@@ -203,4 +215,82 @@ event = Table(
     Column("actor", Text, nullable=False),
     Column("data", Json, nullable=False),
     Index("ix_event_run", "run_id", "id"),
+)
+
+hold = Table(
+    "hold",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("scope", String(12), nullable=False),  # all | remediation | target
+    Column("subject", Text, nullable=False),  # the remediation's name, the target's key, or empty
+    Column("holder", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("since", Timestamp, nullable=False),
+    Column("until", Timestamp),
+    Column("ended_at", Timestamp),
+    Column("ended_by", Text),
+    Index(
+        "uq_hold_standing",
+        "scope",
+        "subject",
+        "holder",
+        unique=True,
+        sqlite_where=text("ended_at IS NULL"),
+        postgresql_where=text("ended_at IS NULL"),
+    ),
+)
+
+breaker = Table(
+    "breaker",
+    metadata,
+    Column("remediation", String(63), primary_key=True),
+    Column("failures", Integer, nullable=False),  # failed or ineffective runs in a row
+    Column("opened_at", Timestamp),
+    Column("trial_at", Timestamp),  # when one run may be tried
+    Column("trial", String(36)),  # the run that is being tried
+)
+
+storm = Table(
+    "storm",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("remediation", String(63), nullable=False),  # empty: over all remediations
+    Column("message", Text, nullable=False),
+    Column("began_at", Timestamp, nullable=False),
+    Column("until", Timestamp, nullable=False),
+    Index("ix_storm_remediation", "remediation", "until"),
+)
+
+standing = Table(
+    "standing",
+    metadata,
+    Column("remediation", String(63), primary_key=True),
+    Column("digest", String(64), nullable=False),  # of what the remediation does; another one begins anew
+    Column("mode", String(10), nullable=False),  # as far as it has come
+    Column("since", Timestamp, nullable=False),
+    Column("good", Integer, nullable=False),  # in a row, since it came to this mode
+    Column("bad", Integer, nullable=False),
+)
+
+message = Table(
+    "message",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("key", Text, nullable=False, unique=True),  # one message for one occasion
+    Column("run_id", String(36)),
+    Column("channel", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+    Column("not_before", Timestamp, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("sent_at", Timestamp),
+    Column("given_up_at", Timestamp),
+    Column("error", Text),
+    Index(
+        "ix_message_due",
+        "not_before",
+        sqlite_where=text("sent_at IS NULL AND given_up_at IS NULL"),
+        postgresql_where=text("sent_at IS NULL AND given_up_at IS NULL"),
+    ),
 )
