@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StrictBool, WithJsonSchema, model_validator
 
 from app.domain.durations import Duration, Rate, Rates
 from app.domain.model import JsonObject, Value
+from app.domain.shares import Share, ShareOrCount
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _WEB_URL = re.compile(r"https?://[^\s/]\S*")
@@ -56,6 +57,32 @@ class Risk(StrEnum):
     LOW = "low"
     DISRUPTIVE = "disruptive"
     DESTRUCTIVE = "destructive"
+
+    @property
+    def rank(self) -> int:
+        """Order of the risks: the stronger action has the higher rank."""
+        return list(Risk).index(self)
+
+
+class Purpose(StrEnum):
+    """What a run is for."""
+
+    REMEDY = "remedy"  # answers an alert
+    UNDO = "undo"  # takes back what a run did, because a person or its failed verification says so
+    REVERT = "revert"  # gives back what a run had borrowed, now that its alert has resolved
+
+
+class Switchable(StrEnum):
+    """The guards that a remediation may turn off, with a word why; the others hold always."""
+
+    FREEZE = "freeze"
+    LATE = "late"
+    FRESH = "fresh"
+    BREAKER = "breaker"
+    COOLDOWN = "cooldown"
+    RATE_LIMIT = "rate_limit"
+    CONCURRENCY = "concurrency"
+    STORM = "storm"
 
 
 class KubernetesTarget(Value):
@@ -118,13 +145,38 @@ class CheckSpec(Value):
     timeout: Duration = Field(default=timedelta(minutes=1), description="How long the check may take to hold.")
 
 
+class Earn(Value):
+    """How a remediation earns its mode: it starts low and is promoted, or demoted, on its own record."""
+
+    start: Mode = Mode.OBSERVE
+    approve_after: int = Field(default=5, ge=1, description="Runs that it would have done, before it may ask.")
+    auto_after: int = Field(
+        default=5, ge=1, description="Approved runs that helped, in a row, before it acts by itself."
+    )
+    demote_after: int = Field(default=2, ge=1, description="Failed or ineffective runs in a row that cost it a step.")
+
+
 class Limits(Value):
     """How often and how widely a remediation may act; the defaults are on."""
 
     cooldown: Duration = Field(default=timedelta(minutes=10), description="Quiet time per target after every outcome.")
     rate: Rates = Field(default=(Rate(3, timedelta(hours=1)),), description="Admissions per window, over all targets.")
+    target_rate: Rates = Field(
+        default=(Rate(5, timedelta(days=1)),), description="Admissions on one target, by whatever remediation."
+    )
     attempts: int = Field(default=1, ge=1, le=10, description="How often one episode may be tried.")
     max_targets: int | None = Field(default=None, ge=1, description="How many targets may be worked on at once.")
+    breaker: int = Field(default=3, ge=1, description="After so many failed or ineffective runs in a row it stops.")
+    breaker_pause: Duration = Field(
+        default=timedelta(hours=1), description="After this the breaker lets one run through, as a trial."
+    )
+    storm: Rates = Field(
+        default=(Rate(20, timedelta(minutes=10)),), description="More alerts than this are one outage: nothing is done."
+    )
+    max_unhealthy: ShareOrCount = Field(
+        default=Share(percent=50),
+        description="More unhealthy workloads in the target's namespace than this are one outage; 3 or 50%.",
+    )
 
 
 class Rung(Value):
@@ -155,6 +207,22 @@ class Remediation(Value):
     verify: tuple[CheckSpec, ...] = ()
     settle: Duration | None = Field(default=None, description="The alert must resolve within this after verification.")
     escalate: tuple[Rung, ...] = ()
+    undo_on_failure: StrictBool = Field(default=False, description="Take the steps back when verification fails.")
+    revert: Literal["on_resolved"] | None = Field(
+        default=None, description="on_resolved: take the steps back once the alert has resolved."
+    )
+    revert_after: Duration = Field(
+        default=timedelta(minutes=10), description="How long the alert must have been resolved before that."
+    )
+    effective_within: Duration = Field(
+        default=timedelta(hours=1),
+        description="An alert that still fires this long after the run was not helped by it.",
+    )
+    earn: Earn | None = Field(default=None, description="Start below `mode` and be promoted on the record.")
+    channel: str | None = Field(default=None, description="Who is asked and told; default: the configured channel.")
+    without_guards: dict[Switchable, Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=dict, description="Guards that do not hold for this one, each with the reason."
+    )
 
     @property
     def rungs(self) -> tuple[Rung, ...]:
@@ -162,5 +230,9 @@ class Remediation(Value):
         return (Rung(steps=self.steps, verify=self.verify, settle=self.settle), *self.escalate)
 
     def to_json(self) -> dict[str, Any]:
-        """As stored with each run, so that a run can be explained after its remediation has changed."""
+        """All of it, with every default filled in."""
         return self.model_dump(mode="json", by_alias=True)
+
+    def to_stored(self) -> dict[str, Any]:
+        """As kept with each run: without what is at its default, since another release may not know the field."""
+        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)

@@ -162,7 +162,7 @@ def _first_columns(one: Run) -> dict[str, Any]:
     return {
         "id": one.id,
         "remediation": one.remediation.name,
-        "spec": one.remediation.to_json(),
+        "spec": one.remediation.to_stored(),
         "digest": one.digest,
         "state": one.state,
         "reason": one.reason,
@@ -239,7 +239,7 @@ async def respecify(tx: AsyncConnection, held: Run, remediation: Remediation, di
     """Give a run that has not begun the remediation as it is now; nobody has approved that one yet."""
     changed = remediation != held.remediation
     approved_by = None if changed else held.approved_by
-    values = {"spec": remediation.to_json(), "digest": digest, "approved_by": approved_by}
+    values = {"spec": remediation.to_stored(), "digest": digest, "approved_by": approved_by}
     result = await tx.execute(fenced(held).values(values))
     if result.rowcount != 1:
         raise LeaseLostError
