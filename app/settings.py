@@ -109,6 +109,20 @@ class Settings(BaseSettings):
     rate: Annotated[Rates, NoDecode] = Field(
         default=(Rate(60, timedelta(hours=1)),), description="Admitted runs over all remediations and replicas."
     )
+    concurrency: int = Field(default=10, ge=1, description="Runs that act at the same time, over all replicas.")
+    storm: Annotated[Rates, NoDecode] = Field(
+        default=(Rate(200, timedelta(minutes=10)),),
+        description="More alerts that trigger a remediation than this are one outage: nothing is done.",
+    )
+    storm_pause: Duration = Field(
+        default=timedelta(minutes=10), description="How long nothing is done after the last alert of a storm."
+    )
+    channel: str | None = Field(
+        default=None, description="The channel of connections.notify that is asked for approval and told of storms."
+    )
+    external_url: str = Field(
+        default="", description="Where people reach this service; links in messages begin with it."
+    )
     lease: Duration = Field(
         default=timedelta(seconds=30), description="How long a dead replica's runs wait for another one."
     )

@@ -118,7 +118,9 @@ class RunDetail(RunSummary):
 
     annotations: dict[str, str]
     generator_url: str
-    specification: JsonObject = Field(validation_alias="spec", description="The remediation as it was then, without what is at its default.")
+    specification: JsonObject = Field(
+        validation_alias="spec", description="The remediation as it was then, without what is at its default."
+    )
     catalog: str = Field(validation_alias="digest", description="The digest of the catalog then.")
     plan: JsonObject | None = Field(description="The latest plan: target, steps, checks.")
     decisions: list[JsonObject] = Field(description="The guards' latest answers, in their order.")

@@ -73,6 +73,10 @@ class Catalog:
         """A remediation by its name."""
         return self.remediations.get(name)
 
+    def frozen(self, remediation: Remediation, now: datetime) -> tuple[str, datetime] | None:  # noqa: ARG002
+        """The freeze that keeps a remediation from acting now, and when it ends."""
+        return None
+
     def __len__(self) -> int:
         return len(self.remediations)
 

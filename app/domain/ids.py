@@ -21,3 +21,9 @@ def new_id(now: datetime) -> str:
         value = _last + 1
     _last = value
     return str(uuid.UUID(int=value))
+
+
+def lowest_id(moment: datetime) -> str:
+    """What no id made at `moment` or later sorts before; lets a primary key answer for the time."""
+    digits = f"{max(0, int(moment.timestamp() * 1000)):012x}"
+    return f"{digits[:8]}-{digits[8:]}"

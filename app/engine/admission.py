@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -9,41 +10,95 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.decisions import Decision, Verdict
+from app.domain.obstacles import Storm
+from app.domain.outside import Outside
 from app.domain.plans import Plan
 from app.domain.reasons import Reason
+from app.domain.remediation import Switchable
 from app.domain.states import RunState
 from app.engine.closing import close, still_firing, undefer
 from app.engine.parts import Parts, Turn
 from app.engine.planning import is_templated
+from app.engine.telling import Notice, tell
 from app.guards import chain
 from app.guards.base import Facts
-from app.store import episodes, facts, runs
+from app.store import breakers, episodes, holds, runs, storms
+from app.store import facts as facts_of
 from app.store.runs import Entry, Run
 
 log = structlog.get_logger()
 
 
-async def gather(tx: AsyncConnection, parts: Parts, run: Run, plan: Plan | None, now: datetime) -> Facts:
+@dataclass(frozen=True, slots=True)
+class Matter:
+    """What is decided on: a run, its plan once there is one, and what was asked of the world for it."""
+
+    run: Run
+    plan: Plan | None = None
+    outside: Outside = field(default_factory=Outside)
+
+
+async def gather(tx: AsyncConnection, parts: Parts, matter: Matter, now: datetime) -> Facts:
     """Everything that guards may know about a run, read in the caller's transaction."""
-    name = run.remediation.name
-    key = plan.target.key if plan else None
-    return Facts(
+    run, plan, policy = matter.run, matter.plan, parts.policy
+    name, limits = run.remediation.name, run.remediation.limits
+    facts = Facts(
         now=now,
         remediation=run.remediation,
-        ceiling=parts.policy.ceiling,
-        scope=parts.policy.scope,
+        ceiling=policy.ceiling,
+        scope=policy.scope,
         alert_starts_at=run.alert_starts_at,
         attempt=run.attempt,
         admitted=run.admitted_at is not None,
+        run_id=run.id,
+        purpose=run.purpose,
         approved_by=run.approved_by,
-        rate_full=await facts.rate_free_at(tx, run.remediation.limits.rate, now, name),
-        global_rate_full=await facts.rate_free_at(tx, parts.policy.rate, now, None),
-        targets_in_work=await facts.targets_in_work(tx, name, run.id) if run.remediation.limits.max_targets else 0,
+        holds=await holds.on(tx, now, name, plan.target.key if plan else run.target_key),
+        freeze=parts.catalog().frozen(run.remediation, now),
+        freshness=matter.outside.freshness,
+        breaker=await breakers.get(tx, name),
+        rate_full=await facts_of.rate_free_at(tx, limits.rate, now, facts_of.of_remediation(name)),
+        global_rate_full=await facts_of.rate_free_at(tx, policy.rate, now),
+        targets_in_work=await facts_of.targets_in_work(tx, run.id, facts_of.of_remediation(name)),
+        runs_in_work=await facts_of.targets_in_work(tx, run.id),
+        concurrency=policy.concurrency,
+        storms=await _storms(tx, parts, run, now),
         plan=plan,
         target_templated=is_templated(run.remediation),
-        last_outcome=await facts.last_outcome(tx, key, run.id) if key else None,
-        holder=await facts.holder(tx, key, run.id) if key else None,
     )
+    return facts if plan is None else await _with_target(tx, facts, matter, plan)
+
+
+async def _with_target(tx: AsyncConnection, facts: Facts, matter: Matter, plan: Plan) -> Facts:
+    run, key = matter.run, plan.target.key
+    population = matter.outside.population
+    if population is not None:
+        in_work = await facts_of.held_targets(tx, run.id)
+        population = population.model_copy(update={"unhealthy": population.unhealthy | (in_work & population.members)})
+    rate = run.remediation.limits.target_rate
+    return replace(
+        facts,
+        population=population,
+        target_rate_full=await facts_of.rate_free_at(tx, rate, facts.now, facts_of.on_target(key)),
+        last_outcome=await facts_of.last_outcome(tx, key, run.id),
+        holder=await facts_of.holder(tx, key, run.id),
+    )
+
+
+async def _storms(tx: AsyncConnection, parts: Parts, run: Run, now: datetime) -> tuple[Storm, ...]:
+    """The storms that stand, or that the alerts of now make."""
+    if Switchable.STORM in run.remediation.without_guards or run.admitted_at is not None:
+        return ()
+    until = now + parts.policy.storm_pause
+    found = []
+    over_all = await facts_of.rate_exceeded(tx, parts.policy.storm, now)
+    if over_all is not None:
+        message = f"more than {over_all} alerts trigger remediations: this is one outage"
+        found.append(Storm(storms.OVER_ALL, message, until))
+    own = await facts_of.rate_exceeded(tx, run.remediation.limits.storm, now, run.remediation.name)
+    if own is not None:
+        found.append(Storm(run.remediation.name, f"more than {own} alerts trigger it: this is one outage", until))
+    return (*found, *await storms.standing(tx, run.remediation.name, now))
 
 
 async def refuse_early(parts: Parts, run: Run) -> Run | None:
@@ -51,21 +106,22 @@ async def refuse_early(parts: Parts, run: Run) -> Run | None:
     now = parts.clock()
     async with parts.database.read() as tx:
         firing = await episodes.any_open(tx, run.id)
-        decisions = chain.decide(await gather(tx, parts, run, None, now))
+        decisions = chain.decide(await gather(tx, parts, Matter(run), now))
     if firing and not _refuses(chain.outcome(decisions)):
         return None
-    return await admit(parts, run, None)
+    return await admit(parts, Matter(run))
 
 
 def _refuses(decision: Decision) -> bool:
     return decision.verdict in {Verdict.DENY, Verdict.DEFER}
 
 
-async def admit(parts: Parts, run: Run, plan: Plan | None) -> Run | None:
+async def admit(parts: Parts, matter: Matter) -> Run | None:
     """Decide on a run and write the verdict.
 
     None when it was folded into another one, or when it has no plan yet and nothing stands against making one.
     """
+    run, plan = matter.run, matter.plan
     async with parts.turn(lock="admission") as turn:
         if not await still_firing(turn, run):
             return await _resolved(turn, run)
@@ -74,11 +130,31 @@ async def admit(parts: Parts, run: Run, plan: Plan | None) -> Run | None:
             if other is not None:
                 await runs.fold(turn.tx, run, other, turn.now)
                 return None
-        decisions = chain.decide(await gather(turn.tx, parts, run, plan, turn.now))
-        if plan is None and not _refuses(chain.outcome(decisions)):
+        facts = await gather(turn.tx, parts, matter, turn.now)
+        decisions = chain.decide(facts)
+        decision = chain.outcome(decisions)
+        if plan is None and not _refuses(decision):
             return None
         await runs.save_decisions(turn.tx, run, decisions)
-        return await _write(turn, run, plan, chain.outcome(decisions))
+        if decision.reason is Reason.STORM:
+            await _storm(turn, run, decision, facts.storms)
+        if decision.verdict is Verdict.ALLOW and facts.breaker.opened_at is not None and facts.is_remedy:
+            await breakers.begin_trial(turn.tx, run.remediation.name, run.id)
+        return await _write(turn, run, plan, decision)
+
+
+async def _storm(turn: Turn, run: Run, decision: Decision, found: tuple[Storm, ...]) -> None:
+    """Keep the storm for the others, and page once for all of it."""
+    of_population = Storm(run.remediation.name, decision.message, turn.now + turn.parts.policy.storm_pause)
+    for one in found or (of_population,):
+        new = await storms.keep(turn.tx, one, turn.now)
+        if new is None:
+            continue
+        whose = f"Remediation {one.remediation}" if one.remediation else "Every remediation"
+        title = f"Storm: {whose.lower()} holds still"
+        about = run.remediation if one.remediation else None
+        body = f"{one.message}. {whose} waits; people are needed."
+        await tell(turn, about, Notice(f"storm:{new}", title, body))
 
 
 async def _resolved(turn: Turn, run: Run) -> Run:

@@ -7,10 +7,13 @@ from typing import Any
 import structlog
 
 from app.domain.reasons import Reason
+from app.domain.remediation import Purpose
 from app.domain.states import RunState
 from app.engine.intake import pending_run
 from app.engine.parts import Parts, Turn
-from app.store import episodes, runs
+from app.engine.telling import Notice, tell
+from app.store import breakers, episodes, runs
+from app.store.breakers import Ended
 from app.store.runs import Entry, Run, Setback
 from app.store.wakeups import announce
 
@@ -42,8 +45,28 @@ async def close(turn: Turn, run: Run, state: RunState, entry: Entry, **changes: 
     await announce(turn.tx)
     if state is RunState.FAILED and firing and entry.reason not in _NEVER_AGAIN:
         await _next_attempt(turn, closed)
+    await _judge(turn, closed, helped=None if firing and state is RunState.SUCCEEDED else not firing)
     _count(turn, closed, helped=acted and not firing)
     return closed
+
+
+async def _judge(turn: Turn, closed: Run, *, helped: bool | None) -> None:
+    """Let the breaker know how it went; while its alert fires, nobody knows yet whether a run that succeeded helped."""
+    if closed.purpose is not Purpose.REMEDY:
+        return
+    name, limits = closed.remediation.name, closed.remediation.limits
+    if closed.admitted_at is None:
+        await breakers.give_trial_back(turn.tx, name, closed.id)
+        return
+    if closed.state in {RunState.FAILED, RunState.INTERRUPTED}:
+        helped = False
+    if helped is None:
+        return
+    opened = await breakers.record(turn.tx, Ended(name, closed.id, helped=helped), limits, turn.now)
+    if opened is not None:
+        title = f"Breaker open: remediation {name} has stopped"
+        body = f"{opened.failures} runs in a row failed or did not help. A trial follows at {opened.trial_at}."
+        await tell(turn, closed.remediation, Notice(f"breaker:{name}:{closed.id}", title, body, closed.id))
 
 
 async def undefer(turn: Turn, run: Run) -> Run:

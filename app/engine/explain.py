@@ -18,8 +18,9 @@ from app.domain.plans import Plan
 from app.domain.reasons import Reason
 from app.domain.remediation import Remediation
 from app.domain.states import RunState
-from app.engine.admission import gather
+from app.engine.admission import Matter, gather
 from app.engine.intake import pending_run
+from app.engine.outside import look_outside
 from app.engine.parts import Parts
 from app.engine.pipeline import trigger
 from app.engine.planning import Planner
@@ -116,8 +117,9 @@ async def _prospect(parts: Parts, remediation: Remediation, alert: Alert, name: 
         plan = await planner.plan(trigger(parts, run))
     except AppError as error:
         return Prospect(**shown, verdict="cannot_plan", reason=error.reason, message=error.message)
+    matter = Matter(run, plan, await look_outside(parts, run, plan))
     async with parts.database.read() as tx:
-        decisions = chain.decide(await gather(tx, parts, run, plan, now))
+        decisions = chain.decide(await gather(tx, parts, matter, now))
     final = chain.outcome(decisions)
     return Prospect(
         **shown,

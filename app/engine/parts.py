@@ -28,6 +28,11 @@ class Policy:
     scope: Scope = field(default_factory=Scope)
     rate: tuple[Rate, ...] = ()  # over all remediations and replicas
     episodes: EpisodeRules = field(default_factory=EpisodeRules)
+    concurrency: int = 10  # runs that act at the same time, over all replicas
+    storm: tuple[Rate, ...] = (Rate(200, timedelta(minutes=10)),)  # alerts that trigger anything, over all
+    storm_pause: timedelta = timedelta(minutes=10)  # how long nothing is touched after a storm
+    channel: str | None = None  # who is asked and told where the remediation names nobody
+    external_url: str = ""  # where people reach this service; links begin with it
     approval_timeout: timedelta = timedelta(hours=1)
     plan_timeout: timedelta = timedelta(seconds=30)
     recheck: timedelta = timedelta(seconds=30)  # how soon a refusal without an end is decided again

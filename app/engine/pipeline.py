@@ -19,10 +19,11 @@ from app.domain.durations import format_duration
 from app.domain.errors import AppError, TransientError
 from app.domain.reasons import Reason
 from app.domain.states import RunState
-from app.engine.admission import admit, defer, refuse_early
+from app.engine.admission import Matter, admit, defer, refuse_early
 from app.engine.closing import close, escalate_or_fail, still_firing
 from app.engine.currency import follow_catalog
 from app.engine.execution import apply
+from app.engine.outside import look_outside
 from app.engine.parts import Parts
 from app.engine.planning import Planner, Trigger
 from app.engine.verification import verify
@@ -63,7 +64,7 @@ async def decide(parts: Parts, run: Run) -> Run | None:
             return await defer(turn, run, turn.now + parts.policy.recheck, Entry(error.message, error.reason))
     except AppError as error:
         return await _unplannable(parts, run, error)
-    return await admit(parts, run, plan)
+    return await admit(parts, Matter(run, plan, await look_outside(parts, run, plan)))
 
 
 def trigger(parts: Parts, run: Run) -> Trigger:

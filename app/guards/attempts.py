@@ -10,7 +10,7 @@ from app.guards.base import Facts
 def attempts(facts: Facts) -> Decision:
     """Deny the attempt after the last one."""
     limit = facts.remediation.limits.attempts
-    if facts.attempt <= limit:
+    if facts.attempt <= limit or not facts.is_remedy:
         return allow("attempts", f"attempt {facts.attempt} of {limit}")
     message = f"attempt {facts.attempt} of at most {limit} for this episode"
     return Decision(guard="attempts", verdict=Verdict.DENY, reason=Reason.ATTEMPTS_EXHAUSTED, message=message)

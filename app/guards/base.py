@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from app.domain.decisions import Decision
 from app.domain.durations import Rate
+from app.domain.obstacles import Breaker, Busy, Hold, Storm
+from app.domain.outside import Freshness, Population
 from app.domain.plans import Plan
-from app.domain.remediation import Mode, Remediation
+from app.domain.remediation import Mode, Purpose, Remediation
 from app.domain.scope import Scope
 
 
@@ -24,19 +26,37 @@ class Facts:
     alert_starts_at: datetime
     attempt: int
     admitted: bool  # the run was admitted before: this is a further rung of it
+    run_id: str = ""
+    purpose: Purpose = Purpose.REMEDY
     approved_by: str | None = None
+    earned: Mode | None = None  # as far as its record lets it; None: it need not earn its mode
+    holds: tuple[Hold, ...] = ()
+    freeze: tuple[str, datetime] | None = None  # the freeze that holds now, and its end
+    freshness: Freshness | None = None  # None: no Alertmanager is configured, or it is not asked yet
+    breaker: Breaker = field(default_factory=Breaker)
     rate_full: tuple[Rate, datetime] | None = None
+    target_rate_full: tuple[Rate, datetime] | None = None
     global_rate_full: tuple[Rate, datetime] | None = None
     targets_in_work: int = 0
+    runs_in_work: int = 0
+    concurrency: int = 10
+    storms: tuple[Storm, ...] = ()  # that stand, or that the alerts of this moment make
+    population: Population | None = None
     plan: Plan | None = None
     target_templated: bool = False
     last_outcome: tuple[datetime, str] | None = None  # when the last run that acted on the target ended, and its id
-    holder: tuple[str, str] | None = None  # run id and remediation that work on the target now
+    holder: Busy | None = None
 
     @property
     def mode(self) -> Mode:
-        """The remediation's mode under the global ceiling."""
-        return min(self.remediation.mode, self.ceiling, key=lambda mode: mode.rank)
+        """The remediation's mode, under the global ceiling and what it has earned."""
+        modes = [self.remediation.mode, self.ceiling, *([] if self.earned is None else [self.earned])]
+        return min(modes, key=lambda mode: mode.rank)
+
+    @property
+    def is_remedy(self) -> bool:
+        """Whether this answers an alert; what takes a run back does not wait for what alerts wait for."""
+        return self.purpose is Purpose.REMEDY
 
 
 Guard = Callable[[Facts], Decision]

@@ -8,28 +8,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.domain.decisions import Decision, Verdict
+from app.domain.decisions import Decision, Verdict, allow
 from app.domain.reasons import Reason
 from app.guards.approval import approval
 from app.guards.attempts import attempts
 from app.guards.base import Facts, Guard
+from app.guards.breaker import breaker
+from app.guards.concurrency import concurrency
 from app.guards.cooldown import cooldown
+from app.guards.freeze import freeze
+from app.guards.fresh import fresh
 from app.guards.late import late
 from app.guards.mode import mode
 from app.guards.owned_elsewhere import owned_elsewhere
+from app.guards.paused import paused
 from app.guards.rate_limit import rate_limit
 from app.guards.scope import scope
+from app.guards.storm import storm
 from app.guards.target_busy import target_busy
 
 CHAIN: tuple[Guard, ...] = (
+    paused,
     scope,
+    freeze,
     mode,
     attempts,
     late,
+    fresh,
+    breaker,
     cooldown,
     rate_limit,
     target_busy,
     owned_elsewhere,
+    concurrency,
+    storm,
     approval,  # last: nobody is asked about what would be refused anyway
 )
 
@@ -44,6 +56,9 @@ def decide(facts: Facts, chain: Sequence[Guard] = CHAIN) -> list[Decision]:
 
 def _ask(guard: Guard, facts: Facts) -> Decision:
     name = getattr(guard, "__name__", "guard")
+    without: dict[str, str] = {guard.value: why for guard, why in facts.remediation.without_guards.items()}
+    if name in without:
+        return allow(name, f"turned off by the remediation: {without[name]}")
     try:
         return guard(facts)
     except Exception as error:  # noqa: BLE001 - fail closed: whatever a guard raises is a refusal

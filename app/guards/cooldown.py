@@ -9,8 +9,11 @@ from app.guards.base import Facts
 
 
 def cooldown(facts: Facts) -> Decision:
-    """Defer until the quiet time after the last outcome is over; a further rung belongs to the same run."""
-    if facts.last_outcome is None or facts.admitted:
+    """Defer until the quiet time after the last outcome is over; a further rung belongs to the same run.
+
+    What takes a run back follows that run at once.
+    """
+    if facts.last_outcome is None or facts.admitted or not facts.is_remedy:
         return allow("cooldown")
     ended_at, run_id = facts.last_outcome
     quiet = facts.remediation.limits.cooldown

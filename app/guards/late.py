@@ -14,7 +14,7 @@ def late(facts: Facts) -> Decision:
     """Deny acting on an alert that began before `expires` ago; a run that has begun may go on, at least to page."""
     age = facts.now - facts.alert_starts_at
     expires = facts.remediation.expires
-    if age <= expires or facts.admitted:
+    if age <= expires or facts.admitted or not facts.is_remedy:
         return allow("late")
     age = timedelta(seconds=int(age.total_seconds()))
     message = f"the alert began {format_duration(age)} ago, the remediation expires after {format_duration(expires)}"

@@ -12,6 +12,10 @@ def mode(facts: Facts) -> Decision:
     """Stop at showing what would be done where the mode is observe."""
     if facts.mode is not Mode.OBSERVE:
         return allow("mode", f"mode is {facts.mode}")
-    whose = "the remediation's mode" if facts.remediation.mode is Mode.OBSERVE else "the global ceiling (--mode)"
+    whose = "what it has earned so far"
+    if facts.ceiling is Mode.OBSERVE:
+        whose = "the global ceiling (--mode)"
+    if facts.remediation.mode is Mode.OBSERVE:
+        whose = "the remediation's mode"
     message = f"{whose} is observe: this is what would have been done"
     return Decision(guard="mode", verdict=Verdict.OBSERVE, reason=Reason.MODE_OBSERVE, message=message)

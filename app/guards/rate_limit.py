@@ -1,4 +1,4 @@
-"""Is there room in every window of the remediation's and of the global rate?"""
+"""Is there room in every window of the remediation's, the target's and the global rate?"""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ from app.guards.base import Facts
 
 
 def rate_limit(facts: Facts) -> Decision:
-    """Defer until the fullest window has room; a further rung was admitted with its run."""
-    if facts.admitted:
+    """Defer until the fullest window has room; a further rung was admitted with its run.
+
+    What takes a run back is bounded by the runs that there are to take back.
+    """
+    if facts.admitted or not facts.is_remedy:
         return allow("rate_limit")
-    rates = (("the remediation's", facts.rate_full), ("the global", facts.global_rate_full))
+    rates = (
+        ("the remediation's", facts.rate_full),
+        ("the target's", facts.target_rate_full),
+        ("the global", facts.global_rate_full),
+    )
     full = [(whose, *rate) for whose, rate in rates if rate is not None]
     if not full:
         return allow("rate_limit")

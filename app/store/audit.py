@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, FromClause, Select, Table, Text, and_, exi
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.domain.ids import lowest_id
 from app.domain.states import RunState
 from app.store.schema import episode, event, run, run_episode, step
 
@@ -146,17 +147,11 @@ def _of_alerts(tx: AsyncConnection, table: Table, at: ColumnElement[Any], wanted
     if wanted.namespace is not None:
         conditions.append(table.c.namespace == wanted.namespace)
     if wanted.since is not None:
-        conditions += [at >= wanted.since, table.c.id >= _lowest_id(wanted.since)]
+        conditions += [at >= wanted.since, table.c.id >= lowest_id(wanted.since)]
     if wanted.until is not None:
         conditions.append(at < wanted.until)
     conditions += [_has_label(tx, table, name, value) for name, value in wanted.labels]
     return conditions
-
-
-def _lowest_id(moment: datetime) -> str:
-    """What no id made at `moment` or later sorts before; lets the primary key answer for the time."""
-    digits = f"{max(0, int(moment.timestamp() * 1000)):012x}"
-    return f"{digits[:8]}-{digits[8:]}"
 
 
 def _has_label(tx: AsyncConnection, table: Table, name: str, value: str) -> ColumnElement[bool]:

@@ -19,12 +19,13 @@ from app.domain.errors import ConflictError, LeaseLostError
 from app.domain.model import JsonObject, Value
 from app.domain.plans import Plan, PlannedStep
 from app.domain.reasons import Reason
-from app.domain.remediation import Remediation
+from app.domain.remediation import Purpose, Remediation
 from app.domain.states import RunState, may_become
 from app.store.schema import event, run, run_episode, step
 
 _CHUNK = 500  # ids per statement, well under SQLite's limit of variables
 _INDEXED = 500  # characters; PostgreSQL refuses a row whose indexed text is longer than about 2,700 bytes
+_NEXT = 4  # runs that a freed place is offered to
 _FREE = {"lease_owner": None, "lease_until": None}
 ENGINE = "remediator"  # the actor of what nobody asked for by hand
 
@@ -67,6 +68,8 @@ class Run:
     settle_until: datetime | None
     lease_owner: str | None
     lease_epoch: int
+    purpose: Purpose = Purpose.REMEDY
+    undoes: str | None = None  # the run whose steps this one takes back
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,8 @@ def from_row(row: Row[Any]) -> Run:
         settle_until=row.settle_until,
         lease_owner=row.lease_owner,
         lease_epoch=row.lease_epoch,
+        purpose=Purpose(row.purpose),
+        undoes=row.undoes,
     )
 
 
@@ -184,6 +189,8 @@ def _first_columns(one: Run) -> dict[str, Any]:
         "updated_at": one.created_at,
         "not_before": one.not_before,
         "lease_epoch": 0,
+        "purpose": one.purpose,
+        "undoes": one.undoes,
     }
 
 
@@ -316,12 +323,17 @@ async def wake_resolved(tx: AsyncConnection, now: datetime, episode_ids: Sequenc
 
 async def wake_refused(tx: AsyncConnection, now: datetime, ended: Run) -> None:
     """Let runs be decided again that waited for the target, or for the number of targets, of a run that ended."""
-    same_target = and_(run.c.target_key == ended.target_key, run.c.reason == Reason.TARGET_BUSY)
+    same_target = and_(run.c.target_key == ended.target_key, run.c.reason.in_((Reason.TARGET_BUSY, Reason.COVERED)))
     same_limit = and_(run.c.remediation == ended.remediation.name, run.c.reason == Reason.TOO_MANY_TARGETS)
     # What is due already is in work or about to be; its row may be locked by who waits for ours.
     later = run.c.not_before > now
-    waiting = and_(run.c.active, run.c.state == RunState.DEFERRED, later, or_(same_target, same_limit))
-    await tx.execute(update(run).where(waiting).values(not_before=now))
+    deferred = and_(run.c.active, run.c.state == RunState.DEFERRED, later)
+    await tx.execute(update(run).where(deferred, or_(same_target, same_limit)).values(not_before=now))
+    if ended.admitted_at is None:
+        return
+    # One has ended: some may go on, and the thousands behind them need not all ask.
+    next_ones = select(run.c.id).where(deferred, run.c.reason == Reason.CONCURRENCY).order_by(run.c.id).limit(_NEXT)
+    await tx.execute(update(run).where(run.c.id.in_(next_ones)).values(not_before=now))
 
 
 async def steps(tx: AsyncConnection, run_id: str, rung: int) -> list[StepRecord]:

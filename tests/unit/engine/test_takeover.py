@@ -11,7 +11,7 @@ import pytest
 from app.domain.plans import Plan
 from app.domain.reasons import Reason
 from app.domain.states import RunState
-from app.engine.admission import admit
+from app.engine.admission import Matter, admit
 from app.engine.pipeline import advance
 from app.store import leases, runs
 from app.store.leases import Claimant
@@ -109,7 +109,7 @@ def test_a_run_without_a_plan_is_never_admitted(tmp_path: Path, sink: WebServer)
         async with engine(sqlite(tmp_path), tmp_path, poke(sink), working=False) as one:
             await one.fire()
             held = await claimed(one)
-            assert await admit(one.parts, held, None) is None
+            assert await admit(one.parts, Matter(held)) is None
             (row,) = await one.runs()
             assert (RunState.PENDING, None) == (row.state, row.admitted_at)
 

@@ -24,14 +24,20 @@ def answer(verdict: Verdict, guard: str = "one", minutes: int | None = None) -> 
 def test_the_order_is_the_reviewed_one() -> None:
     """What is cheapest to know and hardest to argue with comes first, the question to a person last."""
     order = [
+        "paused",
         "scope",
+        "freeze",
         "mode",
         "attempts",
         "late",
+        "fresh",
+        "breaker",
         "cooldown",
         "rate_limit",
         "target_busy",
         "owned_elsewhere",
+        "concurrency",
+        "storm",
         "approval",
     ]
     assert order == [guard.__name__ for guard in CHAIN]

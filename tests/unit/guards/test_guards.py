@@ -5,23 +5,32 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from pydantic import ValidationError
 
 from app.domain.decisions import Decision, Verdict
 from app.domain.durations import Rate
+from app.domain.obstacles import Breaker, Busy, Hold, Storm
+from app.domain.outside import Freshness, Population, Standing
 from app.domain.plans import Condition, PlannedStep
 from app.domain.reasons import Reason
-from app.domain.remediation import Mode, Risk
+from app.domain.remediation import Mode, Purpose, Risk
 from app.domain.scope import Scope
 from app.guards.approval import approval
 from app.guards.attempts import attempts
 from app.guards.base import Facts
-from app.guards.chain import CHAIN
+from app.guards.breaker import breaker
+from app.guards.chain import CHAIN, decide, outcome
+from app.guards.concurrency import concurrency
 from app.guards.cooldown import cooldown
+from app.guards.freeze import freeze
+from app.guards.fresh import fresh
 from app.guards.late import late
 from app.guards.mode import mode
 from app.guards.owned_elsewhere import owned_elsewhere
+from app.guards.paused import paused
 from app.guards.rate_limit import rate_limit
 from app.guards.scope import scope
+from app.guards.storm import storm
 from app.guards.target_busy import target_busy
 from tests.support.alerts import NOW
 from tests.unit.guards.facts import STEP, facts, plan
@@ -120,7 +129,7 @@ def test_rate_limit_defers_until_the_fullest_window_has_room() -> None:
 def test_a_busy_target_defers_even_a_further_rung() -> None:
     """Nobody else may work on it, whatever this run has done before."""
     for admitted in (False, True):
-        decision = target_busy(facts(admitted=admitted, holder=("run-1", "other")))
+        decision = target_busy(facts(admitted=admitted, holder=Busy("run-1", "other", Risk.LOW)))
         assert (Verdict.DEFER, Reason.TARGET_BUSY) == said(decision)
         assert "run-1" in decision.message
 
@@ -128,8 +137,8 @@ def test_a_busy_target_defers_even_a_further_rung() -> None:
 def test_max_targets_defers_the_one_too_many() -> None:
     """As many as the limit may be in work."""
     limits = {"max_targets": 2}
-    assert Verdict.ALLOW is target_busy(facts(limits=limits, targets_in_work=1)).verdict
-    refused = target_busy(facts(limits=limits, targets_in_work=2))
+    assert Verdict.ALLOW is concurrency(facts(limits=limits, targets_in_work=1)).verdict
+    refused = concurrency(facts(limits=limits, targets_in_work=2))
     assert (Verdict.DEFER, Reason.TOO_MANY_TARGETS) == said(refused)
 
 
@@ -161,3 +170,149 @@ def test_what_destroys_is_asked_for_unless_the_remediation_says_otherwise() -> N
     assert Verdict.ALLOW is approval(facts(plan=plan(DESTROYS), entry={"allow_destructive": True})).verdict
     harmless = DESTROYS.model_copy(update={"changes": False})
     assert Verdict.ALLOW is approval(facts(plan=plan(harmless))).verdict
+
+
+def test_every_hold_is_named_and_the_longest_counts() -> None:
+    """Who paused what, why and until when; without an end nobody knows when to decide again."""
+    short = Hold("target", "ann", "resizing the volume", NOW + MINUTE)
+    long = Hold("all", "bob", "moving house", NOW + 5 * MINUTE)
+    decision = paused(facts(holds=(short, long), admitted=True))
+    assert (Verdict.DEFER, Reason.PAUSED) == said(decision)
+    assert NOW + 5 * MINUTE == decision.until
+    for word in ("ann", "resizing the volume", "bob", "moving house", "everything", "this target"):
+        assert word in decision.message
+    assert paused(facts(holds=(short, Hold("remediation", "eve", "broken", None)))).until is None
+
+
+def test_a_freeze_defers_to_its_end() -> None:
+    """A run that has begun goes on, so that nothing is left half done."""
+    frozen = ("year-end", NOW + MINUTE)
+    decision = freeze(facts(freeze=frozen))
+    assert (Verdict.DEFER, Reason.FROZEN, NOW + MINUTE) == (*said(decision), decision.until)
+    assert Verdict.ALLOW is freeze(facts(freeze=frozen, admitted=True)).verdict
+
+
+@pytest.mark.parametrize(
+    ("standing", "expected"),
+    [
+        (Standing.ACTIVE, (Verdict.ALLOW, None)),
+        (Standing.SILENCED, (Verdict.DEFER, Reason.SILENCED)),
+        (Standing.INHIBITED, (Verdict.DEFER, Reason.INHIBITED)),
+        (Standing.MUTED, (Verdict.DEFER, Reason.MUTED)),
+        (Standing.GONE, (Verdict.DEFER, Reason.NOT_FIRING)),
+        (Standing.UNREACHABLE, (Verdict.DEFER, Reason.ALERTMANAGER_UNREACHABLE)),
+    ],
+)
+def test_only_what_is_active_at_alertmanager_is_fresh(standing: Standing, expected: object) -> None:
+    """Everything else, an answer that did not come included, waits."""
+    seen = Freshness(standing=standing, message="seen", asked_at=NOW)
+    assert expected == said(fresh(facts(freshness=seen)))
+    assert Verdict.ALLOW is fresh(facts(freshness=seen, admitted=True)).verdict
+
+
+def test_an_open_breaker_lets_one_trial_through() -> None:
+    """Nothing before its time, then one run and no second beside it."""
+    opened = Breaker(3, NOW - MINUTE, NOW + MINUTE)
+    waits = breaker(facts(breaker=opened))
+    assert (Verdict.DEFER, Reason.BREAKER_OPEN, NOW + MINUTE) == (*said(waits), waits.until)
+    assert Verdict.ALLOW is breaker(facts(breaker=Breaker(2))).verdict
+    due = Breaker(3, NOW - 2 * MINUTE, NOW)
+    assert Verdict.ALLOW is breaker(facts(breaker=due, run_id="a")).verdict
+    tried = Breaker(3, NOW - 2 * MINUTE, NOW, "a")
+    assert Verdict.ALLOW is breaker(facts(breaker=tried, run_id="a")).verdict
+    assert (Verdict.DEFER, Reason.BREAKER_OPEN) == said(breaker(facts(breaker=tried, run_id="b")))
+
+
+def test_the_targets_own_rate_counts_too() -> None:
+    """However many remediations share a target."""
+    decision = rate_limit(facts(target_rate_full=(DAILY, NOW + MINUTE)))
+    assert (Verdict.DEFER, Reason.RATE_LIMITED, NOW + MINUTE) == (*said(decision), decision.until)
+    assert "the target's" in decision.message
+
+
+def test_a_stronger_action_covers_a_weaker_one() -> None:
+    """And not the other way round."""
+    weak = plan(STEP)
+    assert (Verdict.DEFER, Reason.COVERED) == said(
+        target_busy(facts(plan=weak, holder=Busy("run-1", "other", Risk.DISRUPTIVE)))
+    )
+    assert (Verdict.DEFER, Reason.TARGET_BUSY) == said(
+        target_busy(facts(plan=plan(DESTROYS), holder=Busy("run-1", "other", Risk.DISRUPTIVE)))
+    )
+
+
+def test_concurrency_bounds_all_runs_together() -> None:
+    """A further rung has its place already."""
+    full = {"runs_in_work": 10, "concurrency": 10}
+    assert (Verdict.DEFER, Reason.CONCURRENCY) == said(concurrency(facts(**full)))
+    assert Verdict.ALLOW is concurrency(facts(**full, admitted=True)).verdict
+    assert Verdict.ALLOW is concurrency(facts(runs_in_work=9, concurrency=10)).verdict
+
+
+def test_a_storm_defers_to_its_end() -> None:
+    """Of several, to the end of the last."""
+    storms = (Storm("", "all", NOW + 2 * MINUTE), Storm("poke", "own", NOW + MINUTE))
+    decision = storm(facts(storms=storms))
+    assert (Verdict.DEFER, Reason.STORM, NOW + 2 * MINUTE) == (*said(decision), decision.until)
+
+
+@pytest.mark.parametrize(
+    ("total", "unhealthy", "share", "allowed"),
+    [
+        (2, {"a"}, "50%", True),  # two of a small population are no storm
+        (10, {"a", "b", "c", "d"}, "50%", True),  # with the target itself five
+        (10, {"a", "b", "c", "d", "e"}, "50%", False),
+        (1000, {"a", "b", "c"}, 3, False),
+        (1000, {"a", "b"}, 3, True),
+        (1, set(), "0%", True),
+    ],
+)
+def test_too_large_a_share_of_the_population_is_a_storm(
+    total: int, unhealthy: set[str], share: object, *, allowed: bool
+) -> None:
+    """The target counts as unhealthy whatever the cluster says, and two are always allowed."""
+    seen = Population(where="namespace shop", total=total, unhealthy=frozenset(unhealthy))
+    decision = storm(facts(limits={"max_unhealthy": share}, population=seen))
+    assert ((Verdict.ALLOW, None) if allowed else (Verdict.DEFER, Reason.STORM)) == said(decision)
+
+
+def test_an_unknown_population_is_refused() -> None:
+    """Nobody knows whether this is one outage."""
+    seen = Population(where="namespace shop", total=0, unknown="forbidden")
+    assert (Verdict.DEFER, Reason.POPULATION_UNKNOWN) == said(storm(facts(population=seen)))
+
+
+def test_what_takes_a_run_back_does_not_wait_for_what_alerts_wait_for() -> None:
+    """The alert is over, its limits are used up and its breaker may be open for the very failure that is undone."""
+    known = facts(
+        purpose=Purpose.UNDO,
+        attempt=9,
+        alert_starts_at=NOW - timedelta(days=9),
+        freshness=Freshness(standing=Standing.GONE, message="", asked_at=NOW),
+        breaker=Breaker(3, NOW, NOW + MINUTE),
+        last_outcome=(NOW, "run-1"),
+        rate_full=(HOURLY, NOW + MINUTE),
+        runs_in_work=10,
+        storms=(Storm("", "all", NOW + MINUTE),),
+        entry={"mode": "approve"},
+    )
+    assert Verdict.ALLOW is outcome(decide(known)).verdict
+    held = outcome(decide(facts(purpose=Purpose.UNDO, holds=(Hold("all", "ann", "away", None),))))
+    assert (Verdict.DEFER, Reason.PAUSED) == said(held)
+
+
+def test_a_guard_that_is_turned_off_says_so_and_why() -> None:
+    """What a remediation wrote down is shown with every decision; the others still hold."""
+    entry = {"without_guards": {"cooldown": "its cache is flushed by design"}}
+    decisions = decide(facts(entry=entry, last_outcome=(NOW, "run-1"), rate_full=(HOURLY, NOW + MINUTE)))
+    (off,) = [decision for decision in decisions if decision.guard == "cooldown"]
+    assert Verdict.ALLOW is off.verdict
+    assert "its cache is flushed by design" in off.message
+    assert (Verdict.DEFER, Reason.RATE_LIMITED) == said(outcome(decisions))
+
+
+@pytest.mark.parametrize("name", ["paused", "scope", "mode", "attempts", "target_busy", "owned_elsewhere", "approval"])
+def test_some_guards_cannot_be_turned_off(name: str) -> None:
+    """Without these nothing would be safe."""
+    with pytest.raises(ValidationError):
+        facts(entry={"without_guards": {name: "because"}})

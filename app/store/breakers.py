@@ -1,0 +1,84 @@
+"""Breakers: how often a remediation has failed in a row, and whether it is stopped for that."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import and_, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.obstacles import Breaker
+from app.domain.reasons import Reason
+from app.domain.remediation import Limits
+from app.domain.states import RunState
+from app.store.schema import breaker, run
+
+
+async def get(tx: AsyncConnection, remediation: str, *, lock: bool = False) -> Breaker:
+    """The state of one breaker; closed where nothing has ever failed."""
+    query = select(breaker).where(breaker.c.remediation == remediation)
+    row = (await tx.execute(query.with_for_update() if lock else query)).one_or_none()
+    return Breaker() if row is None else Breaker(row.failures, row.opened_at, row.trial_at, row.trial)
+
+
+async def begin_trial(tx: AsyncConnection, remediation: str, run_id: str) -> None:
+    """Let one run through; the others wait for what becomes of it."""
+    await _write(tx, remediation, {"trial": run_id})
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A run that acted and ended, and whether it helped."""
+
+    remediation: str
+    run_id: str
+    helped: bool
+
+
+async def record(tx: AsyncConnection, ended: Ended, limits: Limits, now: datetime) -> Breaker | None:
+    """Count how a run ended; returns the breaker when that opened it. Only its trial moves one that is open."""
+    name = ended.remediation
+    state = await get(tx, name, lock=True)
+    is_trial = state.trial == ended.run_id
+    if state.opened_at is not None and not is_trial:
+        return None
+    if ended.helped:
+        if state != Breaker():
+            await _reset(tx, name, now)
+        return None
+    failures = state.failures + 1
+    if not is_trial and failures < limits.breaker:
+        await _write(tx, name, {"failures": failures})
+        return None
+    opened = Breaker(failures, state.opened_at or now, now + limits.breaker_pause)
+    await _write(tx, name, asdict(opened))
+    return opened
+
+
+async def give_trial_back(tx: AsyncConnection, remediation: str, run_id: str) -> None:
+    """A trial that ended without doing anything leaves its place to the next run."""
+    mine = and_(breaker.c.remediation == remediation, breaker.c.trial == run_id)
+    await tx.execute(update(breaker).where(mine).values(trial=None))
+
+
+async def close(tx: AsyncConnection, remediation: str, now: datetime) -> bool:
+    """Close it by hand and let what waits be decided; whether it was open."""
+    state = await get(tx, remediation, lock=True)
+    await _reset(tx, remediation, now)
+    return state.opened_at is not None
+
+
+async def _reset(tx: AsyncConnection, remediation: str, now: datetime) -> None:
+    """Nothing has failed, and what waited is decided again."""
+    await _write(tx, remediation, asdict(Breaker()))
+    waiting = and_(run.c.remediation == remediation, run.c.active, run.c.state == RunState.DEFERRED)
+    waiting = and_(waiting, run.c.reason == Reason.BREAKER_OPEN, run.c.not_before > now)
+    await tx.execute(update(run).where(waiting).values(not_before=now))
+
+
+async def _write(tx: AsyncConnection, remediation: str, values: dict[str, Any]) -> None:
+    changed = await tx.execute(update(breaker).where(breaker.c.remediation == remediation).values(values))
+    if changed.rowcount == 0:
+        await tx.execute(insert(breaker), [{"remediation": remediation, "failures": 0} | values])

@@ -1,0 +1,68 @@
+"""Pauses: who holds what, why and until when. Guards read them; people put and take them through the API."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, insert, or_, select, update
+from sqlalchemy.engine import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.ids import new_id
+from app.domain.obstacles import Hold
+from app.domain.reasons import Reason
+from app.domain.states import RunState
+from app.store.schema import hold, run
+from app.store.wakeups import announce
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a pause is on: `scope` is all, remediation or target; `subject` the name or key, empty for all."""
+
+    scope: str
+    subject: str = ""
+
+
+def _stands(now: datetime) -> ColumnElement[bool]:
+    return and_(hold.c.ended_at.is_(None), or_(hold.c.until.is_(None), hold.c.until > now))
+
+
+async def on(tx: AsyncConnection, now: datetime, remediation: str, target_key: str | None) -> tuple[Hold, ...]:
+    """The holds that keep a run of `remediation` on this target from acting, oldest first."""
+    concerned = or_(
+        hold.c.scope == "all",
+        and_(hold.c.scope == "remediation", hold.c.subject == remediation),
+        and_(hold.c.scope == "target", hold.c.subject == (target_key or "")),
+    )
+    rows = await tx.execute(select(hold).where(_stands(now), concerned).order_by(hold.c.since))
+    return tuple(Hold(row.scope, row.holder, row.why, row.until) for row in rows)
+
+
+async def standing(tx: AsyncConnection, now: datetime) -> Sequence[Row[Any]]:
+    """Every hold that stands, oldest first."""
+    return (await tx.execute(select(hold).where(_stands(now)).order_by(hold.c.since))).all()
+
+
+async def put(tx: AsyncConnection, held: Held, given: Hold, now: datetime) -> str:
+    """Put a hold, instead of an earlier one of the same holder on the same; the caller holds the lock `holds`."""
+    await take(tx, held, given.holder, given.holder, now)
+    new = {"id": new_id(now), "scope": held.scope, "subject": held.subject, "holder": given.holder}
+    await tx.execute(insert(hold), [new | {"why": given.why, "since": now, "until": given.until}])
+    return str(new["id"])
+
+
+async def take(tx: AsyncConnection, held: Held, holder: str | None, by: str, now: datetime) -> int:
+    """End a holder's hold (None: everybody's) and let what it kept waiting be decided; how many had stood."""
+    mine = and_(hold.c.scope == held.scope, hold.c.subject == held.subject, hold.c.ended_at.is_(None))
+    if holder is not None:
+        mine = and_(mine, hold.c.holder == holder)
+    stood = (await tx.execute(select(hold.c.id).where(mine, _stands(now)))).all()
+    await tx.execute(update(hold).where(mine).values(ended_at=now, ended_by=by))
+    waiting = and_(run.c.active, run.c.state == RunState.DEFERRED, run.c.reason == Reason.PAUSED)
+    await tx.execute(update(run).where(waiting, run.c.not_before > now).values(not_before=now))
+    await announce(tx)
+    return len(stood)
