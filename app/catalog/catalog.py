@@ -15,6 +15,7 @@ from app.catalog.files import Snapshot
 from app.catalog.index import MatcherIndex
 from app.catalog.validation import Entry
 from app.domain.errors import Diagnostic
+from app.domain.freezes import Freeze
 from app.domain.remediation import Remediation
 
 _SHORT = 12
@@ -41,12 +42,19 @@ class Catalog:
     warnings: tuple[Diagnostic, ...]
     digest: str
     loaded_at: datetime
+    freezes: tuple[Freeze, ...]
     seen: Snapshot = field(repr=False)  # what the files looked like just before they were read
     _index: MatcherIndex[Remediation] = field(repr=False)
 
     @classmethod
     def of(
-        cls, entries: Sequence[Entry], *, seen: Snapshot, warnings: Sequence[Diagnostic], loaded_at: datetime
+        cls,
+        entries: Sequence[Entry],
+        freezes: Sequence[Freeze] = (),
+        *,
+        seen: Snapshot,
+        warnings: Sequence[Diagnostic],
+        loaded_at: datetime,
     ) -> Catalog:
         """A catalog of valid entries whose names differ."""
         return cls(
@@ -54,7 +62,8 @@ class Catalog:
             sources={entry.remediation.name: Source(entry.file, entry.at[0]) for entry in entries},
             files=tuple(file for file, *_ in seen),
             warnings=tuple(sorted(warnings)),
-            digest=_digest(entries),
+            digest=_digest(entries, freezes),
+            freezes=tuple(freezes),
             loaded_at=loaded_at,
             seen=seen,
             _index=MatcherIndex([(entry.matchers, entry.remediation) for entry in entries]),
@@ -73,16 +82,19 @@ class Catalog:
         """A remediation by its name."""
         return self.remediations.get(name)
 
-    def frozen(self, remediation: Remediation, now: datetime) -> tuple[str, datetime] | None:  # noqa: ARG002
-        """The freeze that keeps a remediation from acting now, and when it ends."""
-        return None
+    def frozen(self, remediation: Remediation, now: datetime) -> tuple[str, datetime] | None:
+        """The freeze (name and summary) that keeps a remediation from acting now for longest, and when it ends."""
+        holding = [one for one in self.freezes if one.concerns(remediation.name) and one.holds(now)]
+        ends = [(one.end(now), f"{one.name}: {one.summary}") for one in holding]
+        return max(ends)[::-1] if ends else None
 
     def __len__(self) -> int:
         return len(self.remediations)
 
 
-def _digest(entries: Sequence[Entry]) -> str:
-    """The same for the same remediations in the same order, whatever files and comments surround them."""
+def _digest(entries: Sequence[Entry], freezes: Sequence[Freeze]) -> str:
+    """The same for the same remediations and freezes in the same order, whatever files and comments surround them."""
     content = [entry.remediation.to_json() for entry in entries]
+    content += [freeze.model_dump(mode="json") for freeze in freezes]
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()

@@ -5,7 +5,7 @@ Called at start, by `remediator check` and by each reload. It reads files and no
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,15 @@ from app.catalog.diagnostics import Place, Report, join_path, show, summary
 from app.catalog.document import Node, read_document
 from app.catalog.files import find_files, snapshot
 from app.catalog.names import did_you_mean
-from app.catalog.validation import Entry, Vocabulary, read_entry
+from app.catalog.validation import Entry, Vocabulary, read_entry, read_freeze
 from app.checks.base import Check
 from app.checks.registry import checks as all_checks
 from app.domain.errors import ConfigError
+from app.domain.freezes import Freeze
 
 _START = (1, 1)
 _KEY = "remediations"
+_FREEZES = "freezes"
 
 
 def load(
@@ -46,7 +48,7 @@ def load(
     if problems:
         raise ConfigError(summary(problems), problems)
     warnings = [warning for report in reports for warning in report.warnings]
-    return Catalog.of(loading.entries, seen=seen, warnings=warnings, loaded_at=now)
+    return Catalog.of(loading.entries, loading.freezes, seen=seen, warnings=warnings, loaded_at=now)
 
 
 def _report_without_files(path: Path) -> Report:
@@ -60,8 +62,9 @@ class _Loading:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.entries: list[Entry] = []
+        self.freezes: list[Freeze] = []
         self._vocabulary = vocabulary
-        self._named: dict[str, str] = {}
+        self._named: dict[tuple[str, str], str] = {}
 
     def read(self, file: str) -> Report:
         """Take in one file and say what is wrong with it."""
@@ -81,24 +84,42 @@ class _Loading:
         return report
 
     def _read_root(self, root: Node, report: Report) -> None:
-        remediations = _list_of(root, report)
-        if remediations is None:
+        if not isinstance(root.value, dict):
+            report.problem(root.at, "", f'must be a mapping with the list "{_KEY}", not {show(root.value)}')
             return
-        if not remediations.items:
-            report.warning(remediations.at, _KEY, "the list is empty")
-        for number, node in enumerate(remediations.items):
-            name = _name_of(node)
-            place = Place(node, name or join_path(_KEY, number), node.at)
-            if name:
-                self._refuse_second(name, place, report)
+        for key, at in root.keys.items():
+            if key not in {_KEY, _FREEZES}:
+                hint = did_you_mean(key, [_KEY, _FREEZES]) or f'; a file holds "{_KEY}", "{_FREEZES}" and nothing else'
+                report.problem(at, key, f'unknown field "{key}"{hint}')
+        if not root.keys.keys() & {_KEY, _FREEZES}:
+            report.problem(root.at, "", f'missing "{_KEY}"')
+        for place in self._items(root, _FREEZES, report):
+            freeze = read_freeze(place, report)
+            if freeze is not None:
+                self.freezes.append(freeze)
+        for place in self._items(root, _KEY, report):
             entry = read_entry(place, report, self._vocabulary)
             if entry is not None:
                 self.entries.append(entry)
 
-    def _refuse_second(self, name: str, place: Place, report: Report) -> None:
+    def _items(self, root: Node, key: str, report: Report) -> Iterator[Place]:
+        """The entries of one list, each named by its own name where it has one."""
+        listed = _list_of(root, key, report)
+        if listed is None:
+            return
+        if not listed.items:
+            report.warning(listed.at, key, "the list is empty")
+        for number, node in enumerate(listed.items):
+            name = _name_of(node)
+            place = Place(node, name or join_path(key, number), node.at)
+            if name:
+                self._refuse_second(key, name, place, report)
+            yield place
+
+    def _refuse_second(self, key: str, name: str, place: Place, report: Report) -> None:
         named = place.child("name") or place
         here = "{}:{}:{}".format(report.file, *named.at)
-        first = self._named.setdefault(name, here)
+        first = self._named.setdefault((key, name), here)
         if first is not here:
             report.problem(named.at, join_path(place.path, "name"), f'"{name}" is already the name of {first}')
 
@@ -108,19 +129,11 @@ def _name_of(node: Node) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _list_of(root: Node, report: Report) -> Node | None:
-    if not isinstance(root.value, dict):
-        report.problem(root.at, "", f'must be a mapping with the list "{_KEY}", not {show(root.value)}')
+def _list_of(root: Node, key: str, report: Report) -> Node | None:
+    listed = root.child(key)
+    if listed is None:
         return None
-    for key, at in root.keys.items():
-        if key != _KEY:
-            hint = did_you_mean(key, [_KEY]) or f'; a file holds "{_KEY}" and nothing else'
-            report.problem(at, key, f'unknown field "{key}"{hint}')
-    remediations = root.child(_KEY)
-    if remediations is None:
-        report.problem(root.at, "", f'missing "{_KEY}"')
+    if not isinstance(listed.value, list):
+        report.problem(listed.at, key, f"must be a list, not {show(listed.value)}")
         return None
-    if not isinstance(remediations.value, list):
-        report.problem(remediations.at, _KEY, f"must be a list, not {show(remediations.value)}")
-        return None
-    return remediations
+    return listed

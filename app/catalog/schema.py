@@ -17,6 +17,7 @@ from app.actions.registry import actions as all_actions
 from app.checks.base import Check
 from app.checks.registry import checks as all_checks
 from app.domain.durations import Rate, format_duration, format_rates
+from app.domain.freezes import Freeze
 from app.domain.model import JsonObject, Value
 from app.domain.remediation import Remediation
 
@@ -39,10 +40,10 @@ class _Generator(GenerateJsonSchema):
 def json_schema(
     actions: Mapping[str, Action[Any]] | None = None, checks: Mapping[str, Check[Any]] | None = None
 ) -> JsonObject:
-    """JSON Schema, draft 2020-12, of a file with the list `remediations`."""
+    """JSON Schema, draft 2020-12, of a file with the lists `remediations` and `freezes`."""
     actions = all_actions() if actions is None else actions
     checks = all_checks() if checks is None else checks
-    models: dict[type[Value], None] = {Remediation: None}
+    models: dict[type[Value], None] = {Remediation: None, Freeze: None}
     models |= dict.fromkeys(action.Params for action in actions.values())
     models |= dict.fromkeys(check.Params for check in checks.values())
     references, definitions = models_json_schema([(model, _MODE) for model in models], schema_generator=_Generator)
@@ -55,8 +56,11 @@ def json_schema(
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Remediations",
         "type": "object",
-        "properties": {"remediations": {"type": "array", "items": references[(Remediation, _MODE)]}},
-        "required": ["remediations"],
+        "properties": {
+            "remediations": {"type": "array", "items": references[(Remediation, _MODE)]},
+            "freezes": {"type": "array", "items": references[(Freeze, _MODE)]},
+        },
+        "anyOf": [{"required": ["remediations"]}, {"required": ["freezes"]}],
         "additionalProperties": False,
         "$defs": schemas,
     }

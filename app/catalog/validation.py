@@ -1,4 +1,4 @@
-"""Validates one remediation: its own fields first, then each step and check by the parameters of what it names.
+"""Validates one remediation or freeze: its own fields first, then each step and check by what it names.
 
 The loader calls it for each entry of a file. Both phases run over the same raw value, so that every problem of a
 file is reported at once. It looks nothing up in connections: what is configured is known only at run time.
@@ -20,6 +20,7 @@ from app.catalog.names import did_you_mean, listed
 from app.catalog.targets import objection
 from app.catalog.templates import ALERT_NAMES, NAMES, InvalidTemplateError, is_template, validate
 from app.checks.base import Check
+from app.domain.freezes import Freeze
 from app.domain.remediation import Mode, Remediation, Risk, TargetSpec
 
 
@@ -59,6 +60,18 @@ def read_entry(place: Place, report: Report, vocabulary: Vocabulary) -> Entry | 
         return None
     _warn(place, remediation, vocabulary, report)
     return Entry(remediation, matchers, report.file, place.at)
+
+
+def read_freeze(place: Place, report: Report) -> Freeze | None:
+    """The freeze at `place`, or None when the report has something against it."""
+    if not isinstance(place.node.value, dict):
+        report.problem(place.at, place.path, f"must be a mapping, not {show(place.node.value)}")
+        return None
+    try:
+        return Freeze.model_validate(place.node.value)
+    except ValidationError as error:
+        report_errors(report, place, error, (Freeze, "a freeze"))
+        return None
 
 
 def _phase_one(place: Place, report: Report) -> Remediation | None:

@@ -12,5 +12,5 @@ def freeze(facts: Facts) -> Decision:
     if facts.freeze is None or facts.admitted:
         return allow("freeze")
     name, until = facts.freeze
-    message = f"freeze {name!r} holds until {until:%Y-%m-%d %H:%M:%S} UTC"
+    message = f"freeze {name} (until {until:%Y-%m-%d %H:%M:%S} UTC)"
     return Decision(guard="freeze", verdict=Verdict.DEFER, reason=Reason.FROZEN, message=message, until=until)

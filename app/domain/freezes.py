@@ -1,0 +1,205 @@
+"""Freezes: times at which nothing is to be changed, once or again and again.
+
+The recurring ones follow the vocabulary of Alertmanager's time intervals
+(https://prometheus.io/docs/alerting/latest/configuration/#time_interval), so that nobody has to learn another one.
+"""
+
+from __future__ import annotations
+
+import calendar
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, time, timedelta
+from fnmatch import fnmatchcase
+from typing import Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, WithJsonSchema, model_validator
+
+from app.domain.model import Value
+from app.domain.remediation import Name
+
+_WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_MONTHS = tuple(calendar.month_name[number].lower() for number in range(1, 13))
+_CLOCK = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]", re.ASCII)
+_MIDNIGHT = "24:00"
+_LOOK_AHEAD = timedelta(days=400)  # what is frozen for longer is decided again then
+_LONGEST_MONTH = 31
+
+
+def _weekday(text: str) -> int:
+    return _WEEKDAYS.index(text)
+
+
+def _month(text: str) -> int:
+    return _MONTHS.index(text) + 1 if text in _MONTHS else _within(int(text), 1, len(_MONTHS))
+
+
+def _day(text: str) -> int:
+    return _within(int(text), -_LONGEST_MONTH, _LONGEST_MONTH)
+
+
+def _within(number: int, lowest: int, highest: int) -> int:
+    if number == 0 or not lowest <= number <= highest:
+        raise ValueError(number)
+    return number
+
+
+def _span(text: str, read: Callable[[str], int]) -> tuple[int, int]:
+    """The two ends of `low:high`, or twice the one that is given."""
+    low, _, high = text.strip().lower().partition(":")
+    return read(low), read(high or low)
+
+
+def _spans(what: str, read: Callable[[str], int]) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        try:
+            low, high = _span(text, read)
+        except ValueError:
+            raise ValueError(f"{text!r} is not {what}") from None
+        if low > high and (low < 0) == (high < 0):
+            raise ValueError(f"{text!r} ends before it begins")
+        return text
+
+    return check
+
+
+def _text(value: object) -> object:
+    """YAML reads a bare `2026` or `-1` as a number."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _clock(text: str) -> str:
+    if text != _MIDNIGHT and not _CLOCK.fullmatch(text):
+        raise ValueError(f"{text!r} is not a time of day; write it as 09:00, at the latest {_MIDNIGHT}")
+    return text
+
+
+def _zone(text: str) -> str:
+    try:
+        ZoneInfo(text)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"{text!r} is not a time zone; write it as Europe/Berlin") from None
+    return text
+
+
+_OR_NUMBER = WithJsonSchema({"type": ["string", "integer"]})
+Weekdays = Annotated[str, AfterValidator(_spans("a weekday or a range, such as monday:friday", _weekday))]
+Days = Annotated[
+    str,
+    BeforeValidator(_text),
+    AfterValidator(_spans("a day of the month or a range, such as 1:5 or -3:-1", _day)),
+    _OR_NUMBER,
+]
+Months = Annotated[
+    str,
+    BeforeValidator(_text),
+    AfterValidator(_spans("a month or a range, such as november:december", _month)),
+    _OR_NUMBER,
+]
+Years = Annotated[
+    str, BeforeValidator(_text), AfterValidator(_spans("a year or a range, such as 2026:2027", int)), _OR_NUMBER
+]
+ClockTime = Annotated[str, AfterValidator(_clock)]
+
+
+class TimeRange(Value):
+    """A part of a day, the end excluded."""
+
+    start_time: ClockTime
+    end_time: ClockTime
+
+    @model_validator(mode="after")
+    def _in_order(self) -> TimeRange:
+        if self.start_time >= self.end_time:
+            raise ValueError("end_time must be after start_time; for a night write two ranges")
+        return self
+
+
+class Freeze(Value):
+    """When, and for which remediations; what is not given does not restrict."""
+
+    name: Name
+    summary: str = Field(min_length=1, max_length=200, description="Why; shown wherever a run waits for it.")
+    begins: AwareDatetime | None = Field(default=None, description="Not before this moment, with its offset.")
+    ends: AwareDatetime | None = Field(default=None, description="No longer than to this moment, with its offset.")
+    times: tuple[TimeRange, ...] = ()
+    weekdays: tuple[Weekdays, ...] = ()
+    days_of_month: tuple[Days, ...] = Field(default=(), description="From the end of the month with a minus.")
+    months: tuple[Months, ...] = ()
+    years: tuple[Years, ...] = ()
+    location: Annotated[str, AfterValidator(_zone)] = Field(
+        default="UTC", description="Time zone of all but begins and ends."
+    )
+    remediations: tuple[str, ...] = Field(default=("*",), min_length=1, description="Names, with * for any part.")
+
+    @model_validator(mode="after")
+    def _says_when(self) -> Freeze:
+        if self.begins is None and self.ends is None and not self._recurs:
+            raise ValueError("says no time; give begins and ends, or times, weekdays, days_of_month, months or years")
+        if self.begins is not None and self.ends is not None and self.begins >= self.ends:
+            raise ValueError("ends must be after begins")
+        return self
+
+    @property
+    def _recurs(self) -> bool:
+        return bool(self.times or self.weekdays or self.days_of_month or self.months or self.years)
+
+    def concerns(self, remediation: str) -> bool:
+        """Whether it holds for the remediation of this name."""
+        return any(fnmatchcase(remediation, pattern) for pattern in self.remediations)
+
+    def holds(self, now: datetime) -> bool:
+        """Whether it holds at this moment."""
+        if (self.begins is not None and now < self.begins) or (self.ends is not None and now >= self.ends):
+            return False
+        local = now.astimezone(ZoneInfo(self.location))
+        return all(
+            (
+                _among(self.weekdays, _weekday, local.weekday()),
+                _among(self.months, _month, local.month),
+                _among(self.years, int, local.year),
+                self._has_day(local),
+                self._has_time(local),
+            )
+        )
+
+    def end(self, now: datetime) -> datetime:
+        """When a freeze that holds at `now` stops to hold; far ahead, where that is far ahead."""
+        moment = now
+        while self.holds(moment) and moment < now + _LOOK_AHEAD:
+            moment = min(self._edges(moment))
+        return moment
+
+    def _edges(self, moment: datetime) -> Iterator[datetime]:
+        """The moments after this one at which it may stop: the ends of today's ranges, midnight, and its own end."""
+        zone = ZoneInfo(self.location)
+        local = moment.astimezone(zone)
+        tomorrow = datetime.combine(local.date() + timedelta(days=1), time(), zone).astimezone(UTC)
+        yield tomorrow
+        for part in self.times:
+            if part.end_time != _MIDNIGHT:
+                edge = datetime.combine(local.date(), time.fromisoformat(part.end_time), zone).astimezone(UTC)
+                if edge > moment:
+                    yield edge
+        if self.ends is not None and self.ends > moment:
+            yield self.ends.astimezone(UTC)
+
+    def _has_day(self, local: datetime) -> bool:
+        length = calendar.monthrange(local.year, local.month)[1]
+        return not self.days_of_month or any(
+            _from_start(low, length) <= local.day <= _from_start(high, length)
+            for low, high in (_span(text, _day) for text in self.days_of_month)
+        )
+
+    def _has_time(self, local: datetime) -> bool:
+        clock = f"{local:%H:%M}"
+        return not self.times or any(part.start_time <= clock < part.end_time for part in self.times)
+
+
+def _among(spans: tuple[str, ...], read: Callable[[str], int], value: int) -> bool:
+    return not spans or any(low <= value <= high for low, high in (_span(text, read) for text in spans))
+
+
+def _from_start(day: int, length: int) -> int:
+    return day if day > 0 else length + 1 + day

@@ -1,0 +1,139 @@
+"""When freezes hold and when they end."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from app.domain.freezes import Freeze
+
+MINUTE = timedelta(minutes=1)
+
+
+def freeze(**fields: Any) -> Freeze:
+    """A freeze at the given times."""
+    return Freeze.model_validate({"name": "quiet", "summary": "Nobody is there."} | fields)
+
+
+def at(text: str) -> datetime:
+    """A moment in UTC."""
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+OFFICE = {
+    "weekdays": ["monday:friday"],
+    "times": [{"start_time": "09:00", "end_time": "17:00"}],
+    "location": "Europe/Berlin",
+}
+
+
+@pytest.mark.parametrize(
+    ("fields", "now", "expected"),
+    [
+        (OFFICE, "2026-11-20T07:59", False),  # a Friday, 08:59 in Berlin
+        (OFFICE, "2026-11-20T08:00", True),
+        (OFFICE, "2026-11-20T15:59", True),
+        (OFFICE, "2026-11-20T16:00", False),
+        (OFFICE, "2026-11-21T10:00", False),  # Saturday
+        (OFFICE, "2026-07-20T07:00", True),  # in summer Berlin is two hours ahead
+        ({"days_of_month": ["-2:-1"]}, "2026-02-27T00:00", True),
+        ({"days_of_month": ["-2:-1"]}, "2026-02-26T23:59", False),
+        ({"days_of_month": [1, "10:12"]}, "2026-02-11T12:00", True),
+        ({"months": ["december"], "years": [2026]}, "2026-12-01T00:00", True),
+        ({"months": ["december"], "years": [2026]}, "2027-12-01T00:00", False),
+        ({"months": ["1:3"]}, "2026-04-01T00:00", False),
+        ({"times": [{"start_time": "22:00", "end_time": "24:00"}]}, "2026-04-01T23:59", True),
+        ({"begins": "2026-12-20T00:00:00+01:00", "ends": "2027-01-04T00:00:00+01:00"}, "2026-12-19T23:00", True),
+        ({"begins": "2026-12-20T00:00:00+01:00", "ends": "2027-01-04T00:00:00+01:00"}, "2027-01-03T23:00", False),
+        ({"weekdays": ["saturday"], "ends": "2026-11-21T12:00:00Z"}, "2026-11-21T12:00", False),
+    ],
+)
+def test_a_freeze_holds_when_it_says(fields: dict[str, Any], now: str, *, expected: bool) -> None:
+    """All that is given must hold at once, in the zone of its place."""
+    assert expected is freeze(**fields).holds(at(now))
+
+
+@pytest.mark.parametrize(
+    ("fields", "now", "end"),
+    [
+        (OFFICE, "2026-11-20T08:00", "2026-11-20T16:00"),
+        ({"weekdays": ["saturday", "sunday"]}, "2026-11-21T01:00", "2026-11-23T00:00"),
+        ({"weekdays": ["saturday", "sunday"], "ends": "2026-11-22T06:00:00Z"}, "2026-11-21T01:00", "2026-11-22T06:00"),
+        (
+            {"weekdays": ["sunday"], "location": "Europe/Berlin"},
+            "2026-10-25T00:00",
+            "2026-10-25T23:00",
+        ),  # 25 hours long
+        ({"begins": "2026-12-20T00:00:00Z", "ends": "2027-01-04T00:00:00Z"}, "2026-12-24T18:00", "2027-01-04T00:00"),
+        (
+            {"times": [{"start_time": "22:00", "end_time": "24:00"}, {"start_time": "00:00", "end_time": "06:00"}]},
+            "2026-11-20T23:00",
+            "2026-11-21T06:00",
+        ),
+    ],
+)
+def test_a_freeze_ends_when_it_stops_to_hold(fields: dict[str, Any], now: str, end: str) -> None:
+    """Over ranges that touch, days that follow each other and changes of the clock."""
+    assert at(end) == freeze(**fields).end(at(now))
+
+
+def test_a_freeze_for_ever_is_looked_at_again() -> None:
+    """Without an end it is decided again one day."""
+    now = at("2026-11-20T08:00")
+    assert now + timedelta(days=300) < freeze(begins="2020-01-01T00:00:00Z").end(now) < now + timedelta(days=500)
+
+
+@given(
+    st.datetimes(datetime(2024, 1, 1), datetime(2030, 1, 1)),  # noqa: DTZ001 - hypothesis wants naive bounds
+    st.lists(st.sampled_from(["monday", "tuesday:thursday", "friday", "sunday"]), unique=True),
+    st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu", "Australia/Lord_Howe"]),
+    st.sampled_from([("00:00", "24:00"), ("09:00", "17:00"), ("01:30", "02:30")]),
+)
+def test_it_holds_until_its_end_and_no_longer(
+    moment: datetime, weekdays: list[str], zone: str, hours: tuple[str, str]
+) -> None:
+    """Whatever the zone does to its clocks."""
+    times = [{"start_time": hours[0], "end_time": hours[1]}]
+    one = freeze(weekdays=weekdays, times=times, location=zone)
+    now = moment.replace(tzinfo=UTC, second=0, microsecond=0)
+    if not one.holds(now):
+        assert now == one.end(now)
+        return
+    end = one.end(now)
+    if end < now + timedelta(days=400):
+        assert not one.holds(end)
+    assert one.holds(min(end, now + timedelta(days=400)) - MINUTE) or end - now < MINUTE
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({}, "says no time"),
+        ({"weekdays": ["funday"]}, "weekday"),
+        ({"weekdays": ["friday:monday"]}, "ends before it begins"),
+        ({"days_of_month": [0]}, "day of the month"),
+        ({"days_of_month": ["32"]}, "day of the month"),
+        ({"months": ["13"]}, "month"),
+        ({"times": [{"start_time": "9:00", "end_time": "17:00"}]}, "time of day"),
+        ({"times": [{"start_time": "22:00", "end_time": "06:00"}]}, "two ranges"),
+        ({"weekdays": ["monday"], "location": "Mars/Olympus"}, "time zone"),
+        ({"begins": "2026-12-20T00:00:00"}, "timezone"),
+        ({"begins": "2026-12-20T00:00:00Z", "ends": "2026-12-20T00:00:00Z"}, "ends must be after"),
+        ({"weekdays": ["monday"], "remediations": []}, "at least 1"),
+    ],
+)
+def test_what_is_no_time_is_refused(fields: dict[str, Any], complaint: str) -> None:
+    """With what is wrong."""
+    with pytest.raises(ValidationError, match=complaint):
+        freeze(**fields)
+
+
+def test_a_freeze_may_concern_some_remediations() -> None:
+    """By name or by a part of it."""
+    some = freeze(weekdays=["monday"], remediations=["shop-*", "cache-flush"])
+    assert [True, True, False] == [some.concerns(name) for name in ("shop-api-down", "cache-flush", "cache")]
