@@ -11,15 +11,16 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.errors import ConflictError, NotFoundError
 from app.domain.reasons import Reason
 from app.domain.states import RunState, may_become
-from app.store import episodes, runs
+from app.store import episodes, events, runs
+from app.store.events import Entry, Event
 from app.store.runs import Run
-from app.store.schema import event, run
+from app.store.schema import run
 from app.store.wakeups import announce
 
 
@@ -29,6 +30,7 @@ class Verb(StrEnum):
     APPROVE = "approve"
     REJECT = "reject"
     CANCEL = "cancel"
+    DROP = "drop"  # it waited for a breaker, which is closed without letting it go on
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ _EFFECTS = {
     Verb.APPROVE: _Effect((RunState.AWAITING_APPROVAL,), RunState.PENDING, None, "approved"),
     Verb.REJECT: _Effect((RunState.AWAITING_APPROVAL,), RunState.DENIED, Reason.APPROVAL_REJECTED, "rejected"),
     Verb.CANCEL: _Effect(_WAITING, RunState.CANCELLED, Reason.CANCELLED_BY_PERSON, "cancelled"),
+    Verb.DROP: _Effect((RunState.DEFERRED,), RunState.CANCELLED, Reason.BREAKER_DROPPED, "dropped"),
 }
 
 
@@ -83,9 +86,9 @@ async def decide(tx: AsyncConnection, run_id: str, word: Word, now: datetime) ->
         raise ConflictError(f"run {run_id} is {before}; only a run that is {states} can be {effect.done}")
     values, helped = await _values(tx, run_id, word, effect, now)
     await tx.execute(update(run).where(run.c.id == run_id, run.c.state == before).values(values))
-    row = {"run_id": run_id, "at": now, "kind": effect.done, "state": effect.after, "reason": effect.reason}
     data = {"comment": word.comment} if word.comment else {}
-    await tx.execute(insert(event), [row | {"message": word.message, "actor": word.actor, "data": data}])
+    entry = Entry(word.message, effect.reason, word.actor, data)
+    await events.append(tx, [Event(run_id, now, effect.done, effect.after, entry)])
     await announce(tx)
     decided = await runs.get(tx, run_id)
     if decided is None:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, insert, select, update
+from sqlalchemy import ColumnElement, and_, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.obstacles import Breaker
@@ -63,6 +63,17 @@ async def give_trial_back(tx: AsyncConnection, remediation: str, run_id: str) ->
     await tx.execute(update(breaker).where(mine).values(trial=None))
 
 
+async def waiting(tx: AsyncConnection, remediation: str) -> list[str]:
+    """The runs that wait for a breaker, oldest first."""
+    query = select(run.c.id).where(_waits(remediation)).order_by(run.c.id)
+    return list((await tx.execute(query)).scalars())
+
+
+def _waits(remediation: str) -> ColumnElement[bool]:
+    deferred = and_(run.c.active, run.c.state == RunState.DEFERRED, run.c.reason == Reason.BREAKER_OPEN)
+    return and_(run.c.remediation == remediation, deferred)
+
+
 async def close(tx: AsyncConnection, remediation: str, now: datetime) -> bool:
     """Close it by hand and let what waits be decided; whether it was open."""
     state = await get(tx, remediation, lock=True)
@@ -73,9 +84,7 @@ async def close(tx: AsyncConnection, remediation: str, now: datetime) -> bool:
 async def _reset(tx: AsyncConnection, remediation: str, now: datetime) -> None:
     """Nothing has failed, and what waited is decided again."""
     await _write(tx, remediation, asdict(Breaker()))
-    waiting = and_(run.c.remediation == remediation, run.c.active, run.c.state == RunState.DEFERRED)
-    waiting = and_(waiting, run.c.reason == Reason.BREAKER_OPEN, run.c.not_before > now)
-    await tx.execute(update(run).where(waiting).values(not_before=now))
+    await tx.execute(update(run).where(_waits(remediation), run.c.not_before > now).values(not_before=now))
 
 
 async def _write(tx: AsyncConnection, remediation: str, values: dict[str, Any]) -> None:

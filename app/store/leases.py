@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, case, func, insert, or_, select, update
+from sqlalchemy import and_, case, func, or_, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.reasons import Reason
 from app.domain.states import RunState
-from app.store.runs import ENGINE, Run, from_row
-from app.store.schema import event, run
+from app.store import events
+from app.store.events import Entry, Event
+from app.store.runs import Run, from_row
+from app.store.schema import run
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +74,8 @@ async def _end_unreadable(tx: AsyncConnection, row: Row[Any], now: datetime) -> 
     ended = {"active": False, "holds_target": False, "finished_at": now, "lease_owner": None, "lease_until": None}
     said: dict[str, Any] = {"state": RunState.FAILED, "reason": Reason.UNEXPECTED, "message": message}
     await tx.execute(update(run).where(run.c.id == row.id).values(ended | said | {"updated_at": now}))
-    note = {"run_id": row.id, "at": now, "kind": RunState.FAILED, "actor": ENGINE, "data": {}}
-    await tx.execute(insert(event), [said | note])
+    entry = Entry(message, Reason.UNEXPECTED)
+    await events.append(tx, [Event(row.id, now, RunState.FAILED, RunState.FAILED, entry)])
 
 
 async def renew(tx: AsyncConnection, owner: str, run_ids: Sequence[str], lease_until: datetime) -> set[str]:

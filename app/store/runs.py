@@ -6,7 +6,7 @@ Every write of a worker is fenced by its lease: who lost it changes nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -14,20 +14,22 @@ from sqlalchemy import and_, delete, insert, or_, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.domain.decisions import Decision
+from app.domain.decisions import Decision, Verdict
 from app.domain.errors import ConflictError, LeaseLostError
 from app.domain.model import JsonObject, Value
 from app.domain.plans import Plan, PlannedStep
 from app.domain.reasons import Reason
 from app.domain.remediation import Purpose, Remediation
 from app.domain.states import RunState, may_become
+from app.store import events
+from app.store.events import Entry, Event
 from app.store.schema import event, run, run_episode, step
 
 _CHUNK = 500  # ids per statement, well under SQLite's limit of variables
 _INDEXED = 500  # characters; PostgreSQL refuses a row whose indexed text is longer than about 2,700 bytes
 _NEXT = 4  # runs that a freed place is offered to
+_PURPOSE = "purpose"  # in the stored specification of what takes a run back
 _FREE = {"lease_owner": None, "lease_until": None}
-ENGINE = "remediator"  # the actor of what nobody asked for by hand
 
 
 class Setback(Value):
@@ -73,16 +75,6 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """What an event of the audit says besides when and where; `data` is JSON."""
-
-    message: str = ""
-    reason: Reason | None = None
-    actor: str = ENGINE
-    data: JsonObject = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class StepOutcome:
     """How a step ended: succeeded, failed, skipped or interrupted."""
 
@@ -111,7 +103,7 @@ def from_row(row: Row[Any]) -> Run:
     """A run from a row of its table."""
     return Run(
         id=row.id,
-        remediation=Remediation.model_validate(row.spec),
+        remediation=Remediation.model_validate({key: value for key, value in row.spec.items() if key != _PURPOSE}),
         digest=row.digest,
         state=RunState(row.state),
         reason=Reason(row.reason) if row.reason else None,
@@ -147,27 +139,19 @@ async def create(tx: AsyncConnection, new: Sequence[Run]) -> None:
     if not new:
         return
     await tx.execute(insert(run), [_first_columns(one) for one in new])
-    events = [
-        {
-            "run_id": one.id,
-            "at": one.created_at,
-            "kind": "recorded",
-            "state": one.state,
-            "reason": None,
-            "message": one.message,
-            "actor": ENGINE,
-            "data": {"catalog": one.digest, "attempt": one.attempt},
-        }
-        for one in new
-    ]
-    await tx.execute(insert(event), events)
+    await events.append(tx, [_recorded(one) for one in new], are_first=True)
+
+
+def _recorded(one: Run) -> Event:
+    entry = Entry(one.message, data={"catalog": one.digest, "attempt": one.attempt})
+    return Event(one.id, one.created_at, "recorded", one.state, entry)
 
 
 def _first_columns(one: Run) -> dict[str, Any]:
     return {
         "id": one.id,
         "remediation": one.remediation.name,
-        "spec": one.remediation.to_stored(),
+        "spec": _stored_spec(one),
         "digest": one.digest,
         "state": one.state,
         "reason": one.reason,
@@ -183,7 +167,8 @@ def _first_columns(one: Run) -> dict[str, Any]:
         "generator_url": one.generator_url,
         "alert_starts_at": one.alert_starts_at,
         "received_at": one.received_at,
-        "holds_target": False,
+        "target_key": one.target_key,
+        "holds_target": one.holds_target,
         "decisions": [],
         "created_at": one.created_at,
         "updated_at": one.created_at,
@@ -192,6 +177,11 @@ def _first_columns(one: Run) -> dict[str, Any]:
         "purpose": one.purpose,
         "undoes": one.undoes,
     }
+
+
+def _stored_spec(one: Run) -> JsonObject:
+    """What takes a run back is marked: a release that knows nothing of it cannot read it, and would apply it."""
+    return one.remediation.to_stored() | ({} if one.purpose is Purpose.REMEDY else {_PURPOSE: one.purpose.value})
 
 
 async def get(tx: AsyncConnection, run_id: str) -> Run | None:
@@ -265,8 +255,7 @@ async def check_lease(tx: AsyncConnection, held: Run) -> None:
 
 async def note(tx: AsyncConnection, of: Run, now: datetime, kind: str, entry: Entry) -> None:
     """Append to a run's events."""
-    row = {"run_id": of.id, "at": now, "kind": kind, "state": of.state}
-    await tx.execute(insert(event), [row | asdict(entry)])
+    await events.append(tx, [Event(of.id, now, kind, of.state, entry)])
 
 
 async def save_decisions(tx: AsyncConnection, held: Run, decisions: Sequence[Decision]) -> None:
@@ -275,10 +264,18 @@ async def save_decisions(tx: AsyncConnection, held: Run, decisions: Sequence[Dec
     await tx.execute(fenced(held).values(decisions=rows))
 
 
+async def would_have_acted(tx: AsyncConnection, run_id: str) -> bool:
+    """Whether nothing but its mode kept a run from acting, by the guards' latest answers."""
+    decisions = (await tx.execute(select(run.c.decisions).where(run.c.id == run_id))).scalar_one()
+    harmless = {Verdict.ALLOW, Verdict.OBSERVE, Verdict.NEEDS_APPROVAL}
+    return bool(decisions) and all(decision["verdict"] in harmless for decision in decisions)
+
+
 async def sharing(tx: AsyncConnection, candidate: Run, target_key: str) -> Run | None:
-    """An active run of the same remediation on the same target; it stays active until the transaction ends."""
+    """An active run that answers alerts by the same remediation on the same target; it stays so for this transaction."""
     query = select(run).where(
         run.c.active,
+        run.c.purpose == Purpose.REMEDY,
         run.c.target_key == target_key,
         run.c.remediation == candidate.remediation.name,
         run.c.id != candidate.id,

@@ -43,6 +43,11 @@ _MICROSECOND = timedelta(microseconds=1)
 _Serial = BigInteger().with_variant(Integer(), "sqlite")
 
 
+def microseconds(moment: datetime) -> int:
+    """As stored: since the epoch."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
 class Timestamp(TypeDecorator[datetime]):
     """An aware UTC datetime."""
 
@@ -51,7 +56,7 @@ class Timestamp(TypeDecorator[datetime]):
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:  # noqa: ARG002 - SQLAlchemy's
         """To microseconds."""
-        return None if value is None else (value - _EPOCH) // _MICROSECOND
+        return None if value is None else microseconds(value)
 
     def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's
         """From microseconds."""
@@ -206,7 +211,8 @@ event = Table(
     "event",
     metadata,
     Column("id", _Serial, primary_key=True, autoincrement=True),
-    Column("run_id", String(36), nullable=False),  # no foreign key: the audit outlives a folded run
+    # The chain: a run (no foreign key, since the audit outlives a folded run), catalog/<remediation> or service.
+    Column("run_id", String(80), nullable=False),
     Column("at", Timestamp, nullable=False),
     Column("kind", String(40), nullable=False),
     Column("state", String(20), nullable=False),
@@ -214,7 +220,25 @@ event = Table(
     Column("message", Text, nullable=False),
     Column("actor", Text, nullable=False),
     Column("data", Json, nullable=False),
+    Column("seq", Integer),  # within the chain, from 1; empty: recorded by a release without chains
+    Column("hash", String(64)),
+    # The transaction on PostgreSQL, where ids may be committed out of order; readers follow (tx, id).
+    Column("tx", BigInteger, nullable=False, server_default=text("0")),
     Index("ix_event_run", "run_id", "id"),
+    Index("ix_event_tx", "tx", "id"),
+    UniqueConstraint("run_id", "seq"),
+)
+
+seal = Table(
+    "seal",
+    metadata,
+    Column("id", _Serial, primary_key=True, autoincrement=True),
+    Column("at", Timestamp, nullable=False),
+    Column("to_tx", BigInteger, nullable=False),  # events up to here (tx, id) are covered
+    Column("to_id", BigInteger, nullable=False),
+    Column("leaves", Json),  # [chain, seq, hash] of each chain that had grown; empty once these are pruned
+    Column("leaves_hash", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
 )
 
 hold = Table(

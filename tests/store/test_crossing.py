@@ -14,7 +14,7 @@ from sqlalchemy import text
 from app.domain.states import RunState
 from app.store import episodes, runs
 from app.store.database import Database
-from app.store.runs import Entry
+from app.store.events import Entry
 from tests.support.aio import run
 from tests.support.alerts import NOW
 from tests.support.engine import until

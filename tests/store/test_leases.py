@@ -16,8 +16,9 @@ from app.domain.reasons import Reason
 from app.domain.states import RunState
 from app.store import leases, runs
 from app.store.database import Database
+from app.store.events import Entry
 from app.store.leases import Claimant
-from app.store.runs import Entry, Run, StepOutcome
+from app.store.runs import Run, StepOutcome
 from app.store.schema import run as run_table
 from tests.support.aio import run
 from tests.support.alerts import NOW

@@ -13,7 +13,7 @@ from app.domain.reasons import Reason
 from app.domain.states import RunState, may_become
 from app.store import episodes, runs
 from app.store.database import Database
-from app.store.runs import Entry
+from app.store.events import Entry
 from app.store.schema import run as run_table
 from tests.support.aio import run
 from tests.support.alerts import NOW

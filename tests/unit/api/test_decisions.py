@@ -11,8 +11,8 @@ from app.domain.errors import LeaseLostError
 from app.domain.reasons import Reason
 from app.domain.states import RunState
 from app.store import leases, runs
+from app.store.events import Entry
 from app.store.leases import Claimant
-from app.store.runs import Entry
 from tests.support.edge import NOW, TOKENS, Edge, StartEdge, bearer
 
 WAITING = {RunState.PENDING, RunState.DEFERRED, RunState.AWAITING_APPROVAL}

@@ -1,0 +1,37 @@
+"""Reads the small JSON bodies that people send: into a model, or a problem that names the field."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+
+from app.api.body import read_body
+from app.api.refusals import not_an_object, wrong_field
+
+_MAX_BODY = 16 * 1024
+M = TypeVar("M", bound=BaseModel)
+
+
+async def read_given(request: Request, model: type[M]) -> M:
+    """The body as `model`; no body is an empty object."""
+    body = await read_body(request, _MAX_BODY)
+    try:
+        return model.model_validate_json(body if body.strip() else b"{}")
+    except ValidationError as error:
+        found: list[Any] = error.errors(include_url=False, include_input=False)
+        raise (wrong_field(found) if found[0]["loc"] else not_an_object(found[0])) from error
+
+
+def body_of(model: type[BaseModel], *, required: bool) -> dict[str, Any]:
+    """The OpenAPI of a body that is read by hand."""
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
+
+
+def storable(text: str) -> str:
+    """Text that any store can keep: PostgreSQL has no NUL."""
+    if "\0" in text:
+        raise ValueError("must not hold a NUL character")
+    return text
