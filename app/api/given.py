@@ -8,6 +8,7 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
 from app.api.body import read_body
+from app.api.problems import ProblemError, ProblemReason
 from app.api.refusals import not_an_object, wrong_field
 
 _MAX_BODY = 16 * 1024
@@ -21,7 +22,16 @@ async def read_given(request: Request, model: type[M]) -> M:
         return model.model_validate_json(body if body.strip() else b"{}")
     except ValidationError as error:
         found: list[Any] = error.errors(include_url=False, include_input=False)
-        raise (wrong_field(found) if found[0]["loc"] else not_an_object(found[0])) from error
+        raise _problem(found) from error
+
+
+def _problem(found: list[Any]) -> ProblemError:
+    first = found[0]
+    if first["loc"]:
+        return wrong_field(found)
+    if first["type"] == "value_error":  # a rule over several fields
+        return ProblemError(422, ProblemReason.WRONG_SHAPE, str(first["ctx"]["error"]))
+    return not_an_object(first)
 
 
 def body_of(model: type[BaseModel], *, required: bool) -> dict[str, Any]:

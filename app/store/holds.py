@@ -44,7 +44,7 @@ async def on(tx: AsyncConnection, now: datetime, remediation: str, target_key: s
 
 async def standing(tx: AsyncConnection, now: datetime) -> Sequence[Row[Any]]:
     """Every hold that stands, oldest first."""
-    return (await tx.execute(select(hold).where(_stands(now)).order_by(hold.c.since))).all()
+    return (await tx.execute(select(hold).where(_stands(now)).order_by(hold.c.since, hold.c.id))).all()
 
 
 async def put(tx: AsyncConnection, held: Held, given: Hold, now: datetime) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -54,9 +54,10 @@ class Shelf:
         self._clock = clock
         self.put()
 
-    def put(self, *remediations: Mapping[str, Any]) -> None:
+    def put(self, *remediations: Mapping[str, Any], freezes: Sequence[Mapping[str, Any]] = ()) -> None:
         """Load another catalog, as a reload does."""
-        self._file.write_text(yaml.safe_dump({"remediations": [dict(one) for one in remediations]}))
+        content = {"remediations": [dict(one) for one in remediations], "freezes": [dict(one) for one in freezes]}
+        self._file.write_text(yaml.safe_dump(content))
         self.current = load([self._file], self._clock())
 
     def __call__(self) -> Catalog:
