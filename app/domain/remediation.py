@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from datetime import timedelta
 from enum import StrEnum
@@ -228,6 +230,13 @@ class Remediation(Value):
     def rungs(self) -> tuple[Rung, ...]:
         """The levels in order; the first is made of the remediation's own steps."""
         return (Rung(steps=self.steps, verify=self.verify, settle=self.settle), *self.escalate)
+
+    @property
+    def deed(self) -> str:
+        """A digest of what it does, when and within which limits: of everything but words for people."""
+        told = {"summary", "description", "runbook", "channel"}
+        does = self.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=told)
+        return hashlib.sha256(json.dumps(does, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         """All of it, with every default filled in."""

@@ -1,41 +1,120 @@
-"""Whether a finished run helped: its alerts resolved afterwards."""
+"""Whether a finished run helped: its alerts resolved afterwards, or went on for too long."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import and_, exists, insert, select, update
+from sqlalchemy import and_, exists, or_, select, update
+from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.domain.remediation import Purpose, Remediation
 from app.domain.states import RunState
-from app.store import episodes
-from app.store.runs import ENGINE
-from app.store.schema import episode, event, run, run_episode
+from app.store import episodes, events, runs
+from app.store.events import Entry, Event
+from app.store.runs import Run
+from app.store.schema import episode, run, run_episode
 
+RECURS_WITHIN = timedelta(hours=24)  # an alert that is back sooner than this was not cured
 _CHUNK = 500
 
 
-async def record_resolution(tx: AsyncConnection, now: datetime, episode_ids: Sequence[str]) -> list[str]:
-    """Mark succeeded runs as effective whose last episode ended; returns their remediations."""
-    helped: list[str] = []
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A finished run of which it is known now whether it helped."""
+
+    run_id: str
+    name: str  # of the remediation
+    remediation: Remediation | None  # None: this release cannot read what another one recorded
+    is_remedy: bool
+    was_approved: bool
+    helped: bool
+
+
+async def record_resolution(tx: AsyncConnection, now: datetime, episode_ids: Sequence[str]) -> list[Judged]:
+    """Mark succeeded runs as effective whose last episode ended in time; those for which it is too late stay so."""
+    judged: list[Judged] = []
     for start in range(0, len(episode_ids), _CHUNK):
-        helped += await _record(tx, now, episode_ids[start : start + _CHUNK])
-    return helped
+        judged += await _record(tx, now, episode_ids[start : start + _CHUNK])
+    return judged
 
 
-async def _record(tx: AsyncConnection, now: datetime, episode_ids: Sequence[str]) -> list[str]:
+async def _record(tx: AsyncConnection, now: datetime, episode_ids: Sequence[str]) -> list[Judged]:
     linked = select(run_episode.c.run_id).where(run_episode.c.episode_id.in_(episode_ids))
-    still_open = exists().where(
-        and_(run_episode.c.run_id == run.c.id, run_episode.c.episode_id == episode.c.id, episode.c.closed_at.is_(None))
-    )
-    query = select(run.c.id, run.c.remediation, run.c.finished_at).where(
-        run.c.id.in_(linked), run.c.state == RunState.SUCCEEDED, run.c.effective.is_(None), ~still_open
-    )
-    rows = (await tx.execute(query)).all()
+    unknown = or_(run.c.effective.is_(None), and_(run.c.effective.is_(False), run.c.resolved_at.is_(None)))
+    query = select(run).where(run.c.id.in_(linked), run.c.state == RunState.SUCCEEDED, unknown, ~_fires())
+    rows = (await tx.execute(query.order_by(run.c.remediation, run.c.id))).all()
+    judged = []
     for row in rows:
-        ended_at = await episodes.last_end(tx, row.id)
-        await tx.execute(update(run).where(run.c.id == row.id).values(effective=True, resolved_at=ended_at))
-        note = {"run_id": row.id, "at": now, "kind": "resolved", "state": RunState.SUCCEEDED, "reason": None}
-        await tx.execute(insert(event), [note | {"message": "the alert resolved", "actor": ENGINE, "data": {}}])
-    return [row.remediation for row in rows]
+        values: dict[str, Any] = {"resolved_at": await episodes.last_end(tx, row.id), "judge_at": None}
+        helped = row.effective is None
+        message = "the alert resolved" if helped else "the alert resolved, too late to be this run's doing"
+        await tx.execute(update(run).where(run.c.id == row.id).values(values | ({"effective": True} if helped else {})))
+        await _note(tx, row, now, "resolved", message)
+        if helped:
+            judged.append(_judged(row, helped=True))
+    return judged
+
+
+async def due(tx: AsyncConnection, now: datetime, limit: int) -> list[str]:
+    """Finished runs whose alert has had its time to resolve."""
+    query = select(run.c.id).where(run.c.judge_at <= now).order_by(run.c.judge_at).limit(limit)
+    return list((await tx.execute(query)).scalars())
+
+
+async def judge(tx: AsyncConnection, run_id: str, now: datetime) -> Judged | None:
+    """Mark a run as ineffective; None when it is judged already.
+
+    The caller holds the lock `intake`: a resolve is taken in before, and then the run is judged, or it comes too late.
+    """
+    row = (await tx.execute(select(run).where(run.c.id == run_id, run.c.judge_at <= now))).one_or_none()
+    if row is None:
+        return None
+    await tx.execute(update(run).where(run.c.id == run_id).values(judge_at=None, effective=False))
+    await _note(tx, row, now, "ineffective", "the alert still fires; the run did not help")
+    return _judged(row, helped=False)
+
+
+async def recurring(tx: AsyncConnection, new: Sequence[tuple[str, str]], now: datetime) -> list[str]:
+    """The remediations whose effective runs did not keep an alert away, for new episodes (id, identity)."""
+    found: list[str] = []
+    for start in range(0, len(new), _CHUNK):
+        chunk = new[start : start + _CHUNK]
+        ids, identities = [one for one, _ in chunk], [identity for _, identity in chunk]
+        links = run.join(run_episode).join(episode)
+        query = select(run.c.remediation, episode.c.identity).select_from(links).distinct()
+        before = and_(episode.c.identity.in_(identities), episode.c.id.not_in(ids))
+        lately = and_(run.c.effective, run.c.purpose == Purpose.REMEDY, run.c.resolved_at > now - RECURS_WITHIN)
+        found += [row.remediation for row in await tx.execute(query.where(before, lately))]
+    return found
+
+
+def _fires() -> Any:
+    linked = and_(run_episode.c.run_id == run.c.id, run_episode.c.episode_id == episode.c.id)
+    return exists().where(and_(linked, episode.c.closed_at.is_(None)))
+
+
+def _judged(row: Row[Any], *, helped: bool) -> Judged:
+    of = _readable(row)
+    return Judged(
+        run_id=row.id,
+        name=row.remediation,
+        remediation=None if of is None else of.remediation,
+        is_remedy=row.purpose == Purpose.REMEDY,
+        was_approved=row.approved_by is not None,
+        helped=helped,
+    )
+
+
+def _readable(row: Row[Any]) -> Run | None:
+    try:
+        return runs.from_row(row)
+    except ValueError:
+        return None
+
+
+async def _note(tx: AsyncConnection, row: Row[Any], now: datetime, kind: str, message: str) -> None:
+    await events.append(tx, [Event(row.id, now, kind, RunState.SUCCEEDED, Entry(message))])

@@ -1,0 +1,90 @@
+"""Whether runs helped: lets breaker, standing and metrics know, and judges those whose alert was given its time.
+
+A run that succeeded is effective once its alert resolves, which take-in sees, and ineffective when `effective_within`
+is over first, which the loop here sees. Both work under the lock `intake`, so that a run is judged once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from app.catalog.catalog import Catalog
+from app.domain.errors import StoreUnavailableError
+from app.domain.remediation import Remediation
+from app.domain.standings import Mark
+from app.engine import standing
+from app.engine.parts import Parts, Turn
+from app.engine.telling import Notice, tell
+from app.store import breakers, effects
+from app.store.breakers import Ended
+from app.store.effects import Judged
+
+_PAUSE_SECONDS = 5.0
+_BATCH = 50
+log = structlog.get_logger()
+
+
+async def learn(turn: Turn, judged: Judged) -> None:
+    """Let a remediation's breaker and standing know whether a run helped that had succeeded."""
+    if judged.remediation is None or not judged.is_remedy:
+        return
+    await tell_breaker(turn, judged.remediation, judged.run_id, helped=judged.helped)
+    mark = Mark.HELPED_AFTER_APPROVAL if judged.was_approved else Mark.HELPED
+    await standing.count(turn, judged.remediation, judged.run_id, mark if judged.helped else Mark.BAD)
+
+
+async def tell_breaker(turn: Turn, remediation: Remediation, run_id: str, *, helped: bool) -> None:
+    """Count a run that acted; people are told when that opens the breaker."""
+    name = remediation.name
+    opened = await breakers.record(turn.tx, Ended(name, run_id, helped=helped), remediation.limits, turn.now)
+    if opened is None:
+        return
+    title = f"Breaker open: remediation {name} has stopped"
+    trial = f" A trial follows at {opened.trial_at:%Y-%m-%d %H:%M:%S} UTC." if opened.trial_at else ""
+    body = f"{opened.failures} runs in a row failed or did not help.{trial}"
+    await tell(turn, remediation, Notice(f"breaker:{name}:{run_id}", title, body, run_id))
+
+
+async def judge_forever(parts: Parts) -> None:
+    """Judge what is due, and bring the standings to each catalog that is loaded, until cancelled."""
+    followed: Catalog | None = None
+    while True:
+        try:
+            followed = await follow(parts, followed)
+            judged = await judge(parts)
+        except StoreUnavailableError as error:
+            log.warning("judging waits for the store", error=error.message)
+            judged = 0
+        except Exception:  # the loop: one run that cannot be judged must not end it
+            log.exception("runs could not be judged")
+            judged = 0
+        if judged < _BATCH:
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def follow(parts: Parts, followed: Catalog | None) -> Catalog:
+    """Bring the standings to the running catalog, unless that was done."""
+    catalog = parts.catalog()
+    if catalog is followed:
+        return catalog
+    if any(one.earn is not None for one in catalog.remediations.values()):
+        async with parts.turn(lock="intake") as turn:
+            await standing.follow(turn, catalog)
+    return catalog
+
+
+async def judge(parts: Parts) -> int:
+    """Judge the runs whose time is over, each in a transaction of its own; returns how many there were."""
+    async with parts.database.read() as tx:
+        due = await effects.due(tx, parts.clock(), _BATCH)
+    for run_id in due:
+        async with parts.turn(lock="intake") as turn:
+            judged = await effects.judge(turn.tx, run_id, turn.now)
+            if judged is not None:
+                await learn(turn, judged)
+        if judged is not None:
+            log.warning("run was ineffective", run=run_id, remediation=judged.name)
+            parts.metrics.runs_ineffective.labels(judged.name).inc()
+    return len(due)

@@ -1,0 +1,109 @@
+"""Earned autonomy: lets runs count for and against their remediation, and moves its mode by that.
+
+A run counts in the transaction that ends or judges it, so that no crash forgets or doubles it. One that was made of an
+older form of its remediation says nothing about the present one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.catalog.catalog import Catalog
+from app.domain.errors import ConflictError
+from app.domain.remediation import Mode, Remediation
+from app.domain.standings import Mark, Standing, after, beginning
+from app.engine.parts import Turn
+from app.engine.telling import Notice, tell
+from app.store import standings
+from app.store.events import Entry
+
+log = structlog.get_logger()
+
+
+async def earned(tx: AsyncConnection, remediation: Remediation, now: datetime) -> Mode | None:
+    """The mode that a remediation has earned so far, or None when it need not earn any."""
+    first = beginning(remediation, now)
+    if first is None:
+        return None
+    found = await standings.get(tx, remediation.name)
+    return first.mode if found is None or found.digest != first.digest else found.mode
+
+
+async def count(turn: Turn, remediation: Remediation, run_id: str, mark: Mark) -> None:
+    """Let one run count; its remediation may be promoted or demoted by that."""
+    current = turn.parts.catalog().get(remediation.name)
+    if current is None or current.deed != remediation.deed:
+        return
+    before = await _present(turn, remediation)
+    if before is None:
+        return
+    now_has = after(before, mark, remediation, turn.now)
+    if now_has == before:
+        return
+    await standings.put(turn.tx, remediation.name, now_has)
+    if now_has.mode is before.mode:
+        return
+    promoted = now_has.mode.rank > before.mode.rank
+    counted = before.good + 1 if promoted else before.bad + 1
+    why = f"{counted} good runs in a row" if promoted else f"{counted} bad runs in a row"
+    message = f"{'promoted' if promoted else 'demoted'} from {before.mode} to {now_has.mode} after {why}"
+    await _tell(turn, remediation, now_has, Entry(message, data={"run": run_id}))
+
+
+async def set_by_hand(turn: Turn, remediation: Remediation, mode: Mode, actor: str, comment: str) -> Standing:
+    """Put a remediation where a person says; raises ConflictError where it earns nothing or may not go so far."""
+    before = await _present(turn, remediation)
+    if before is None:
+        raise ConflictError(f"remediation {remediation.name} does not earn its mode; it has no `earn`")
+    if mode.rank > remediation.mode.rank:
+        raise ConflictError(f"the mode of {remediation.name} is {remediation.mode}; its standing cannot be {mode}")
+    given = replace(before, mode=mode, since=turn.now, good=0, bad=0)
+    await standings.put(turn.tx, remediation.name, given)
+    message = f"set from {before.mode} to {mode} by {actor}" + (f": {comment}" if comment else "")
+    data = {"comment": comment} if comment else {}
+    await _tell(turn, remediation, given, Entry(message, actor=actor, data=data))
+    return given
+
+
+async def follow(turn: Turn, catalog: Catalog) -> None:
+    """Bring the standings to a catalog that was loaded: what is new or does something else begins anew."""
+    known = await standings.get_all(turn.tx)
+    for name, remediation in catalog.remediations.items():
+        if remediation.earn is not None and (name not in known or known[name].digest != remediation.deed):
+            await _present(turn, remediation)
+
+
+async def _present(turn: Turn, remediation: Remediation) -> Standing | None:
+    """The standing of this form of the remediation, kept from others until the turn ends."""
+    first = beginning(remediation, turn.now)
+    if first is None:
+        return None
+    found, is_new = await standings.begin(turn.tx, remediation.name, first)
+    if is_new:
+        entry = Entry(f"begins at {first.mode}; it may come to {remediation.mode}")
+        await _record(turn, remediation, first, entry)
+        return first
+    if found.digest == first.digest:
+        return found
+    await standings.put(turn.tx, remediation.name, first)
+    message = f"the remediation has changed; it begins anew at {first.mode}, after {found.mode}"
+    await (_record if first.mode is found.mode else _tell)(turn, remediation, first, Entry(message))
+    return first
+
+
+async def _tell(turn: Turn, remediation: Remediation, standing: Standing, entry: Entry) -> None:
+    """Record a change of mode, and tell people of it."""
+    await _record(turn, remediation, standing, entry)
+    key = f"standing:{remediation.name}:{standing.digest[:12]}:{turn.now.isoformat()}"
+    title = f"Remediation {remediation.name} is in mode {standing.mode}"
+    await tell(turn, remediation, Notice(key, title, f"{entry.message[0].upper()}{entry.message[1:]}."))
+
+
+async def _record(turn: Turn, remediation: Remediation, standing: Standing, entry: Entry) -> None:
+    noted = replace(entry, data=entry.data | {"mode": standing.mode.value})
+    await standings.note(turn.tx, remediation.name, turn.now, noted)
+    log.info("standing", remediation=remediation.name, mode=standing.mode.value, message=entry.message)
