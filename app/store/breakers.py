@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.obstacles import Breaker
@@ -40,6 +41,8 @@ class Ended:
 async def record(tx: AsyncConnection, ended: Ended, limits: Limits, now: datetime) -> Breaker | None:
     """Count how a run ended; returns the breaker when that opened it. Only its trial moves one that is open."""
     name = ended.remediation
+    if not ended.helped:
+        await _ensure(tx, name)
     state = await get(tx, name, lock=True)
     is_trial = state.trial == ended.run_id
     if state.opened_at is not None and not is_trial:
@@ -85,6 +88,12 @@ async def _reset(tx: AsyncConnection, remediation: str, now: datetime) -> None:
     """Nothing has failed, and what waited is decided again."""
     await _write(tx, remediation, asdict(Breaker()))
     await tx.execute(update(run).where(_waits(remediation), run.c.not_before > now).values(not_before=now))
+
+
+async def _ensure(tx: AsyncConnection, remediation: str) -> None:
+    """Make the row that is to be locked: two first failures at the same time are two."""
+    make = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
+    await tx.execute(make(breaker).values(remediation=remediation, failures=0).on_conflict_do_nothing())
 
 
 async def _write(tx: AsyncConnection, remediation: str, values: dict[str, Any]) -> None:

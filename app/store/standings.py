@@ -33,7 +33,7 @@ async def begin(tx: AsyncConnection, remediation: str, first: Standing) -> tuple
     """The standing, kept from others until the transaction ends; `first` where there was none (and then True)."""
     make = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
     statement = make(standing).values({"remediation": remediation} | asdict(first)).on_conflict_do_nothing()
-    is_new = (await tx.execute(statement)).rowcount == 1
+    is_new = (await tx.execute(statement.returning(standing.c.remediation))).first() is not None
     query = select(standing).where(standing.c.remediation == remediation).with_for_update()
     return _from_row((await tx.execute(query)).one()), is_new
 

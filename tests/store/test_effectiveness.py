@@ -15,6 +15,7 @@ from app.domain.reasons import Reason
 from app.domain.states import RunState
 from app.engine.judging import judge
 from app.store import breakers
+from app.store.breakers import Ended
 from app.store.schema import message
 from tests.support.aio import run
 from tests.support.engine import Engine, engine
@@ -183,6 +184,22 @@ def test_replicas_judge_a_run_once(store: str, tmp_path: Path, sink: WebServer) 
             assert 12 == total
 
     run(body())
+
+
+def test_failures_at_the_same_moment_are_all_counted(replica: Callable[..., None], sink: WebServer) -> None:
+    """Also the first ones, for which there is no row yet that could be locked."""
+
+    async def body(one: Engine) -> None:
+        limits = one.catalog.current.remediations["poke"].limits
+
+        async def fail(number: int) -> None:
+            async with one.parts.turn() as turn:
+                await breakers.record(turn.tx, Ended("poke", f"run-{number}", helped=False), limits, turn.now)
+
+        await asyncio.gather(*(fail(number) for number in range(8)))
+        assert 8 == (await breaker(one)).failures
+
+    replica(body, poke(sink, limits={"breaker": 100}), working=False)
 
 
 def test_an_alert_that_is_back_within_a_day_is_counted(replica: Callable[..., None], sink: WebServer) -> None:
