@@ -12,6 +12,7 @@ from app.domain.reasons import Reason
 from app.domain.scope import Scope
 
 if TYPE_CHECKING:
+    from app.clients.alertmanager import AlertmanagerClient
     from app.clients.http import HttpClient
     from app.clients.kubernetes import KubernetesClient
     from app.clients.notify import Notifier
@@ -29,6 +30,7 @@ class Clients:
         self._stack = AsyncExitStack()
         self._kubernetes: KubernetesClient | None = None
         self._http: HttpClient | None = None
+        self._alertmanager: AlertmanagerClient | None = None
         self._postgres: dict[str, PostgresClient] = {}
         self._redis: dict[str, RedisClient] = {}
 
@@ -80,6 +82,15 @@ class Clients:
             msg = "no Prometheus is configured; set connections.prometheus.url"
             raise PermanentError(msg, reason=Reason.CONFIG_INVALID)
         return PrometheusClient(self.http(), self.connections.prometheus)
+
+    def alertmanager(self) -> AlertmanagerClient | None:
+        """The Alertmanagers that notify us, or None where they are not configured."""
+        if self._alertmanager is None and self.connections.alertmanager is not None:
+            from app.clients.alertmanager import AlertmanagerClient  # noqa: PLC0415
+
+            self._alertmanager = AlertmanagerClient(self.http(), self.connections.alertmanager)
+            self._stack.push_async_callback(self._alertmanager.close)
+        return self._alertmanager
 
     def notifier(self, channel: str) -> Notifier:
         """A notification channel by its configured name."""

@@ -65,6 +65,31 @@ class PrometheusConnection(Value):
     bearer_token: SecretSource | None = None
 
 
+class BasicAuth(Value):
+    """A user name and its password."""
+
+    username: str
+    password: SecretSource
+
+
+class AlertmanagerConnection(Value):
+    """Every Alertmanager that sends its notifications here: all members of a cluster, each by its own address."""
+
+    urls: tuple[str, ...] = Field(min_length=1)
+    receivers: tuple[str, ...] = Field(
+        default=(), description="Receivers that lead here; default: those that recent notifications name."
+    )
+    bearer_token: SecretSource | None = None
+    basic: BasicAuth | None = None
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> AlertmanagerConnection:
+        if self.bearer_token is not None and self.basic is not None:
+            msg = "only one of bearer_token and basic may be given"
+            raise ValueError(msg)
+        return self
+
+
 class NotifyChannel(Value):
     """Where notify.send delivers: Apprise URLs, which hold secrets."""
 
@@ -78,6 +103,7 @@ class Connections(Value):
     postgres: dict[str, PostgresConnection] = Field(default_factory=dict)
     redis: dict[str, RedisConnection] = Field(default_factory=dict)
     prometheus: PrometheusConnection | None = None
+    alertmanager: AlertmanagerConnection | None = None
     notify: dict[str, NotifyChannel] = Field(default_factory=dict)
     secrets: dict[str, SecretSource] = Field(default_factory=dict, description="Named secrets for http.request.")
     timeout: Duration = Field(default=timedelta(seconds=10), description="Of one call to any of them.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -21,19 +21,25 @@ from yaml import YAMLError
 from app import __version__
 from app.clients.connections import KubernetesConnection
 from app.clients.kubernetes_errors import Call, StaleWriteError, error_of
-from app.clients.kubernetes_objects import ObjectRef, target_ref
+from app.clients.kubernetes_objects import WORKLOAD_KINDS, ObjectRef, target_ref
+from app.clients.kubernetes_origin import FIELD_MANAGER
 from app.clients.kubernetes_owners import workload_of_pod
-from app.clients.kubernetes_workloads import Workload, workload
+from app.clients.kubernetes_workloads import Workload, is_unhealthy, workload
+from app.clients.shared import Shared
 from app.domain.errors import PermanentError, TransientError
 from app.domain.model import JsonObject
+from app.domain.outside import Population
 from app.domain.plans import Target
 from app.domain.reasons import Reason
 
 _RACES = 10  # a status update may touch the object between read and write; more often than this is no accident
+_PAGE = 500  # objects in one answer of a list
+_SHARED_SECONDS = 1.0
 _SUCCESS = range(200, 300)
 _READ = {"Accept": "application/json"}
 _WRITE = {"Accept": "application/json", "Content-Type": "application/merge-patch+json"}
 
+Query = Sequence[tuple[str, str]]
 Change = Callable[[JsonObject], JsonObject | None]
 
 
@@ -43,6 +49,7 @@ class KubernetesClient:
     def __init__(self, api: ApiClient, timeout: timedelta) -> None:
         self._api = api
         self._timeout = timeout.total_seconds()
+        self._populations: Shared[str, Population] = Shared(_SHARED_SECONDS)
 
     @classmethod
     async def connect(
@@ -65,6 +72,7 @@ class KubernetesClient:
 
     async def close(self) -> None:
         """Close the connections."""
+        await self._populations.close()
         await self._api.close()
 
     async def resolve(self, kind: str, namespace: str, name: str) -> Target:
@@ -94,8 +102,34 @@ class KubernetesClient:
             raise
 
     async def list(self, ref: ObjectRef) -> tuple[JsonObject, ...]:
-        """All objects of the kind and namespace of `ref`."""
-        return tuple((await self._call(Call("list", ref)))["items"])
+        """All objects of the kind and namespace of `ref`, page by page."""
+        query, found = [("limit", str(_PAGE))], []
+        while True:
+            page = await self._call(Call("list", ref), query=query)
+            found += page["items"]
+            following = page["metadata"].get("continue")
+            if not following:
+                return tuple(found)
+            query = [("limit", str(_PAGE)), ("continue", following)]
+
+    async def population(self, namespace: str) -> Population:
+        """The workloads of a namespace and which of them are unhealthy; decisions of the same second share it."""
+        return await self._populations.get(namespace, self._population(namespace))
+
+    async def _population(self, namespace: str) -> Population:
+        refs = [ObjectRef(kind, namespace) for kind in WORKLOAD_KINDS]
+        found = await asyncio.gather(*(self.list(ref) for ref in refs))
+        health = {
+            target_key(ObjectRef(ref.kind, namespace, raw["metadata"]["name"])): is_unhealthy(ref.kind, raw)
+            for ref, page in zip(refs, found, strict=True)
+            for raw in page
+        }
+        return Population(
+            where=f"namespace {namespace}",
+            total=len(health),
+            unhealthy=frozenset(key for key, unhealthy in health.items() if unhealthy),
+            members=frozenset(health),
+        )
 
     async def update(self, ref: ObjectRef, change: Change, subresource: str = "") -> tuple[JsonObject, bool]:
         """Patch an object with what `change` makes of its present state; None from it means: already so.
@@ -115,10 +149,10 @@ class KubernetesClient:
                 continue
         raise TransientError(f"{ref} kept changing while it was to be written")
 
-    async def _call(self, call: Call, patch: JsonObject | None = None) -> JsonObject:
+    async def _call(self, call: Call, patch: JsonObject | None = None, query: Query = ()) -> JsonObject:
         try:
             async with asyncio.timeout(self._timeout):
-                status, body, headers = await self._send(call, patch)
+                status, body, headers = await self._send(call, patch, query)
         except TimeoutError as error:
             raise TransientError(f"no answer within {self._timeout:g} s when asked to {call}") from error
         except (aiohttp.ClientError, ConfigException, OSError) as error:  # credentials are read again for each call
@@ -131,12 +165,12 @@ class KubernetesClient:
             raise TransientError(f"the answer is not JSON when asked to {call}") from error
         return answer
 
-    async def _send(self, call: Call, patch: JsonObject | None) -> tuple[int, bytes, Any]:
+    async def _send(self, call: Call, patch: JsonObject | None, query: Query) -> tuple[int, bytes, Any]:
         path = f"{call.ref.path}/{call.subresource}" if call.subresource else call.ref.path
         request = await self._api.param_serialize(
             "GET" if patch is None else "PATCH",
             path,
-            query_params=[] if patch is None else [("fieldManager", "remediator")],
+            query_params=list(query) if patch is None else [("fieldManager", FIELD_MANAGER)],
             header_params=dict(_READ if patch is None else _WRITE),
             body=patch,
             auth_settings=["BearerToken"],
@@ -147,10 +181,15 @@ class KubernetesClient:
         return response.status, await response.read(), response.headers
 
 
+def target_key(ref: ObjectRef) -> str:
+    """What the target lock holds for this object."""
+    return f"kubernetes:{ref.kind}/{ref.namespace}/{ref.name}"
+
+
 def _target(ref: ObjectRef, resolved_from: str = "") -> Target:
     return Target(
         backend="kubernetes",
-        key=f"kubernetes:{ref.kind}/{ref.namespace}/{ref.name}",
+        key=target_key(ref),
         kind=ref.kind,
         namespace=ref.namespace,
         name=ref.name,

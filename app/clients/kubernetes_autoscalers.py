@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from app.clients.kubernetes_objects import ObjectRef
+from app.clients.kubernetes_origin import Origin, origin
 from app.domain.model import JsonObject
 
 
@@ -18,6 +19,7 @@ class Autoscaler:
     min_replicas: int
     max_replicas: int
     scaled_object: str  # of KEDA, which writes this autoscaler; empty without it
+    origin: Origin
 
     def facts(self) -> JsonObject:
         """What the audit shows as the state before."""
@@ -50,4 +52,5 @@ def _autoscaler(namespace: str, raw: JsonObject) -> Autoscaler:
         min_replicas=spec.get("minReplicas", 1),
         max_replicas=spec["maxReplicas"],
         scaled_object=next((owner["name"] for owner in owners if owner["kind"] == "ScaledObject"), ""),
+        origin=origin(raw),
     )

@@ -12,10 +12,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.clients.kubernetes_objects import ObjectRef
+from app.clients.kubernetes_origin import Origin, origin
 from app.domain.model import JsonObject
+from app.domain.permissions import Permission
 from app.domain.plans import Condition
 from app.domain.reasons import Reason
 
+# What the storm guard needs to know of the workloads around a target.
+POPULATION_PERMISSIONS = (
+    Permission("kubernetes", "apps", "deployments", ("list",)),
+    Permission("kubernetes", "apps", "statefulsets", ("list",)),
+    Permission("kubernetes", "apps", "daemonsets", ("list",)),
+)
 RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"  # the annotation that kubectl sets, so that both tell one story
 _REVISION = "deployment.kubernetes.io/revision"
 _TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
@@ -43,6 +51,7 @@ class Workload:
     restarted_at: str
     template_digest: str
     images: tuple[str, ...]
+    origin: Origin
 
     @property
     def stale_or_old_pods(self) -> str:
@@ -92,7 +101,7 @@ class Workload:
             "restarted_at": self.restarted_at,
             "template": self.template_digest,
             "images": list(self.images),
-        }
+        } | ({"reconciled_by": self.origin.reconciled_by} if self.origin.reconciled_by else {})
 
     def numbers(self) -> JsonObject:
         """What a check reports."""
@@ -128,7 +137,18 @@ def workload(ref: ObjectRef, raw: Mapping[str, Any]) -> Workload:
         restarted_at=pod_annotations.get(RESTARTED_AT, ""),
         template_digest=_digest(template),
         images=tuple(container["image"] for container in template["spec"]["containers"]),
+        origin=origin(raw),
         **_counts(ref.kind, spec, status),
+    )
+
+
+def is_unhealthy(kind: str, raw: Mapping[str, Any]) -> bool:
+    """Whether a workload has less than it asks for, or its own controller says that it is not available."""
+    status = raw.get("status") or {}
+    counts = _counts(kind, raw["spec"], status)
+    return counts["ready"] < counts["desired"] or any(
+        condition["type"] == "Available" and condition["status"] == "False"
+        for condition in status.get("conditions") or ()
     )
 
 

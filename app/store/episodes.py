@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -32,6 +33,30 @@ async def newest(tx: AsyncConnection, identities: Iterable[str]) -> dict[str, Ep
             # Clocks of replicas differ, ids with them; an open episode is the newest whatever its id says.
             if row.identity not in found or not found[row.identity].is_open:
                 found[row.identity] = from_row(row)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a look-up must know of an open episode."""
+
+    id: str
+    firing: frozenset[str]
+    last_seen_at: datetime
+
+
+async def all_open(tx: AsyncConnection) -> list[Opened]:
+    """Every open episode."""
+    query = select(episode.c.id, episode.c.firing, episode.c.last_seen_at).where(episode.c.closed_at.is_(None))
+    return [Opened(row.id, frozenset(row.firing), row.last_seen_at) for row in await tx.execute(query)]
+
+
+async def open_among(tx: AsyncConnection, ids: Sequence[str]) -> list[Episode]:
+    """Those of these episodes that are open still."""
+    found: list[Episode] = []
+    for start in range(0, len(ids), _CHUNK):
+        query = select(episode).where(episode.c.id.in_(ids[start : start + _CHUNK]), episode.c.closed_at.is_(None))
+        found += [from_row(row) for row in await tx.execute(query)]
     return found
 
 

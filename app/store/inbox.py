@@ -20,7 +20,10 @@ from app.store.database import Database
 from app.store.schema import notification
 from app.store.wakeups import announce
 
+# The receiver of what a look at Alertmanager's API found, and no notification brought.
+LOOKUP = "look-up at Alertmanager"
 _GROUP = 256
+_RECENT = 1000  # notifications; which receivers lead here changes rarely
 log = structlog.get_logger()
 
 
@@ -102,6 +105,19 @@ def _refuse(group: Sequence[tuple[Received, asyncio.Future[None]]], message: str
     for _, future in group:
         if not future.done():
             future.set_exception(StoreUnavailableError(message))
+
+
+async def add(tx: AsyncConnection, received: Received) -> None:
+    """Record a notification in the caller's transaction."""
+    await tx.execute(insert(notification), [asdict(received)])
+    await announce(tx)
+
+
+async def receivers(tx: AsyncConnection) -> list[str]:
+    """The receivers that recent notifications named, as they named them."""
+    recent = select(notification.c.receiver).order_by(notification.c.id.desc()).limit(_RECENT).subquery()
+    query = select(recent.c.receiver).where(recent.c.receiver != LOOKUP).distinct()
+    return sorted((await tx.execute(query)).scalars())
 
 
 async def waiting(tx: AsyncConnection, limit: int) -> list[Waiting]:

@@ -1,0 +1,40 @@
+"""One answer for many who ask at the same time: what keeps a storm of decisions from becoming a storm of calls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Generic, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Shared(Generic[K, V]):
+    """Answers by key; one that is on its way, or was asked for within `seconds`, serves everybody."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._asked: dict[K, tuple[float, asyncio.Task[V]]] = {}
+
+    async def get(self, key: K, question: Coroutine[Any, Any, V]) -> V:
+        """The shared answer; `question` is asked only when there is none. Its error is everybody's."""
+        now = asyncio.get_running_loop().time()
+        self._asked = {
+            known: (since, task)
+            for known, (since, task) in self._asked.items()
+            if not task.done() or now - since < self._seconds
+        }
+        if key in self._asked:
+            question.close()
+        else:
+            self._asked[key] = (now, asyncio.create_task(question))
+        # Whoever is cancelled must not take the answer from the others.
+        return await asyncio.shield(self._asked[key][1])
+
+    async def close(self) -> None:
+        """Ask nothing any more."""
+        tasks = [task for _, task in self._asked.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
