@@ -25,9 +25,9 @@ LEASE = timedelta(seconds=30)
 
 
 @asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Database]:
+async def opened(url: str, audit_key: bytes = b"") -> AsyncIterator[Database]:
     """A migrated store."""
-    database = Database(url)
+    database = Database(url, audit_key=audit_key)
     try:
         await migrate(database)
         yield database

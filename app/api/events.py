@@ -1,0 +1,97 @@
+"""Streams the audit: what there is as NDJSON, or what happens from now on as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi.responses import StreamingResponse
+from pydantic import AwareDatetime
+
+from app.api.auth import Viewer
+from app.api.problems import errors
+from app.api.services import Served, Services
+from app.domain.errors import StoreUnavailableError
+from app.store import stream
+from app.store.seals import Cursor
+from app.store.stream import Wanted
+
+_LOOK_SECONDS = 1.0
+_SILENT_LOOKS = 15  # then a comment is sent, so that proxies keep the connection
+_SSE = "text/event-stream"
+_NDJSON = "application/x-ndjson"
+_CURSOR = "^[0-9]{1,18}-[0-9]{1,18}$"
+_CONTENT: dict[int | str, dict[str, Any]] = {
+    200: {"content": {_NDJSON: {}, _SSE: {}}, "description": "One event a line, or server-sent events."}
+}
+router = APIRouter(tags=["audit"])
+
+
+async def _wanted(
+    remediation: Annotated[str | None, Query(max_length=63)] = None,
+    kind: Annotated[list[str] | None, Query(max_length=20, description="Repeatable.")] = None,
+    since: Annotated[AwareDatetime | None, Query()] = None,
+) -> Wanted:
+    """Which events a request asks for."""
+    return Wanted(remediation, tuple(kind or ()), since)
+
+
+async def _start(
+    after: Annotated[str, Query(pattern=_CURSOR, description="A `cursor`: only later events.")] = "0-0",
+    last_event_id: Annotated[str | None, Header(pattern=_CURSOR)] = None,
+) -> Cursor:
+    """Where a request begins; a browser that connects again says where it was."""
+    return Cursor.parse(last_event_id or after)
+
+
+@router.get(
+    "/events",
+    operation_id="streamEvents",
+    summary="Stream the audit's events",
+    response_class=StreamingResponse,
+    responses={**errors(401, 403, 422, 503), **_CONTENT},
+)
+async def stream_events(
+    request: Request,
+    services: Served,
+    _who: Viewer,
+    wanted: Annotated[Wanted, Depends(_wanted)],
+    start: Annotated[Cursor, Depends(_start)],
+) -> StreamingResponse:
+    """NDJSON ends with the newest event; with `Accept: text/event-stream` new ones follow. Role: viewer."""
+    await stream.page(services.database, start, wanted, 1)  # a store that is away is told before the 200
+    if _SSE in request.headers.get("accept", ""):
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(_server_sent(services, start, wanted), media_type=_SSE, headers=headers)
+    return StreamingResponse(_lines(services, start, wanted), media_type=_NDJSON)
+
+
+async def _lines(services: Services, start: Cursor, wanted: Wanted) -> AsyncIterator[str]:
+    async for row in stream.read(services.database, start, wanted):
+        yield json.dumps(stream.described(row)) + "\n"
+
+
+async def _server_sent(services: Services, start: Cursor, wanted: Wanted) -> AsyncIterator[str]:
+    """Each event with its cursor as id, until the service stops or the client goes."""
+    silent = 0
+    while not services.stopping.is_set():
+        try:
+            rows = await stream.page(services.database, start, wanted)
+        except StoreUnavailableError:
+            rows = []  # it comes back, and then nothing is missing
+        for row in rows:
+            described = stream.described(row)
+            yield f"id: {described['cursor']}\nevent: {row.kind}\ndata: {json.dumps(described)}\n\n"
+        if rows:
+            start, silent = Cursor(rows[-1].tx, rows[-1].id), 0
+            continue
+        silent += 1
+        if silent % _SILENT_LOOKS == 0:
+            yield ": nothing new\n\n"
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_SECONDS):
+                await services.stopping.wait()

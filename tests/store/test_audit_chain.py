@@ -1,0 +1,283 @@
+"""The audit's chains and seals: whatever is changed afterwards is found, and what retention deletes is not missed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import delete, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.reasons import Reason
+from app.domain.states import RunState
+from app.store import events, retention, runs, seals, stream
+from app.store.database import Database
+from app.store.events import SERVICE, Entry, Event, Head, catalog_chain
+from app.store.schema import event, run, seal
+from app.store.seals import Cursor
+from app.store.stream import Wanted
+from app.store.verifying import Report, verify
+from tests.support.aio import run as run_loop
+from tests.support.alerts import NOW
+from tests.support.ledger import opened, seed
+
+DAY = timedelta(days=1)
+Change = Callable[[AsyncConnection, str], Any]
+
+
+async def history(database: Database, *, sealed: bool = True) -> str:
+    """Two runs with some events each, and a chain that is no run's; the id of the first run."""
+    first, _ = await seed(database, 2)
+    async with database.write() as tx:
+        for number in range(3):
+            data = {"n": number, "big": 1e22, "half": 0.5, "nested": [{"a": None, "ä": "\u202e"}]}
+            await runs.note(tx, first, NOW, "check", Entry("seen", Reason.CHECK_FAILED, data=data))
+        await events.append(tx, [Event(catalog_chain("poke"), NOW, "paused", "", Entry("paused", actor="ann"))])
+    if sealed:
+        async with database.write() as tx:
+            await seals.seal_next(tx, NOW, 100)
+    return first.id
+
+
+def changed(store: str, change: Change, **options: Any) -> Report:
+    """What verifying finds after somebody has changed the store behind the service's back."""
+
+    async def scenario() -> Report:
+        async with opened(store) as database:
+            first = await history(database, **options)
+            async with database.write() as tx:
+                await change(tx, first)
+            return await verify(database)
+
+    return run_loop(scenario())
+
+
+async def nothing(_tx: AsyncConnection, _first: str) -> None:
+    """No change."""
+
+
+def test_what_was_recorded_is_intact(store: str) -> None:
+    """Every event counted, in chains that seals cover."""
+    report = changed(store, nothing)
+    assert (True, [], 6, 3, 1, 0, 0) == (
+        report.is_intact,
+        report.findings,
+        report.events,
+        report.chains,
+        report.seals,
+        report.unsealed,
+        report.unhashed,
+    )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"at": NOW + timedelta(microseconds=1)},
+        {"kind": "resolved"},
+        {"reason": None},
+        {"message": "seen."},
+        {"actor": "eve"},
+        {"data": {"n": 9}},
+        {"hash": "0" * 64},
+        {"seq": 77},
+        {"run_id": "01000000-0000-7000-8000-000000000000"},
+    ],
+)
+def test_a_change_of_any_column_is_found(store: str, values: dict[str, Any]) -> None:
+    """With the chain, where that can be known."""
+
+    async def change(tx: AsyncConnection, first: str) -> None:
+        await tx.execute(update(event).where(event.c.run_id == first, event.c.seq == 3).values(values))
+
+    report = changed(store, change)
+    assert not report.is_intact
+    assert any(finding.seq in {2, 3, 4, 77, 1} for finding in report.findings)
+
+
+@pytest.mark.parametrize("seq", [1, 2, 3, 4])
+def test_a_missing_event_is_found(store: str, seq: int) -> None:
+    """The first, one between, and the last, which only the seal knows."""
+
+    async def change(tx: AsyncConnection, first: str) -> None:
+        await tx.execute(delete(event).where(event.c.run_id == first, event.c.seq == seq))
+
+    assert not changed(store, change).is_intact
+
+
+def test_a_chain_that_is_taken_out_is_found(store: str) -> None:
+    """With its run, as if it had never been."""
+
+    async def change(tx: AsyncConnection, first: str) -> None:
+        await tx.execute(delete(event).where(event.c.run_id == first))
+        await tx.execute(delete(run).where(run.c.id == first))
+
+    report = changed(store, change)
+    assert ["is gone, and seal 1 had it"] == [finding.message for finding in report.findings]
+
+
+def test_a_run_that_says_other_than_its_events_is_found(store: str) -> None:
+    """A state that no event brought about."""
+
+    async def change(tx: AsyncConnection, first: str) -> None:
+        await tx.execute(update(run).where(run.c.id == first).values(state=RunState.SUCCEEDED))
+
+    report = changed(store, change)
+    assert ["its run is succeeded, and its last event says pending"] == [found.message for found in report.findings]
+
+
+def test_a_run_without_events_and_events_without_a_run_are_found(store: str) -> None:
+    """Neither can be."""
+
+    async def no_events(tx: AsyncConnection, first: str) -> None:
+        await tx.execute(delete(event).where(event.c.run_id == first))
+
+    async def no_run(tx: AsyncConnection, first: str) -> None:
+        await tx.execute(delete(run).where(run.c.id == first))
+
+    assert not changed(store, no_events, sealed=False).is_intact
+
+
+def test_a_seal_that_is_changed_or_gone_is_found(store: str) -> None:
+    """Also when the chains it covered are as they were."""
+
+    async def scenario() -> None:
+        async with opened(store) as database:
+            first = await history(database)
+            async with database.write() as tx:
+                held = await runs.get(tx, first)
+                assert held is not None
+                await runs.note(tx, held, NOW, "check", Entry("later"))
+            async with database.write() as tx:
+                await seals.seal_next(tx, NOW + DAY, 100)
+            assert (await verify(database)).is_intact
+            async with database.write() as tx:
+                await tx.execute(delete(seal).where(seal.c.id == 1))
+            assert not (await verify(database)).is_intact
+
+    run_loop(scenario())
+
+
+def test_a_rewritten_chain_is_found_when_there_is_a_key(store: str) -> None:
+    """Who can write to the database can make every hash but one with the key."""
+
+    async def scenario() -> None:
+        async with opened(store, audit_key=b"secret") as database:
+            first = await history(database, sealed=False)
+            assert (await verify(database)).is_intact
+            async with database.write() as tx:
+                rows = (await tx.execute(select(event).where(event.c.run_id == first).order_by(event.c.seq))).all()
+                end = Head()
+                for row in rows:
+                    content = events.content_of(row) | {"actor": "eve"}
+                    end = Head(row.seq, events.link(b"", end, content))
+                    await tx.execute(update(event).where(event.c.id == row.id).values(actor="eve", hash=end.hash))
+            report = await verify(database)
+            assert [first] == [finding.chain for finding in report.findings]
+
+    run_loop(scenario())
+
+
+def test_a_key_that_comes_later_leaves_what_was_before(store: str) -> None:
+    """Counted, and not taken for a change."""
+
+    async def scenario() -> None:
+        async with opened(store) as database:
+            first = await history(database)
+        async with opened(store, audit_key=b"secret") as database:
+            async with database.write() as tx:
+                held = await runs.get(tx, first)
+                assert held is not None
+                await runs.note(tx, held, NOW, "check", Entry("with the key"))
+            async with database.write() as tx:
+                await seals.seal_next(tx, NOW + DAY, 100)
+            report = await verify(database)
+            assert (True, 6) == (report.is_intact, report.unkeyed)
+
+    run_loop(scenario())
+
+
+def test_events_of_a_release_without_hashes_are_counted(store: str) -> None:
+    """As long as such a release may have run; a day after the first seal nobody writes them any more."""
+
+    async def scenario() -> None:
+        async with opened(store) as database:
+            first = await history(database)
+            row = {"run_id": first, "at": NOW, "kind": "check", "state": "pending"}
+            row |= {"message": "", "actor": "x", "data": {}}
+            async with database.write() as tx:
+                await tx.execute(event.insert(), [row])
+            report = await verify(database)
+            assert (True, 1) == (report.is_intact, report.unhashed)
+            async with database.write() as tx:
+                await seals.seal_next(tx, NOW + 2 * DAY, 100)
+                await tx.execute(event.insert(), [row])
+            assert ["has no hash" in found.message for found in (await verify(database)).findings] == [True]
+
+    run_loop(scenario())
+
+
+def test_what_retention_deletes_is_not_missed(store: str) -> None:
+    """Runs that ended before, with all that belongs to them; others stay."""
+
+    async def scenario() -> None:
+        async with opened(store) as database:
+            first = await history(database)
+            before = NOW + DAY
+            async with database.write() as tx:
+                held = await runs.get(tx, first)
+                assert held is not None
+                await tx.execute(
+                    update(run).where(run.c.id == first).values(state=RunState.DENIED, finished_at=NOW, active=False)
+                )
+                await events.append(tx, [Event(first, NOW, "denied", RunState.DENIED, Entry("no"))])
+                await seals.seal_next(tx, NOW, 100)
+                assert await retention.announce_pass(tx, NOW + 2 * DAY, before)
+                assert 1 == await retention.prune_runs(tx, before, 10)
+                assert 0 == await retention.prune_runs(tx, before, 10)
+                await retention.prune_others(tx, before, 10)
+                left = list((await tx.execute(select(event.c.run_id).distinct())).scalars())
+                assert {SERVICE, catalog_chain("poke")} < set(left)
+                assert first not in left
+            report = await verify(database)
+            assert (True, before) == (report.is_intact, report.pruned_before)
+
+    run_loop(scenario())
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+        max_leaves=8,
+    )
+)
+def test_a_hash_is_of_what_is_said_and_not_of_how_it_is_written(value: object) -> None:
+    """Whole numbers stay the same when a database writes them without a point."""
+    assert events.digest(b"", {"b": 1.0, "a": value}) == events.digest(b"", {"a": value, "b": 1})
+    assert events.digest(b"k", value) != events.digest(b"", value)
+
+
+def test_the_stream_goes_on_where_it_was(store: str) -> None:
+    """In order, each once, filtered by what it is about."""
+
+    async def scenario() -> None:
+        async with opened(store) as database:
+            first = await history(database)
+            everything = [row async for row in stream.read(database, Cursor(), Wanted())]
+            assert 6 == len(everything)
+            third = everything[2]
+            rest = [row.id async for row in stream.read(database, Cursor(third.tx, third.id), Wanted())]
+            assert [row.id for row in everything[3:]] == rest
+            about = stream.described(everything[0])
+            assert (first, "poke") == (about["chain"], about["run"]["remediation"])
+            wanted = Wanted(remediation="poke", kinds=("paused",))
+            of_poke = [row async for row in stream.read(database, Cursor(), wanted)]
+            assert [catalog_chain("poke")] == [row.run_id for row in of_poke]
+            assert str(Cursor.parse(about["cursor"])) == about["cursor"]
+
+    run_loop(scenario())
