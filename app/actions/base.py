@@ -45,6 +45,9 @@ class Action(ABC, Generic[P]):
     # False: a crash between start and result ends the run as `interrupted`.
     repeatable: ClassVar[bool] = False
     permissions: ClassVar[tuple[Permission, ...]] = ()
+    # What changes by itself while a person thinks about a plan: fields of `before` and `desired`, or "summary" where it
+    # counts such things. An approval still means the same plan when only these differ.
+    drifts: ClassVar[frozenset[str]] = frozenset()
 
     def can_repeat(self, step: PlannedStep) -> bool:  # noqa: ARG002 - for actions whose parameters decide
         """Whether applying this very step again is harmless; what a takeover asks, instead of `repeatable`."""
@@ -63,6 +66,30 @@ class Action(ABC, Generic[P]):
 
         Raises TransientError only when nothing was done, OutcomeUnknownError when nobody can know, else PermanentError.
         """
+
+    def meaning(self, step: PlannedStep) -> JsonObject:
+        """What a person who approves this step agrees to; an approval of one holds for another that means the same."""
+        meant: JsonObject = {"action": step.action, "changes": step.changes, "params": step.params}
+        if "summary" not in self.drifts:
+            meant["summary"] = step.summary
+        return meant | {
+            field: {key: value for key, value in facts.items() if key not in self.drifts}
+            for field, facts in (("before", step.before), ("desired", step.desired))
+        }
+
+    async def plan_undo(self, context: Context, step: PlannedStep) -> PlannedStep:  # noqa: ARG002
+        """The step as `undo` will get it, with what stands against undoing it now; only reads.
+
+        Whether someone changed the target since is asked by `undo` itself: earlier steps may have to be undone first.
+        """
+        return step.model_copy(update={"summary": f"undo: {step.summary}", "conditions": ()})
+
+    async def dry_run(self, context: Context, step: PlannedStep) -> None:  # noqa: ARG002
+        """Let the target say whether it would take the step, without effect; only where `can_dry_run` says so."""
+        msg = f"{self.name} has no dry run"
+        raise TypeError(msg)
+
+    can_dry_run: ClassVar[bool] = False
 
     async def undo(self, context: Context, step: PlannedStep) -> JsonObject:  # noqa: ARG002
         """Go back to the state before, unless someone changed it since; only where `can_undo` says so."""

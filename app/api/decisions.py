@@ -1,4 +1,4 @@
-"""What people decide about runs: approve, reject or cancel what waits, retry what has ended. The engine goes on."""
+"""What people decide about runs: approve, reject or cancel what waits, retry or undo what has ended."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from app.api.refusals import not_an_object, wrong_field
 from app.api.remediations import RunId
 from app.api.services import Served, Services
 from app.domain.errors import NotFoundError
+from app.domain.remediation import Purpose
+from app.engine import undoing
 from app.engine.again import decide_again
-from app.store import approvals, audit
+from app.store import approvals, audit, episodes
 from app.store.approvals import Verb, Word
-from app.store.runs import Entry
+from app.store.events import Entry
 
 _MAX_BODY = 16 * 1024
 _ERRORS = errors(400, 401, 403, 404, 409, 413, 415, 422, 503)
@@ -104,11 +106,38 @@ async def retry(request: Request, services: Served, who: Approver, run_id: RunId
     return RunSummary.model_validate(record.run)
 
 
+@router.post(
+    "/remediations/{run_id}/undo",
+    status_code=HTTPStatus.CREATED,
+    operation_id="undoRemediation",
+    summary="Take back what an ended run did",
+    responses=_ERRORS,
+    openapi_extra=_BODY,
+)
+async def undo(request: Request, services: Served, who: Approver, run_id: RunId) -> RunSummary:
+    """The answer is the run that does it, whether the alert fires or not. What changed since is left alone, and said.
+
+    Role: approver.
+    """
+    remark = await _remark(request)
+    said = f"asked for by {who.name}" + (f": {remark.comment}" if remark.comment else "")
+    async with services.database.write() as tx:
+        entry = Entry(said, actor=who.name, data={"comment": remark.comment} if remark.comment else {})
+        new = await undoing.ask(tx, str(run_id), entry, services.clock())
+        record = await audit.read_run(tx, new.id)
+    if record is None:
+        raise NotFoundError(f"there is no run {new.id}")
+    services.work.set()
+    return RunSummary.model_validate(record.run)
+
+
 async def _decide(request: Request, services: Services, run_id: str, verb: Verb, who: Identity) -> RunSummary:
     remark = await _remark(request)
     now = services.clock()
     async with services.database.write() as tx:
         decided = await approvals.decide(tx, run_id, Word(verb, who.name, remark.comment), now)
+        if decided.run.state.is_final and not await episodes.any_open(tx, run_id):
+            await undoing.give_back_after(tx, now, decided.run)
         record = await audit.read_run(tx, run_id)
     if record is None:
         raise NotFoundError(f"there is no run {run_id}")
@@ -131,6 +160,9 @@ async def _remark(request: Request) -> Remark:
 
 
 def _count(services: Services, ended: RunSummary, *, helped: bool) -> None:
+    if ended.purpose is not Purpose.REMEDY:
+        services.metrics.taken_back.labels(ended.purpose, ended.state).inc()
+        return
     services.metrics.runs.labels(ended.remediation, ended.state).inc()
     services.metrics.run_duration.observe(max(0.0, (ended.updated_at - ended.created_at).total_seconds()))
     if helped:

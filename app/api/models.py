@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.domain.model import JsonObject
-from app.domain.remediation import Mode
+from app.domain.remediation import Mode, Purpose
 from app.domain.states import RunState
 
 
@@ -39,6 +39,8 @@ class RunSummary(Answer):
     attempt: int
     rung: int = Field(description="The level of escalation, from 0.")
     approved_by: str | None
+    purpose: Purpose = Field(description="What it is for: remedy answers an alert, undo and revert take a run back.")
+    undoes: str | None = Field(description="The run that it takes back.")
     alert_starts_at: datetime
     received_at: datetime
     created_at: datetime

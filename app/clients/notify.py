@@ -35,12 +35,20 @@ class Notifier:
         """How many services the channel delivers to."""
         return len(self._urls)
 
+    async def verify(self) -> None:
+        """Read every URL and send nothing; raises PermanentError, or ConfigError, where one cannot be used."""
+        for number, source in enumerate(self._urls, start=1):
+            await asyncio.to_thread(_service, source, number)  # the first one imports every plugin
+
+    def _services(self) -> list[tuple[str, Apprise]]:
+        return [_service(source, number) for number, source in enumerate(self._urls, start=1)]
+
     async def send(self, title: str, body: str, kind: str) -> int:
         """Deliver to every service of the channel and return how many took it.
 
         Raises TransientError when none did, PermanentError when some did not: trying again would tell the others twice.
         """
-        services = [_service(source, number) for number, source in enumerate(self._urls, start=1)]
+        services = await asyncio.to_thread(self._services)  # the first one imports some hundred plugins, for a second
         try:
             async with asyncio.timeout(self._timeout):
                 results = await asyncio.gather(

@@ -75,6 +75,9 @@ class Plan(Value):
     verify: tuple[PlannedCheck, ...] = ()
     settle: Duration | None = None
     when: tuple[Observation, ...] = ()  # what the preconditions saw, in order
+    # The runs whose steps are taken back. Only then stored: a release that does not know the field cannot read such a
+    # plan, and so does not apply the steps once more.
+    undoes: tuple[str, ...] = Field(default=(), exclude_if=lambda runs: not runs)
 
     @property
     def changes(self) -> bool:

@@ -14,17 +14,19 @@ from app.domain.obstacles import Storm
 from app.domain.outside import Outside
 from app.domain.plans import Plan
 from app.domain.reasons import Reason
-from app.domain.remediation import Switchable
+from app.domain.remediation import Purpose, Switchable
 from app.domain.states import RunState
-from app.engine.closing import close, still_firing, undefer
+from app.engine import standing
+from app.engine.asking import approved_plan, ask, differences, void, with_changes
+from app.engine.closing import close, still_wanted, undefer
 from app.engine.parts import Parts, Turn
-from app.engine.planning import is_templated
 from app.engine.telling import Notice, tell
 from app.guards import chain
 from app.guards.base import Facts
-from app.store import breakers, episodes, holds, runs, storms
+from app.store import breakers, episodes, holds, runs, storms, undos
 from app.store import facts as facts_of
-from app.store.runs import Entry, Run
+from app.store.events import Entry
+from app.store.runs import Run
 
 log = structlog.get_logger()
 
@@ -42,6 +44,7 @@ async def gather(tx: AsyncConnection, parts: Parts, matter: Matter, now: datetim
     """Everything that guards may know about a run, read in the caller's transaction."""
     run, plan, policy = matter.run, matter.plan, parts.policy
     name, limits = run.remediation.name, run.remediation.limits
+    is_new = run.admitted_at is None and run.purpose is Purpose.REMEDY
     facts = Facts(
         now=now,
         remediation=run.remediation,
@@ -53,6 +56,8 @@ async def gather(tx: AsyncConnection, parts: Parts, matter: Matter, now: datetim
         run_id=run.id,
         purpose=run.purpose,
         approved_by=run.approved_by,
+        # A run that was let through goes on as it was let through, whatever others have cost its remediation since.
+        earned=await standing.earned(tx, run.remediation, now) if is_new else None,
         holds=await holds.on(tx, now, name, plan.target.key if plan else run.target_key),
         freeze=parts.catalog().frozen(run.remediation, now),
         freshness=matter.outside.freshness,
@@ -64,7 +69,6 @@ async def gather(tx: AsyncConnection, parts: Parts, matter: Matter, now: datetim
         concurrency=policy.concurrency,
         storms=await _storms(tx, parts, run, now),
         plan=plan,
-        target_templated=is_templated(run.remediation),
     )
     return facts if plan is None else await _with_target(tx, facts, matter, plan)
 
@@ -105,11 +109,18 @@ async def refuse_early(parts: Parts, run: Run) -> Run | None:
     """Let the guards that need no target answer before anything is read from it; None when the run may be planned."""
     now = parts.clock()
     async with parts.database.read() as tx:
-        firing = await episodes.any_open(tx, run.id)
+        firing = await _is_wanted(tx, run)
         decisions = chain.decide(await gather(tx, parts, Matter(run), now))
     if firing and not _refuses(chain.outcome(decisions)):
         return None
     return await admit(parts, Matter(run))
+
+
+async def _is_wanted(tx: AsyncConnection, run: Run) -> bool:
+    """What `still_wanted` asks, without its promise that it stays so."""
+    if run.purpose is Purpose.REVERT:
+        return not await undos.fires_again(tx, run)
+    return run.purpose is Purpose.UNDO or await episodes.any_open(tx, run.id)
 
 
 def _refuses(decision: Decision) -> bool:
@@ -123,9 +134,9 @@ async def admit(parts: Parts, matter: Matter) -> Run | None:
     """
     run, plan = matter.run, matter.plan
     async with parts.turn(lock="admission") as turn:
-        if not await still_firing(turn, run):
-            return await _resolved(turn, run)
-        if plan is not None and run.admitted_at is None:
+        if not await still_wanted(turn, run):
+            return await _unwanted(turn, run)
+        if plan is not None and run.admitted_at is None and run.purpose is Purpose.REMEDY:
             other = await runs.sharing(turn.tx, run, plan.target.key)
             if other is not None:
                 await runs.fold(turn.tx, run, other, turn.now)
@@ -135,11 +146,22 @@ async def admit(parts: Parts, matter: Matter) -> Run | None:
         decision = chain.outcome(decisions)
         if plan is None and not _refuses(decision):
             return None
+        approved = approved_plan(run)
+        if plan is not None and approved is not None and decision.verdict is Verdict.ALLOW:
+            changes = differences(approved, plan)
+            if changes:
+                run = await void(turn, run, changes)
+                decisions = chain.decide(replace(facts, approved_by=None))
+                decision = with_changes(chain.outcome(decisions), changes)
+            else:
+                plan = approved
         await runs.save_decisions(turn.tx, run, decisions)
         if decision.reason is Reason.STORM:
             await _storm(turn, run, decision, facts.storms)
         if decision.verdict is Verdict.ALLOW and facts.breaker.opened_at is not None and facts.is_remedy:
             await breakers.begin_trial(turn.tx, run.remediation.name, run.id)
+        if plan is not None and run.purpose is Purpose.REMEDY:
+            await undos.wake_for_target(turn.tx, turn.now, run, plan.target.key)
         return await _write(turn, run, plan, decision)
 
 
@@ -157,8 +179,13 @@ async def _storm(turn: Turn, run: Run, decision: Decision, found: tuple[Storm, .
         await tell(turn, about, Notice(f"storm:{new}", title, body))
 
 
-async def _resolved(turn: Turn, run: Run) -> Run:
-    """The alert ended before this decision: nothing is done any more."""
+async def _unwanted(turn: Turn, run: Run) -> Run:
+    """The alert ended before this decision, or fires again before a revert: nothing is done any more."""
+    if run.purpose is Purpose.REVERT:
+        # Linked with what fires now, so that its end has the revert planned anew.
+        await undos.follow(turn.tx, run.id, await undos.fires_again(turn.tx, run))
+        entry = Entry("the alert fires again: what was borrowed is needed", Reason.FIRES_AGAIN)
+        return await close(turn, run, RunState.CANCELLED, entry)
     if run.admitted_at is None:
         entry = Entry("the alert resolved before anything was done", Reason.RESOLVED_BEFORE_START)
         return await close(turn, run, RunState.CANCELLED, entry)
@@ -185,11 +212,15 @@ async def _write(turn: Turn, run: Run, plan: Plan | None, decision: Decision) ->
             state = RunState.OBSERVED if run.admitted_at is None else RunState.FAILED
             return await close(turn, run, state, entry, **planned)
         case Verdict.DEFER:
+            if run.approved_by is not None:  # what was approved stays what is done
+                planned = {}
             if run.holds_target:  # the lock stays on what the run has acted on
                 planned.pop("target_key", None)
             return await defer(turn, run, decision.until or turn.now + policy.recheck, entry, **planned)
         case Verdict.NEEDS_APPROVAL:
             planned["not_before"] = turn.now + policy.approval_timeout
+            if plan is not None:
+                await ask(turn, run, plan, decision)
             pending = await undefer(turn, run)
             return await runs.move(turn.tx, pending, RunState.AWAITING_APPROVAL, turn.now, entry, **planned)
         case Verdict.ALLOW:

@@ -8,13 +8,15 @@ import structlog
 
 from app.domain.reasons import Reason
 from app.domain.remediation import Purpose
+from app.domain.standings import Mark
 from app.domain.states import RunState
+from app.engine import standing, undoing
 from app.engine.intake import pending_run
+from app.engine.judging import tell_breaker
 from app.engine.parts import Parts, Turn
-from app.engine.telling import Notice, tell
-from app.store import breakers, episodes, runs
-from app.store.breakers import Ended
-from app.store.runs import Entry, Run, Setback
+from app.store import breakers, episodes, runs, undos
+from app.store.events import Entry
+from app.store.runs import Run, Setback
 from app.store.wakeups import announce
 
 # After these nobody knows what a second attempt would meet.
@@ -32,41 +34,61 @@ async def still_firing(turn: Turn, run: Run) -> bool:
     return await episodes.keep_open(turn.tx, run.id)
 
 
+async def still_wanted(turn: Turn, run: Run) -> bool:
+    """Whether a run is to go on; raises LeaseLostError.
+
+    What answers an alert goes on while it fires, an undo in any case, and a revert while the alert does not fire again.
+    """
+    if run.purpose is Purpose.REMEDY:
+        return await still_firing(turn, run)
+    await runs.check_lease(turn.tx, run)
+    return run.purpose is Purpose.UNDO or not await undos.fires_again(turn.tx, run)
+
+
 async def close(turn: Turn, run: Run, state: RunState, entry: Entry, **changes: Any) -> Run:
     """Bring a run to a final state in the turn's transaction; a deferred run is decided again by that."""
-    acted = run.admitted_at is not None
+    acted = run.admitted_at is not None and run.purpose is Purpose.REMEDY
     firing = await still_firing(turn, run)
     if acted:
         changes["effective"] = None if firing and state is RunState.SUCCEEDED else not firing
         changes["resolved_at"] = None if firing else await episodes.last_end(turn.tx, run.id)
+    if acted and firing and state is RunState.SUCCEEDED:
+        changes["judge_at"] = turn.now + run.remediation.effective_within
     pending = await undefer(turn, run)
     closed = await runs.move(turn.tx, pending, state, turn.now, entry, **changes)
     await runs.wake_refused(turn.tx, turn.now, closed)
     await announce(turn.tx)
-    if state is RunState.FAILED and firing and entry.reason not in _NEVER_AGAIN:
+    await undoing.after(turn, closed, firing=firing)
+    if state is RunState.FAILED and firing and entry.reason not in _NEVER_AGAIN and run.purpose is Purpose.REMEDY:
         await _next_attempt(turn, closed)
     await _judge(turn, closed, helped=None if firing and state is RunState.SUCCEEDED else not firing)
-    _count(turn, closed, helped=acted and not firing)
+    _count(turn, closed, helped=not firing if acted else None)
     return closed
 
 
 async def _judge(turn: Turn, closed: Run, *, helped: bool | None) -> None:
-    """Let the breaker know how it went; while its alert fires, nobody knows yet whether a run that succeeded helped."""
+    """Let breaker and standing know how it went; while its alert fires, nobody knows yet whether a success helped."""
     if closed.purpose is not Purpose.REMEDY:
         return
-    name, limits = closed.remediation.name, closed.remediation.limits
+    failed = closed.state in {RunState.FAILED, RunState.INTERRUPTED}
     if closed.admitted_at is None:
-        await breakers.give_trial_back(turn.tx, name, closed.id)
-        return
+        await breakers.give_trial_back(turn.tx, closed.remediation.name, closed.id)
+    elif failed or helped is not None:
+        await tell_breaker(turn, closed.remediation, closed.id, helped=bool(helped) and not failed)
+    mark = await _mark(turn, closed, helped=bool(helped))
+    if mark is not None:
+        await standing.count(turn, closed.remediation, closed.id, mark)
+
+
+async def _mark(turn: Turn, closed: Run, *, helped: bool) -> Mark | None:
+    """What a run that ended says about its remediation now; None when nothing, or nothing yet."""
     if closed.state in {RunState.FAILED, RunState.INTERRUPTED}:
-        helped = False
-    if helped is None:
-        return
-    opened = await breakers.record(turn.tx, Ended(name, closed.id, helped=helped), limits, turn.now)
-    if opened is not None:
-        title = f"Breaker open: remediation {name} has stopped"
-        body = f"{opened.failures} runs in a row failed or did not help. A trial follows at {opened.trial_at}."
-        await tell(turn, closed.remediation, Notice(f"breaker:{name}:{closed.id}", title, body, closed.id))
+        return Mark.BAD
+    if closed.state is RunState.OBSERVED and closed.remediation.earn is not None:
+        return Mark.WOULD_ACT if await runs.would_have_acted(turn.tx, closed.id) else None
+    if closed.state is RunState.SUCCEEDED and helped:
+        return Mark.HELPED if closed.approved_by is None else Mark.HELPED_AFTER_APPROVAL
+    return None
 
 
 async def undefer(turn: Turn, run: Run) -> Run:
@@ -92,12 +114,17 @@ async def _next_attempt(turn: Turn, failed: Run) -> None:
     await runs.note(tx, failed, now, "next_attempt", Entry(message, data={"run": again.id}))
 
 
-def _count(turn: Turn, closed: Run, *, helped: bool) -> None:
+def _count(turn: Turn, closed: Run, *, helped: bool | None) -> None:
     metrics = turn.parts.metrics
-    metrics.runs.labels(closed.remediation.name, closed.state).inc()
+    if closed.purpose is Purpose.REMEDY:
+        metrics.runs.labels(closed.remediation.name, closed.state).inc()
+    else:
+        metrics.taken_back.labels(closed.purpose, closed.state).inc()
     metrics.run_duration.observe(max(0.0, (turn.now - closed.created_at).total_seconds()))
     if helped:
         metrics.runs_effective.labels(closed.remediation.name).inc()
+    elif helped is False and closed.state is not RunState.SUCCEEDED:
+        metrics.runs_ineffective.labels(closed.remediation.name).inc()
     tell = log.warning if closed.state in _NOT_WELL else log.info
     tell("run ended", state=closed.state.value, reason=closed.reason, message=closed.message)
     turn.parts.work.set()
@@ -107,7 +134,8 @@ async def escalate_or_fail(parts: Parts, run: Run, entry: Entry) -> Run:
     """A rung did not help: try the next one while the alert fires, or end the run as failed."""
     async with parts.turn() as turn:
         tx, now = turn.tx, turn.now
-        if run.rung + 1 < len(run.remediation.rungs) and await still_firing(turn, run):
+        left = run.purpose is Purpose.REMEDY and run.rung + 1 < len(run.remediation.rungs)
+        if left and await still_firing(turn, run):
             pending = await undefer(turn, run)
             setback = Setback(reason=entry.reason, message=entry.message)
             again = {"rung": run.rung + 1, "not_before": now, "settle_until": None, "setback": setback}

@@ -1,6 +1,7 @@
 """Holds a run that has not begun against the catalog of now: what was removed or changed since must not run as it was.
 
-A run that has acted keeps its remediation to the end, so that its further rungs are those that were planned for it.
+A run that has acted keeps its remediation to the end, so that its further rungs are those that were planned for it;
+and so does what takes it back.
 """
 
 from __future__ import annotations
@@ -8,11 +9,13 @@ from __future__ import annotations
 from datetime import timedelta
 
 from app.domain.reasons import Reason
+from app.domain.remediation import Purpose
 from app.domain.states import RunState
 from app.engine.closing import close
 from app.engine.parts import Parts
 from app.store import runs
-from app.store.runs import Entry, Run
+from app.store.events import Entry
+from app.store.runs import Run
 
 _LAG = timedelta(minutes=5)  # the longest that Kubernetes takes to bring a changed ConfigMap to every pod, amply
 
@@ -20,7 +23,7 @@ _LAG = timedelta(minutes=5)  # the longest that Kubernetes takes to bring a chan
 async def follow_catalog(parts: Parts, run: Run) -> Run:
     """The run with its remediation as it is now; denied when that is gone, put off while our own catalog is older."""
     catalog = parts.catalog()
-    if run.admitted_at is not None or run.digest == catalog.digest:
+    if run.admitted_at is not None or run.digest == catalog.digest or run.purpose is not Purpose.REMEDY:
         return run
     async with parts.turn() as turn:
         if catalog.loaded_at < run.created_at and turn.now - run.created_at < _LAG:

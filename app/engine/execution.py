@@ -1,4 +1,4 @@
-"""Applies the planned steps in order. The intent is committed before each call, its result after.
+"""Applies the planned steps in order, or takes them back. The intent is committed before each call, its result after.
 
 The one place that retries: only what an action calls transient, and only within the step's deadline.
 """
@@ -20,7 +20,8 @@ from app.domain.states import RunState
 from app.engine.closing import close, escalate_or_fail
 from app.engine.parts import Parts
 from app.store import runs
-from app.store.runs import Entry, Run, StepOutcome, StepRecord
+from app.store.events import Entry
+from app.store.runs import Run, StepOutcome, StepRecord
 
 _backoff = wait_random_exponential(multiplier=0.4, max=10)
 log = structlog.get_logger()
@@ -89,7 +90,8 @@ async def _call(parts: Parts, run: Run, plan: Plan, step: PlannedStep) -> StepOu
     deadline = step.timeout.total_seconds()
     begun = time.monotonic()
     tries = 0
-    parts.metrics.alert_to_action.observe(max(0.0, (context.now - run.received_at).total_seconds()))
+    if not plan.undoes:
+        parts.metrics.alert_to_action.observe(max(0.0, (context.now - run.received_at).total_seconds()))
     try:
         async with asyncio.timeout(deadline):
             async for attempt in AsyncRetrying(
@@ -100,7 +102,7 @@ async def _call(parts: Parts, run: Run, plan: Plan, step: PlannedStep) -> StepOu
             ):
                 with attempt:
                     tries += 1
-                    result = await action.apply(context, step)
+                    result = await (action.undo if plan.undoes else action.apply)(context, step)
         return StepOutcome("succeeded", tries, result)
     except TimeoutError:
         known = action.can_repeat(step)

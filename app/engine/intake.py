@@ -23,8 +23,10 @@ from app.domain.errors import StoreUnavailableError
 from app.domain.ids import new_id
 from app.domain.remediation import Remediation
 from app.domain.states import RunState
-from app.engine.parts import Parts
-from app.store import effects, episodes, inbox, runs
+from app.engine import undoing
+from app.engine.judging import learn
+from app.engine.parts import Parts, Turn
+from app.store import effects, episodes, inbox, runs, undos
 from app.store.inbox import Inbox, Waiting
 from app.store.runs import Run
 from app.store.wakeups import announce
@@ -40,6 +42,7 @@ class _Batch:
 
     now: datetime
     known: dict[str, Episode]
+    seen_before: frozenset[str]  # identities that had an episode before this batch
     changed: dict[str, Episode] = field(default_factory=dict)
     opened: dict[str, Episode] = field(default_factory=dict)
     runs: list[Run] = field(default_factory=list)
@@ -47,6 +50,7 @@ class _Batch:
     receipts: dict[Receipt, int] = field(default_factory=dict)
     unmatched: int = 0
     helped: list[str] = field(default_factory=list)  # remediations of finished runs whose alerts ended
+    recurred: list[str] = field(default_factory=list)  # remediations whose alert is back although they had helped
 
     @property
     def ended(self) -> list[str]:
@@ -109,7 +113,7 @@ async def _take_in(parts: Parts, limit: int) -> int:
         now = parts.clock()
         readable = await _readable(tx, parts, waiting, now)
         batch = await _place(tx, parts, readable, now)
-        await _write(tx, batch)
+        await _write(Turn(tx, now, parts), batch)
         await inbox.mark_taken_in(tx, [one.id for one, _ in readable], now)
     _count(parts, batch)
     if batch.runs or batch.ended:
@@ -138,19 +142,21 @@ async def _place(
 ) -> _Batch:
     rules = parts.policy.episodes
     delivered = [
-        (waiting, alert, identity(alert.labels, alert.fingerprint, rules.ignored_labels))
+        (waiting, notification, alert, identity(alert.labels, alert.fingerprint, rules.ignored_labels))
         for waiting, notification in readable
         for alert in notification.alerts
     ]
-    batch = _Batch(now, await episodes.newest(tx, (name for _, _, name in delivered)))
+    known = await episodes.newest(tx, (name for *_, name in delivered))
+    batch = _Batch(now, known, seen_before=frozenset(known))
     catalog = parts.catalog()
-    for waiting, alert, name in delivered:
+    for waiting, notification, alert, name in delivered:
         received = receive(alert, name, batch.known.get(name), waiting.received_at, rules)
         batch.receipts[received.receipt] = batch.receipts.get(received.receipt, 0) + 1
         for one in received.written:
             _keep(batch, one)
         if alert.is_firing and received.written:
-            _match(batch, catalog, batch.known[name], alert)
+            found_by = f"found by a {inbox.LOOKUP}" if notification.receiver == inbox.LOOKUP else ""
+            _match(batch, catalog, batch.known[name], alert, found_by)
     return batch
 
 
@@ -162,7 +168,7 @@ def _keep(batch: _Batch, one: Episode) -> None:
     (batch.changed if is_known else batch.opened)[one.id] = one
 
 
-def _match(batch: _Batch, catalog: Catalog, one: Episode, alert: Alert) -> None:
+def _match(batch: _Batch, catalog: Catalog, one: Episode, alert: Alert, found_by: str) -> None:
     """Record a run for each remediation that an alert matches and has not triggered: also one that was added since."""
     matching = [remediation for remediation in catalog.match(alert.labels) if remediation.name not in one.matched]
     if one.deliveries == 1:
@@ -173,7 +179,7 @@ def _match(batch: _Batch, catalog: Catalog, one: Episode, alert: Alert) -> None:
         return
     _keep(batch, replace(one, matched=one.matched | {remediation.name for remediation in matching}))
     for remediation in matching:
-        pending = pending_run(remediation, catalog.digest, one, batch.now)
+        pending = replace(pending_run(remediation, catalog.digest, one, batch.now), message=found_by)
         batch.runs.append(pending)
         batch.links.append((pending.id, one.id))
 
@@ -211,16 +217,24 @@ def pending_run(remediation: Remediation, digest: str, trigger: Episode, now: da
     )
 
 
-async def _write(tx: AsyncConnection, batch: _Batch) -> None:
+async def _write(turn: Turn, batch: _Batch) -> None:
+    tx = turn.tx
     # What this batch both opened and closed is written once, as closed; its runs find no open episode and cancel.
     await episodes.write(tx, list(batch.changed.values()), list(batch.opened.values()))
     await runs.create(tx, batch.runs)
     await episodes.link(tx, batch.links)
+    await undos.wake_for_alerts(tx, batch.now, [one.identity for one in batch.opened.values()])
     if batch.runs or batch.ended:
         await announce(tx)
     if batch.ended:
         await runs.wake_resolved(tx, batch.now, batch.ended)
-        batch.helped = await effects.record_resolution(tx, batch.now, batch.ended)
+        await undoing.give_back(tx, batch.now, batch.ended)
+        judged = await effects.record_resolution(tx, batch.now, batch.ended)
+        for one in judged:
+            await learn(turn, one)
+        batch.helped = [one.name for one in judged]
+    again = [(one.id, one.identity) for one in batch.opened.values() if one.identity in batch.seen_before]
+    batch.recurred = await effects.recurring(tx, again, batch.now)
 
 
 def _count(parts: Parts, batch: _Batch) -> None:
@@ -229,3 +243,5 @@ def _count(parts: Parts, batch: _Batch) -> None:
     parts.metrics.episodes_unmatched.inc(batch.unmatched)
     for remediation in batch.helped:
         parts.metrics.runs_effective.labels(remediation).inc()
+    for remediation in batch.recurred:
+        parts.metrics.recurrences.labels(remediation).inc()

@@ -3,6 +3,7 @@
     receive → record        api.webhook, store.inbox         the notification is committed, Alertmanager gets its 202
     take in → match         engine.intake                    episodes, a pending run for each match
     plan                    engine.planning                  the exact target, its state before, the state to reach
+                            engine.undoing                   (of what takes another run back: its steps, reversed)
     guard                   engine.admission, guards.chain   allow, defer, deny, observe, or ask a person
     apply                   engine.execution                 each step: intent committed, called, result committed
     verify                  engine.verification              checks, then whether the alert resolves
@@ -17,18 +18,22 @@ from __future__ import annotations
 from app.catalog.templates import TemplateContext
 from app.domain.durations import format_duration
 from app.domain.errors import AppError, TransientError
+from app.domain.plans import Plan
 from app.domain.reasons import Reason
+from app.domain.remediation import Purpose
 from app.domain.states import RunState
+from app.engine import undoing
 from app.engine.admission import Matter, admit, defer, refuse_early
-from app.engine.closing import close, escalate_or_fail, still_firing
+from app.engine.closing import close, escalate_or_fail, still_wanted
 from app.engine.currency import follow_catalog
 from app.engine.execution import apply
 from app.engine.outside import look_outside
 from app.engine.parts import Parts
 from app.engine.planning import Planner, Trigger
 from app.engine.verification import verify
-from app.store import runs
-from app.store.runs import Entry, Run
+from app.store import messages, runs
+from app.store.events import Entry
+from app.store.runs import Run
 
 _DENIALS = {Reason.OUT_OF_SCOPE, Reason.PRECONDITION_FAILED}
 
@@ -56,15 +61,24 @@ async def decide(parts: Parts, run: Run) -> Run | None:
     refused = await refuse_early(parts, run)
     if refused is not None:
         return refused
-    planner = Planner(parts.clients, parts.policy.scope, parts.policy.plan_timeout.total_seconds())
+    waiting = await undoing.wait(parts, run)
+    if waiting is not None:
+        return waiting
     try:
-        plan = await planner.plan(trigger(parts, run))
+        plan = await _plan(parts, run)
     except TransientError as error:
         async with parts.turn() as turn:
             return await defer(turn, run, turn.now + parts.policy.recheck, Entry(error.message, error.reason))
     except AppError as error:
         return await _unplannable(parts, run, error)
     return await admit(parts, Matter(run, plan, await look_outside(parts, run, plan)))
+
+
+async def _plan(parts: Parts, run: Run) -> Plan:
+    if run.purpose is not Purpose.REMEDY:
+        return await undoing.plan(parts, run)
+    planner = Planner(parts.clients, parts.policy.scope, parts.policy.plan_timeout.total_seconds())
+    return await planner.plan(trigger(parts, run))
 
 
 def trigger(parts: Parts, run: Run) -> Trigger:
@@ -92,10 +106,13 @@ async def expire(parts: Parts, run: Run) -> Run:
     """Nobody answered in time: silence is never consent."""
     async with parts.turn() as turn:
         deadline = run.updated_at + parts.policy.approval_timeout
-        if not await still_firing(turn, run):
-            entry = Entry("the alert resolved before anybody approved", Reason.RESOLVED_BEFORE_START)
-            return await close(turn, run, RunState.CANCELLED, entry)
-        if turn.now < deadline:
-            return await runs.postpone(turn.tx, run, deadline)
-        message = f"nobody approved within {format_duration(parts.policy.approval_timeout)}"
-        return await close(turn, run, RunState.EXPIRED, Entry(message, Reason.APPROVAL_EXPIRED))
+        state = RunState.CANCELLED
+        entry = Entry("the alert resolved before anybody approved", Reason.RESOLVED_BEFORE_START)
+        if await still_wanted(turn, run):
+            if turn.now < deadline:
+                return await runs.postpone(turn.tx, run, deadline)
+            state = RunState.EXPIRED
+            message = f"nobody approved within {format_duration(parts.policy.approval_timeout)}"
+            entry = Entry(message, Reason.APPROVAL_EXPIRED)
+        await messages.answer(turn.tx, run.id, f"{run.remediation.name}: {state}", entry.message, turn.now)
+        return await close(turn, run, state, entry)

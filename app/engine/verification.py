@@ -16,7 +16,8 @@ from app.domain.states import RunState
 from app.engine.closing import close, escalate_or_fail, still_firing
 from app.engine.parts import Parts, Turn
 from app.store import episodes, runs
-from app.store.runs import Entry, Run
+from app.store.events import Entry
+from app.store.runs import Run
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 log = structlog.get_logger()
@@ -49,6 +50,9 @@ async def _settle(parts: Parts, run: Run, plan: Plan) -> Run:
 
 
 async def _succeed(turn: Turn, run: Run, plan: Plan) -> Run:
+    if plan.undoes:
+        entry = Entry(f"what run {' and run '.join(plan.undoes)} did is taken back", Reason.VERIFIED)
+        return await close(turn, run, RunState.SUCCEEDED, entry)
     if run.setback is not None and not plan.verify and await still_firing(turn, run):
         # A message to people, say: it was sent, and nothing shows that anything is better.
         message = f"{run.setback.message}; rung {run.rung + 1} was applied, the alert still fires"

@@ -6,7 +6,7 @@ moves on), so that a decision that is being made at the same moment is void.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -14,10 +14,10 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.domain.errors import ConflictError, NotFoundError
+from app.domain.errors import ConflictError, LeaseLostError, NotFoundError
 from app.domain.reasons import Reason
 from app.domain.states import RunState, may_become
-from app.store import episodes, events, runs
+from app.store import episodes, events, messages, runs
 from app.store.events import Entry, Event
 from app.store.runs import Run
 from app.store.schema import run
@@ -83,7 +83,9 @@ async def decide(tx: AsyncConnection, run_id: str, word: Word, now: datetime) ->
         raise await _unknown(tx, run_id, word.verb)
     if before not in effect.before or not may_become(RunState(before), effect.after):
         states = " or ".join(effect.before)
-        raise ConflictError(f"run {run_id} is {before}; only a run that is {states} can be {effect.done}")
+        by = (await tx.execute(select(run.c.approved_by).where(run.c.id == run_id))).scalar_one()
+        told = f"run {run_id} is {before}" + (f", approved by {by} already" if by is not None else "")
+        raise ConflictError(f"{told}; only a run that is {states} can be {effect.done}")
     values, helped = await _values(tx, run_id, word, effect, now)
     await tx.execute(update(run).where(run.c.id == run_id, run.c.state == before).values(values))
     data = {"comment": word.comment} if word.comment else {}
@@ -95,7 +97,18 @@ async def decide(tx: AsyncConnection, run_id: str, word: Word, now: datetime) ->
         raise NotFoundError(f"there is no run {run_id}")
     if effect.after.is_final:
         await runs.wake_refused(tx, now, decided)
+    if before == RunState.AWAITING_APPROVAL:
+        await messages.answer(tx, run_id, f"{decided.remediation.name}: {effect.done}", word.message, now)
     return Decided(decided, helped)
+
+
+async def void(tx: AsyncConnection, held: Run, now: datetime, entry: Entry) -> Run:
+    """Take an approval back: its run must be approved anew. Fenced by the run's lease; raises LeaseLostError."""
+    result = await tx.execute(runs.fenced(held).values(approved_by=None))
+    if result.rowcount != 1:
+        raise LeaseLostError
+    await runs.note(tx, held, now, "approval_void", entry)
+    return replace(held, approved_by=None)
 
 
 async def _values(

@@ -45,7 +45,8 @@ async def record_resolution(tx: AsyncConnection, now: datetime, episode_ids: Seq
 async def _record(tx: AsyncConnection, now: datetime, episode_ids: Sequence[str]) -> list[Judged]:
     linked = select(run_episode.c.run_id).where(run_episode.c.episode_id.in_(episode_ids))
     unknown = or_(run.c.effective.is_(None), and_(run.c.effective.is_(False), run.c.resolved_at.is_(None)))
-    query = select(run).where(run.c.id.in_(linked), run.c.state == RunState.SUCCEEDED, unknown, ~_fires())
+    remedies = and_(run.c.state == RunState.SUCCEEDED, run.c.purpose == Purpose.REMEDY)
+    query = select(run).where(run.c.id.in_(linked), remedies, unknown, ~_fires())
     rows = (await tx.execute(query.order_by(run.c.remediation, run.c.id))).all()
     judged = []
     for row in rows:

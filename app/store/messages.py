@@ -1,4 +1,8 @@
-"""Messages to people, kept until they are delivered: one for one occasion, however often the occasion is noticed."""
+"""Messages to people, kept until they are delivered: one for one occasion, however often the occasion is noticed.
+
+A replica that sends a message takes it by putting it off, and so no other sends it at the same time. Delivery is at
+least once: who dies after sending and before saying so leaves the message to be sent again.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import and_, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.ids import new_id
-from app.store.schema import message
+from app.store import events
+from app.store.events import Entry, Event
+from app.store.schema import message, run
+
+_WAITING = and_(message.c.sent_at.is_(None), message.c.given_up_at.is_(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +32,16 @@ class Draft:
     run_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A message that is being sent; `tries` counts this one, and names it against later ones."""
+
+    id: str
+    draft: Draft
+    created_at: datetime
+    tries: int
+
+
 async def queue(tx: AsyncConnection, draft: Draft, now: datetime) -> bool:
     """Have a message sent once this transaction is committed; False when its occasion has had one."""
     known = (await tx.execute(select(message.c.id).where(message.c.key == draft.key))).first()
@@ -33,3 +51,56 @@ async def queue(tx: AsyncConnection, draft: Draft, now: datetime) -> bool:
     row |= {"title": draft.title, "body": draft.body, "created_at": now, "not_before": now, "tries": 0}
     await tx.execute(insert(message), [row])
     return True
+
+
+async def answer(tx: AsyncConnection, run_id: str, title: str, body: str, now: datetime) -> None:
+    """Tell whoever was asked about a run what became of the question; nobody, where nobody was asked."""
+    asked = message.c.key.startswith(f"approval:{run_id}:", autoescape=True)
+    query = select(message.c.id, message.c.channel).where(message.c.run_id == run_id, asked)
+    row = (await tx.execute(query.order_by(message.c.id.desc()).limit(1))).one_or_none()
+    if row is not None:
+        await queue(tx, Draft(f"answer:{row.id}", row.channel, title, body, run_id), now)
+
+
+async def take(tx: AsyncConnection, now: datetime, until: datetime, limit: int) -> list[Taken]:
+    """Take messages that are due; until then no other replica does."""
+    due = (
+        select(message)
+        .where(_WAITING, message.c.not_before <= now)
+        .order_by(message.c.not_before, message.c.id)
+        .limit(limit)
+    )
+    rows = (await tx.execute(due.with_for_update(skip_locked=True))).all()
+    if rows:
+        chosen = message.c.id.in_([row.id for row in rows])
+        await tx.execute(update(message).where(chosen).values(not_before=until, tries=message.c.tries + 1))
+    return [
+        Taken(row.id, Draft(row.key, row.channel, row.title, row.body, row.run_id), row.created_at, row.tries + 1)
+        for row in rows
+    ]
+
+
+async def is_due(tx: AsyncConnection, now: datetime) -> bool:
+    """Whether any message may be sent now."""
+    query = select(message.c.id).where(_WAITING, message.c.not_before <= now).limit(1)
+    return (await tx.execute(query)).first() is not None
+
+
+async def settle(tx: AsyncConnection, taken: Taken, **values: Any) -> bool:
+    """Write what became of a message; False when it was taken by another replica meanwhile."""
+    mine = and_(message.c.id == taken.id, message.c.tries == taken.tries, _WAITING)
+    return bool((await tx.execute(update(message).where(mine).values(values))).rowcount)
+
+
+async def finish(tx: AsyncConnection, taken: Taken, told: tuple[str, Entry], now: datetime, **values: Any) -> None:
+    """Write how a message ended, and with it an event (kind and entry) of the run that it is about."""
+    about = select(run.c.id, run.c.state).where(run.c.id == taken.draft.run_id).with_for_update()
+    row = (await tx.execute(about)).one_or_none()
+    if await settle(tx, taken, **values) and row is not None:
+        kind, entry = told
+        await events.append(tx, [Event(row.id, now, kind, row.state, entry)])
+
+
+async def count_waiting(tx: AsyncConnection) -> int:
+    """How many messages are not delivered yet."""
+    return int((await tx.execute(select(func.count()).select_from(message).where(_WAITING))).scalar_one())

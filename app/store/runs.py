@@ -173,6 +173,7 @@ def _first_columns(one: Run) -> dict[str, Any]:
         "created_at": one.created_at,
         "updated_at": one.created_at,
         "not_before": one.not_before,
+        "settle_until": one.settle_until,
         "lease_epoch": 0,
         "purpose": one.purpose,
         "undoes": one.undoes,
@@ -272,7 +273,7 @@ async def would_have_acted(tx: AsyncConnection, run_id: str) -> bool:
 
 
 async def sharing(tx: AsyncConnection, candidate: Run, target_key: str) -> Run | None:
-    """An active run that answers alerts by the same remediation on the same target; it stays so for this transaction."""
+    """An active run that answers alerts by the same remediation on the same target; active for this transaction."""
     query = select(run).where(
         run.c.active,
         run.c.purpose == Purpose.REMEDY,
@@ -315,6 +316,7 @@ async def wake_resolved(tx: AsyncConnection, now: datetime, episode_ids: Sequenc
     for start in range(0, len(episode_ids), _CHUNK):
         linked = select(run_episode.c.run_id).where(run_episode.c.episode_id.in_(episode_ids[start : start + _CHUNK]))
         waiting = and_(run.c.active, run.c.state.in_(_PARKED), run.c.not_before > now, run.c.id.in_(linked))
+        waiting = and_(waiting, run.c.purpose == Purpose.REMEDY)
         await tx.execute(update(run).where(waiting).values(not_before=now))
 
 

@@ -97,6 +97,8 @@ class TerminateIdle(Action[TerminateIdleParams]):
     risk = Risk.DISRUPTIVE
     target_backend = "postgres"
     repeatable = True
+    # Only the approved sessions are ended, whichever else have become idle since.
+    drifts = frozenset({"summary", "connections", "idle", "qualifying", "selected", "terminated"})
     permissions = (
         Permission(backend="postgres", resource="pg_signal_backend"),
         Permission(backend="postgres", resource="pg_read_all_stats"),

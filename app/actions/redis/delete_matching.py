@@ -50,6 +50,7 @@ class DeleteMatching(Action[DeleteMatchingParams]):
     risk = Risk.DESTRUCTIVE
     target_backend = "redis"
     repeatable = False
+    drifts = frozenset({"summary", "matching"})
     permissions = tuple(Permission(backend="redis", resource=name) for name in ("info", "scan", "select", "unlink"))
 
     async def plan(self, context: Context, params: DeleteMatchingParams) -> PlannedStep:

@@ -28,6 +28,7 @@ class Flush(Action[FlushParams]):
     risk = Risk.DESTRUCTIVE
     target_backend = "redis"
     repeatable = False
+    drifts = frozenset({"summary", "keys", "used_memory_bytes"})
     permissions = tuple(Permission(backend="redis", resource=name) for name in ("dbsize", "flushdb", "info", "select"))
 
     async def plan(self, context: Context, params: FlushParams) -> PlannedStep:

@@ -1,0 +1,412 @@
+"""Runs that take other runs back: by hand, after a failure, and of what was only borrowed; on both stores."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from sqlalchemy import select
+from sqlalchemy.engine import Row
+
+from app.domain.errors import ConflictError, NotFoundError
+from app.domain.plans import Plan
+from app.domain.reasons import Reason
+from app.domain.remediation import Purpose, Remediation
+from app.domain.states import RunState
+from app.engine import undoing
+from app.store import approvals
+from app.store.approvals import Verb, Word
+from app.store.events import Entry
+from app.store.schema import event, message, run_episode
+from tests.support.aio import run
+from tests.support.dial import Dial, dial, turn, turns
+from tests.support.engine import Engine, engine, until
+from tests.support.entries import ok, poke
+from tests.support.web import WebServer
+
+__all__ = ["dial"]
+MINUTE = timedelta(minutes=1)
+BORROWS = {"revert": "on_resolved", "revert_after": "10m"}
+
+
+async def undo(one: Engine, run_id: str) -> str:
+    """Ask for an undo as the API does."""
+    async with one.database.write() as tx:
+        new = await undoing.ask(tx, run_id, Entry("asked for by alice", actor="alice"), one.clock())
+    one.parts.work.set()
+    return new.id
+
+
+async def told(one: Engine) -> list[str]:
+    """The titles of all messages."""
+    async with one.database.read() as tx:
+        return list((await tx.execute(select(message.c.title).order_by(message.c.id))).scalars())
+
+
+async def reverts(one: Engine) -> list[Row[Any]]:
+    """The runs that give back."""
+    return [row for row in await one.runs() if row.purpose == Purpose.REVERT]
+
+
+async def resolved(one: Engine, **labels: str) -> None:
+    """The alert ends, a minute after whatever was before."""
+    one.forward(MINUTE)
+    await one.resolve(**labels)
+
+
+async def reverted(one: Engine, count: int = 1) -> list[Row[Any]]:
+    """So many reverts, once all of them have ended."""
+
+    async def there() -> list[Row[Any]]:
+        found = await reverts(one)
+        return found if len(found) == count and not any(row.active for row in found) else []
+
+    return await until(there, 10, f"{count} reverts to end", one.runs)
+
+
+def test_a_person_undoes_a_run(store: str, tmp_path: Path, dial: Dial) -> None:
+    """The undo is a run of its own: guarded, with intents and results, named on both."""
+
+    async def scenario() -> None:
+        async with engine(store, tmp_path, turns(dial, limits={"cooldown": "1h", "rate": "1/1h"})) as one:
+            await one.fire()
+            (first,) = await one.ended(count=1)
+            new = await undo(one, first.id)
+            _, second = await one.ended(count=2)
+            assert ([3, 5, 3], RunState.SUCCEEDED) == (dial.history, second.state)
+            assert (new, Purpose.UNDO, first.id) == (second.id, second.purpose, second.undoes)
+            assert [first.id] == second.plan["undoes"]
+            assert {"recorded", "asked_for", "running", "step_started", "step_succeeded"} <= set(await one.kinds(new))
+            assert ["undo_recorded", "undone"] == (await one.kinds(first.id))[-2:]
+            assert second.effective is None
+            assert [] == await told(one)
+
+    run(scenario())
+
+
+def test_what_somebody_changed_since_is_left_alone(store: str, tmp_path: Path, dial: Dial) -> None:
+    """The undo fails, and people hear of it; a second one may be asked for."""
+
+    async def scenario() -> None:
+        async with engine(store, tmp_path, turns(dial), channel="ops") as one:
+            await one.fire()
+            (first,) = await one.ended(count=1)
+            dial.turn(7)
+            await undo(one, first.id)
+            _, second = await one.ended(count=2)
+            assert (7, RunState.FAILED, Reason.CHANGED_SINCE_PLANNED) == (dial.value, second.state, second.reason)
+            assert "not_undone" == (await one.kinds(first.id))[-1]
+            assert ["Not undone: turn on none:turn/"] == [title[:30] for title in await told(one)]
+            dial.turn(5)
+            await undo(one, first.id)
+            await one.ended(count=3)
+            assert 3 == dial.value
+
+    run(scenario())
+
+
+def test_why_a_run_cannot_be_undone(store: str, tmp_path: Path, dial: Dial, sink: WebServer) -> None:
+    """Each answer says what stands against it."""
+
+    async def scenario() -> None:
+        entries = [
+            turns(dial, name="slow", steps=[turn(dial, to=5)], verify=[ok(sink, timeout="60s")]),
+            poke(sink, match=['alertname="Poke"']),
+            turns(dial, name="shows", match=['alertname="Show"'], mode="observe"),
+        ]
+        async with engine(store, tmp_path, *entries) as one:
+            sink.status = 500
+            await one.fire()
+            active = (await one.reached("verifying"))[0].id
+            with pytest.raises(ConflictError, match="is verifying; only a run that has ended"):
+                await undo(one, active)
+            sink.status = 200
+            await one.ended(count=1)
+            for name in ("Poke", "Show"):
+                await one.fire(alertname=name)
+            _, poked, shown = await one.ended(count=3)
+            with pytest.raises(ConflictError, match=r"cannot be undone \(http.request\)"):
+                await undo(one, poked.id)
+            with pytest.raises(ConflictError, match="changed nothing"):
+                await undo(one, shown.id)
+            new = await undo(one, active)
+            with pytest.raises(ConflictError, match=rf"taken back.*see run {new}"):
+                await undo(one, active)
+            await one.ended(count=4)
+            with pytest.raises(ConflictError, match=f"is taken back already: see run {new}"):
+                await undo(one, active)
+            with pytest.raises(ConflictError, match=f"takes back run {active} itself"):
+                await undo(one, new)
+            with pytest.raises(NotFoundError):
+                await undo(one, "018f0000-0000-7000-8000-000000000000")
+
+    run(scenario())
+
+
+def test_a_failed_run_is_undone_before_the_next_attempt(
+    store: str, tmp_path: Path, dial: Dial, sink: WebServer
+) -> None:
+    """The target goes from the failed run to its undo without a gap, and only then to the next attempt."""
+
+    async def scenario() -> None:
+        entry = turns(
+            dial,
+            verify=[ok(sink, timeout="100ms")],
+            undo_on_failure=True,
+            limits={"cooldown": "0s", "attempts": 2, "rate": "9/1h"},
+        )
+        async with engine(store, tmp_path, entry) as one:
+            sink.status = 500
+            await one.fire()
+            found = await one.ended(count=4)
+            assert [3, 5, 3, 5, 3] == dial.history
+            remedies = [row for row in found if row.purpose == Purpose.REMEDY]
+            undone = [row for row in found if row.purpose == Purpose.UNDO]
+            assert [RunState.FAILED] * 2 == [row.state for row in remedies]
+            assert [RunState.SUCCEEDED] * 2 == [row.state for row in undone]
+            assert [row.id for row in remedies] == [row.undoes for row in undone]
+
+    run(scenario())
+
+
+def test_an_undo_goes_over_all_rungs(store: str, tmp_path: Path, dial: Dial, sink: WebServer) -> None:
+    """The last step first; a step that failed without effect is not among them."""
+
+    async def scenario() -> None:
+        failing = [ok(sink, timeout="100ms")]
+        escalate = [{"steps": [turn(dial, to=8), turn(dial, by=1)], "verify": failing}]
+        async with engine(store, tmp_path, turns(dial, verify=failing, escalate=escalate, undo_on_failure=True)) as one:
+            sink.status = 500
+            await one.fire()
+            await one.ended(count=2)
+            assert [3, 5, 8, 5, 3] == dial.history
+
+    run(scenario())
+
+
+def test_what_was_borrowed_is_given_back(store: str, tmp_path: Path, dial: Dial) -> None:
+    """Not at once when the alert resolves, but when it has stayed away."""
+
+    async def scenario() -> None:
+        async with engine(store, tmp_path, turns(dial, **BORROWS)) as one:
+            await one.fire()
+            await one.ended(count=1)
+            await resolved(one)
+            (waiting,) = await reverts(one)
+            assert (RunState.PENDING, 5) == (waiting.state, dial.value)
+            assert timedelta(minutes=9) < waiting.not_before - one.clock() <= timedelta(minutes=10)
+            one.forward(11 * MINUTE)
+            (done,) = await reverted(one)
+            assert (RunState.SUCCEEDED, 3) == (done.state, dial.value)
+            first = (await one.runs())[0]
+            assert {"revert_recorded", "reverted"} <= set(await one.kinds(first.id))
+            await one.fire()
+            await one.ended(count=3)
+            await resolved(one)
+            assert 2 == len(await reverts(one))
+
+    run(scenario())
+
+
+def test_an_alert_that_resolves_during_the_run_is_given_back_too(
+    store: str, tmp_path: Path, dial: Dial, sink: WebServer
+) -> None:
+    """The revert is recorded in the transaction that ends the run."""
+
+    async def scenario() -> None:
+        async with engine(store, tmp_path, turns(dial, verify=[ok(sink, timeout="60s")], **BORROWS)) as one:
+            sink.status = 500
+            await one.fire()
+            await one.reached("verifying")
+            await resolved(one)
+            assert [] == await reverts(one)
+            sink.status = 200
+            await until(lambda: reverts(one), 10, "a revert")
+            one.forward(11 * MINUTE)
+            await reverted(one)
+            assert [3, 5, 3] == dial.history
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("by", [{"to": 5}, {"by": 2}])
+def test_a_revert_waits_for_the_last_of_its_alerts(store: str, tmp_path: Path, dial: Dial, by: dict[str, int]) -> None:
+    """It is cancelled when the alert fires again, and planned anew; one revert gives back everything since."""
+
+    async def scenario() -> None:
+        async with engine(store, tmp_path, turns(dial, steps=[turn(dial, **by)], **BORROWS)) as one:
+            await one.fire()
+            await one.ended(count=1)
+            await resolved(one)
+            one.forward(5 * MINUTE)
+            await one.fire()
+            await one.ended(count=3)
+            (cancelled,) = await reverts(one)
+            assert (RunState.CANCELLED, Reason.FIRES_AGAIN) == (cancelled.state, cancelled.reason)
+            one.forward(20 * MINUTE)
+            assert dial.value == (5 if "to" in by else 7)
+            await resolved(one)
+            one.forward(11 * MINUTE)
+            _, done = await reverted(one, 2)
+            assert (RunState.SUCCEEDED, 3) == (done.state, dial.value)
+            assert len(done.plan["undoes"]) == (1 if "to" in by else 2)
+
+    run(scenario())
+
+
+def test_a_revert_follows_an_alert_that_nothing_was_done_for(store: str, tmp_path: Path, dial: Dial) -> None:
+    """The alert came back, its run was cancelled by hand, and it went again: what was borrowed is not forgotten."""
+
+    async def scenario() -> None:
+        async with engine(store, tmp_path, turns(dial, **BORROWS)) as one:
+            await one.fire()
+            await one.ended(count=1)
+            await resolved(one)
+            one.catalog.put(turns(dial, mode="observe", **BORROWS))
+            one.forward(MINUTE)
+            await one.fire()
+            await one.ended(count=3)
+            await resolved(one)
+            one.forward(11 * MINUTE)
+            cancelled, done = await reverted(one, 2)
+            assert (Reason.FIRES_AGAIN, RunState.SUCCEEDED) == (cancelled.reason, done.state)
+            assert 3 == dial.value
+
+    run(scenario())
+
+
+def test_what_was_changed_by_hand_is_not_given_back(store: str, tmp_path: Path, dial: Dial) -> None:
+    """Nor is it tried again at the next alert: it is theirs now. People are told."""
+
+    async def scenario() -> None:
+        async with engine(store, tmp_path, turns(dial, **BORROWS), channel="ops") as one:
+            await one.fire()
+            (first,) = await one.ended(count=1)
+            await resolved(one)
+            dial.turn(9)
+            one.forward(11 * MINUTE)
+            (failed,) = await reverted(one)
+            assert (RunState.FAILED, Reason.CHANGED_SINCE_PLANNED, 9) == (failed.state, failed.reason, dial.value)
+            assert "not_reverted" == (await one.kinds(first.id))[-1]
+            assert 1 == len(await told(one))
+            one.catalog.put(turns(dial, mode="observe", **BORROWS))
+            await one.fire()
+            await one.ended(count=3)
+            await resolved(one)
+            assert 1 == len(await reverts(one))
+
+    run(scenario())
+
+
+def test_a_revert_can_be_cancelled_by_hand(store: str, tmp_path: Path, dial: Dial) -> None:
+    """Then it stays as it is."""
+
+    async def scenario() -> None:
+        async with engine(store, tmp_path, turns(dial, **BORROWS)) as one:
+            await one.fire()
+            await one.ended(count=1)
+            await resolved(one)
+            (waiting,) = await reverts(one)
+            async with one.database.write() as tx:
+                await approvals.decide(tx, waiting.id, Word(Verb.CANCEL, "alice"), one.clock())
+            one.forward(11 * MINUTE)
+            await reverted(one)
+            assert 5 == dial.value
+
+    run(scenario())
+
+
+def test_an_undo_is_not_folded_into_a_run_nor_a_run_into_it(store: str, tmp_path: Path, dial: Dial) -> None:
+    """The alert fires again while the undo waits; the new run waits for it on the same target."""
+
+    async def scenario() -> None:
+        async with engine(store, tmp_path, turns(dial), working=False) as one:
+            await one.fire()
+            loop = asyncio.create_task(one.worker.work_forever())
+            (first,) = await one.ended(count=1)
+            loop.cancel()
+            await resolved(one)
+            await undo(one, first.id)
+            one.forward(MINUTE)
+            await one.fire()
+            one.loops.append(asyncio.create_task(one.worker.work_forever()))
+            found = await one.ended(count=3)
+            assert {RunState.SUCCEEDED} == {row.state for row in found}
+            assert dial.history in ([3, 5, 3, 5], [3, 5, 3])  # whichever is decided first
+
+    run(scenario())
+
+
+def test_the_release_before_cannot_read_what_takes_back(store: str, tmp_path: Path, dial: Dial) -> None:
+    """It would apply the steps once more. What it may go on with is stored as it knows it."""
+
+    async def scenario() -> None:
+        async with engine(store, tmp_path, turns(dial)) as one:
+            await one.fire()
+            (first,) = await one.ended(count=1)
+            await undo(one, first.id)
+            remedy, undone = await one.ended(count=2)
+            Remediation.model_validate(remedy.spec)
+            with pytest.raises(ValidationError, match="purpose"):
+                Remediation.model_validate(undone.spec)
+            assert "undoes" not in remedy.plan
+            known = set(Plan.model_fields) - {"undoes"}
+            assert set(remedy.plan) <= known
+            assert not set(undone.plan) <= known
+
+    run(scenario())
+
+
+def test_a_revert_is_recorded_with_the_resolution(store: str, tmp_path: Path, dial: Dial) -> None:
+    """In one transaction: nobody sees the one without the other, whenever the process dies."""
+
+    async def scenario() -> None:
+        async with engine(store, tmp_path, turns(dial, **BORROWS)) as one:
+            await one.fire()
+            (first,) = await one.ended(count=1)
+            await resolved(one)
+            (waiting,) = await reverts(one)
+            async with one.database.read() as tx:
+                events = (await tx.execute(select(event).where(event.c.run_id == first.id).order_by(event.c.id))).all()
+                linked = select(run_episode.c.run_id).where(run_episode.c.run_id == waiting.id)
+                assert 1 == len((await tx.execute(linked)).all())
+            of_end = {row.kind: row for row in events[-2:]}
+            assert {"revert_recorded", "resolved"} == of_end.keys()
+            if not one.database.is_sqlite:
+                assert of_end["resolved"].tx == of_end["revert_recorded"].tx
+
+    run(scenario())
+
+
+def test_what_a_waiting_run_needed_is_given_back_when_that_ends(store: str, tmp_path: Path, dial: Dial) -> None:
+    """The second alert resolves while its run still awaits approval; nothing else would ask again."""
+
+    async def scenario() -> None:
+        async with engine(store, tmp_path, turns(dial, **BORROWS)) as one:
+            await one.fire()
+            await one.ended(count=1)
+            await resolved(one)
+            one.catalog.put(turns(dial, steps=[turn(dial, to=6)], mode="approve", **BORROWS))
+            one.forward(MINUTE)
+            await one.fire()
+
+            async def asked() -> bool:
+                return (await one.runs())[-1].state == RunState.AWAITING_APPROVAL
+
+            await until(asked, 10, "a question", one.runs)
+            await resolved(one)
+            one.forward(11 * MINUTE)
+            await until(lambda: _gave_back(one), 10, "the revert", one.runs)
+            one.forward(11 * MINUTE)
+            await one.ended()
+            assert [3, 5, 3] == dial.history
+
+    run(scenario())
+
+
+async def _gave_back(one: Engine) -> bool:
+    return [row.reason for row in await reverts(one)][:1] == [Reason.FIRES_AGAIN] and len(await reverts(one)) > 1
