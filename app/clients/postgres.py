@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 
 from app.clients.connections import PostgresConnection
-from app.domain.errors import ActionError, PermanentError, TransientError
+from app.domain.errors import ActionError, ConfigError, PermanentError, TransientError
 from app.domain.plans import Target
 from app.domain.reasons import Reason
 
@@ -35,6 +35,16 @@ _PHRASES = (
     ("timeout", "timed out"),
     ("no password supplied", "the server asks for a password and the URL has none"),
 )
+
+
+def server_of(connection: PostgresConnection) -> tuple[str | None, int | None]:
+    """Host and port as the URL has them; two empty values where it cannot be read now, which is told at its use."""
+    try:
+        options = conninfo_to_dict(connection.url.read())
+    except (ConfigError, psycopg.ProgrammingError):
+        return "", 0
+    host, port = options.get("host"), options.get("port")
+    return (None if host is None else str(host)), (None if port is None else int(port))
 
 
 class PostgresClient:

@@ -1,7 +1,6 @@
-"""What may be touched: the border that no label value can move.
+"""What may be touched: the border that neither a label nor a catalog can move.
 
-A value that the catalog spells out was written by the operator and is within scope. A value that a template made from
-an alert must match a pattern of the configured scope. Some places are refused unless the scope names them exactly.
+Nothing is within it but what the configuration names. Some places are refused unless it names them exactly.
 """
 
 from __future__ import annotations
@@ -15,12 +14,16 @@ from app.domain.model import Value
 from app.domain.plans import Target
 
 PROTECTED_NAMESPACES = frozenset({"kube-system", "kube-public", "kube-node-lease"})
+_POD = "Pod"  # stands for the workload that owns it, which is what is acted on
 
 
 class Scope(Value):
-    """Patterns (`*` and `?`) of what values that come from labels may name."""
+    """Patterns (`*` and `?`) of what may be acted on; what is not named is not touched."""
 
     namespaces: tuple[str, ...] = Field(default=(), description="Kubernetes namespaces.")
+    kinds: tuple[str, ...] = Field(
+        default=("Deployment", "StatefulSet", "DaemonSet"), description="Kinds of Kubernetes objects."
+    )
     postgres: tuple[str, ...] = Field(default=(), description="PostgreSQL targets as instance/database.")
     redis: tuple[str, ...] = Field(default=(), description="Redis targets as instance/database number.")
     hosts: tuple[str, ...] = Field(default=(), description="Hosts that http.request and http.ok may call.")
@@ -28,31 +31,42 @@ class Scope(Value):
         default="",
         description="Where the remediator runs (in a pod it is found); never touched unless `namespaces` names it.",
     )
+    own_databases: tuple[str, ...] = Field(
+        default=(),
+        description="PostgreSQL targets that are the remediator's own store (found by itself); never touched.",
+    )
 
-    def objection(self, target: Target, *, templated: bool) -> str | None:
-        """Say why `target` is out of scope, or None; `templated`: whether any part of it came from the alert."""
+    def objection(self, target: Target) -> str | None:
+        """Say why `target` is out of scope and what would bring it in, or None."""
         if target.backend == "kubernetes":
-            return self._namespace_objection(target.namespace, templated=templated)
-        patterns: Collection[str] = {"postgres": self.postgres, "redis": self.redis}.get(target.backend, ())
+            return self._namespace_objection(target.namespace) or self._kind_objection(target.kind)
         place = target.key.partition(":")[2]
-        if not templated or target.backend == "none" or _matches(place, patterns):
+        if target.backend == "postgres" and place in self.own_databases:
+            return f"postgres target {place!r} is the remediator's own store"
+        patterns: Collection[str] = {"postgres": self.postgres, "redis": self.redis}.get(target.backend, ())
+        if target.backend == "none" or _matches(place, patterns):
             return None
-        return f"{target.backend} target {place!r} comes from the alert and is not in scope.{target.backend}"
+        return f"{target.backend} target {place!r} is not in scope; add it to scope.{target.backend}"
 
-    def host_objection(self, host: str, *, templated: bool) -> str | None:
+    def host_objection(self, host: str) -> str | None:
         """Say why `host` must not be called, or None."""
-        if not templated or _matches(host, self.hosts):
+        if _matches(host, self.hosts):
             return None
-        return f"host {host!r} comes from the alert and is not in scope.hosts"
+        return f"host {host!r} is not in scope; add it to scope.hosts"
 
-    def _namespace_objection(self, namespace: str, *, templated: bool) -> str | None:
+    def _namespace_objection(self, namespace: str) -> str | None:
         if namespace in PROTECTED_NAMESPACES or (namespace and namespace == self.own_namespace):
             if namespace in self.namespaces:
                 return None
-            return f"namespace {namespace!r} is protected; only scope.namespaces can name it"
-        if not templated or _matches(namespace, self.namespaces):
+            return f"namespace {namespace!r} is protected; only its exact name in scope.namespaces brings it in"
+        if _matches(namespace, self.namespaces):
             return None
-        return f"namespace {namespace!r} comes from the alert and is not in scope.namespaces"
+        return f"namespace {namespace!r} is not in scope; add it to scope.namespaces"
+
+    def _kind_objection(self, kind: str) -> str | None:
+        if kind in {"", _POD} or _matches(kind, self.kinds):
+            return None
+        return f"kind {kind!r} is not in scope; add it to scope.kinds"
 
 
 def _matches(value: str, patterns: Collection[str]) -> bool:

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from app.actions.base import Context
 from app.actions.registry import actions
-from app.catalog.targets import render_target, target_is_templated
-from app.catalog.templates import TemplateContext, is_template, render
+from app.catalog.targets import render_target
+from app.catalog.templates import TemplateContext, render
 from app.checks.base import CheckContext
 from app.checks.registry import checks
 from app.clients.clients import Clients
@@ -37,11 +37,6 @@ class Trigger:
     rung: int
     alert: TemplateContext
     now: datetime
-
-
-def is_templated(remediation: Remediation) -> bool:
-    """Whether any part of the target comes from the alert."""
-    return remediation.target is not None and target_is_templated(remediation.target)
 
 
 class Planner:
@@ -81,13 +76,14 @@ class Planner:
         if spec is None:
             place = f"{trigger.remediation.name}/{trigger.alert.fingerprint}"
             return Target(backend="none", key=f"none:{place}", name=place)
-        templated = target_is_templated(spec)
         rendered = render_target(spec, trigger.alert)
         if rendered.kubernetes is not None:
             named = rendered.kubernetes
             place = f"{named.kind}/{named.namespace}/{named.name}"
-            claimed = Target(backend="kubernetes", key=f"kubernetes:{place}", namespace=named.namespace)
-            self._hold_to_scope(claimed, templated=templated)
+            claimed = Target(
+                backend="kubernetes", key=f"kubernetes:{place}", kind=named.kind, namespace=named.namespace
+            )
+            self._hold_to_scope(claimed)
             cluster = await self._clients.kubernetes()
             return await cluster.resolve(named.kind, named.namespace, named.name)
         if rendered.postgres is not None:
@@ -96,11 +92,11 @@ class Planner:
         elif rendered.redis is not None:
             cache = rendered.redis
             target = self._clients.redis(cache.instance).resolve(cache.instance, int(cache.database))
-        self._hold_to_scope(target, templated=templated)
+        self._hold_to_scope(target)
         return target
 
-    def _hold_to_scope(self, target: Target, *, templated: bool) -> None:
-        objection = self._scope.objection(target, templated=templated)
+    def _hold_to_scope(self, target: Target) -> None:
+        objection = self._scope.objection(target)
         if objection is not None:
             raise PermanentError(objection, reason=Reason.OUT_OF_SCOPE)
 
@@ -133,8 +129,8 @@ class Planner:
     def _params(self, alert: TemplateContext, model: type[Value], raw: JsonObject, where: str) -> Any:
         """Render and validate arguments; the error names the field and never repeats a value."""
         rendered = render(raw, alert)
-        if is_template(raw.get("url")):
-            self._refuse_host(raw["url"], str(rendered["url"]))
+        if "url" in rendered:
+            self._refuse_host(str(rendered["url"]))
         try:
             return model.model_validate(rendered)
         except ValidationError as error:
@@ -142,11 +138,12 @@ class Planner:
             field = ".".join(str(part) for part in first["loc"]) or "with"
             raise PermanentError(f"{where}: {field}: {first['msg']}", reason=Reason.TEMPLATE_FAILED) from error
 
-    def _refuse_host(self, raw: str, rendered: str) -> None:
-        """A templated URL may only name another host where the scope allows that host."""
-        authority = raw.partition("://")[2].partition("/")[0]
-        host = urlsplit(rendered).hostname or ""
-        objection = self._scope.host_objection(host, templated=not authority or is_template(authority))
+    def _refuse_host(self, url: str) -> None:
+        try:
+            host = urlsplit(url).hostname or ""
+        except ValueError:
+            host = ""
+        objection = self._scope.host_objection(host)
         if objection is not None:
             raise PermanentError(objection, reason=Reason.OUT_OF_SCOPE)
 

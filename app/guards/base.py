@@ -43,7 +43,6 @@ class Facts:
     storms: tuple[Storm, ...] = ()  # that stand, or that the alerts of this moment make
     population: Population | None = None
     plan: Plan | None = None
-    target_templated: bool = False
     last_outcome: tuple[datetime, str] | None = None  # when the last run that acted on the target ended, and its id
     holder: Busy | None = None
 

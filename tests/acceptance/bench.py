@@ -19,7 +19,15 @@ from tests.support import service
 from tests.support.alertmanager import Alertmanager
 from tests.support.service import Service, ServiceOptions
 
-CONFIG = {"rate": "1000/1h", "recheck": "300ms", "log": {"format": "json"}}
+EVERYWHERE = {"namespaces": ["*"], "postgres": ["*"], "redis": ["*"], "hosts": ["*"]}
+CONFIG = {
+    "rate": "1000/1h",
+    "recheck": "300ms",
+    "concurrency": 1000,
+    "storm": "100000/1m",
+    "scope": EVERYWHERE,
+    "log": {"format": "json"},
+}
 
 
 def remediation(name: str, /, *steps: Mapping[str, Any], **fields: Any) -> dict[str, Any]:

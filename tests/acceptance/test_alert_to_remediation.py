@@ -22,7 +22,7 @@ from app.clients.kubernetes_owners import POD_PERMISSIONS
 from app.clients.kubernetes_workloads import RESTARTED_AT
 from app.domain.permissions import Permission
 from tests.acceptance.audit import PATIENCE, Audit, kinds
-from tests.acceptance.bench import exporter, remediation, routes, serving
+from tests.acceptance.bench import EVERYWHERE, exporter, remediation, routes, serving
 from tests.support import alertmanager, prometheus, redis, shop
 from tests.support.cluster import Cluster
 from tests.support.postgres import PostgresServer
@@ -176,7 +176,7 @@ def loop(cluster: Cluster, postgres_server: PostgresServer, tmp_path_factory: py
             "postgres": {"main": {"url": {"value": postgres_server.database_url(name, database.remediator_role)}}},
             "redis": {"pages": {"url": {"value": least_redis_user(cache)}}},
         }
-        config = {"connections": connections, "scope": {"namespaces": [namespace]}}
+        config = {"connections": connections, "scope": EVERYWHERE | {"namespaces": [namespace]}}
         service = stack.enter_context(serving(new("service"), catalog(name), config))
         router = stack.enter_context(alertmanager.serve(new("alertmanager"), routes(service.url)))
         world = World(cluster, namespace, database, cache)

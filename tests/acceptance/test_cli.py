@@ -20,7 +20,7 @@ import yaml
 
 from app import __version__
 from tests.acceptance.audit import PATIENCE
-from tests.acceptance.bench import remediation, write_yaml
+from tests.acceptance.bench import EVERYWHERE, remediation, write_yaml
 from tests.support import shop
 from tests.support.alerts import alert
 from tests.support.cluster import Cluster
@@ -154,7 +154,11 @@ def test_plan_on_postgresql_changes_nothing(database: Shop, tmp_path: Path) -> N
     role = database.server.database_url(database.database, database.remediator_role)
     config = write_yaml(
         tmp_path / "config.yaml",
-        {"connections": {"postgres": {"main": {"url": {"value": role}}}}, "data": str(tmp_path / "data")},
+        {
+            "connections": {"postgres": {"main": {"url": {"value": role}}}},
+            "scope": EVERYWHERE,
+            "data": str(tmp_path / "data"),
+        },
     )
     step = {"action": "postgres.terminate_idle", "with": {"idle_longer_than": "0s"}}
     entry = remediation("idle", step, target={"postgres": {"instance": "main"}}, mode="approve")

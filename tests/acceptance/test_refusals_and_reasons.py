@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.audit import Audit, kinds
-from tests.acceptance.bench import remediation, request, routes, serving
+from tests.acceptance.bench import EVERYWHERE, remediation, request, routes, serving
 from tests.support import alertmanager, web
 from tests.support.alertmanager import Alertmanager
 from tests.support.cluster import Cluster
@@ -52,7 +52,7 @@ def service(cluster: Cluster, target: WebServer, tmp_path_factory: pytest.TempPa
     """One replica, which acts on the cluster as its administrator, so that only the scope keeps it from anything."""
     config = {
         "auth": {"tokens": [{"name": f"the-{role}", "role": role, "value": f"secret-{role}"} for role in ROLES]},
-        "scope": {"namespaces": ["test-*"]},
+        "scope": EVERYWHERE | {"namespaces": ["test-*"]},
         "connections": {"kubernetes": {"kubeconfig": str(cluster.kubeconfig)}},
     }
     with serving(tmp_path_factory.mktemp("service"), catalog(target), config) as running:

@@ -20,6 +20,7 @@ from app.catalog.loader import load
 from app.clients.clients import Clients
 from app.clients.connections import Connections
 from app.domain.remediation import Remediation
+from app.domain.scope import Scope
 from app.domain.states import RunState
 from app.engine.intake import take_in
 from app.engine.parts import Parts, Policy
@@ -33,6 +34,7 @@ from tests.support.alerts import alert, notification
 
 T = TypeVar("T")
 _POLL_SECONDS = 0.01
+EVERYWHERE = Scope(namespaces=("*",), postgres=("*",), redis=("*",), hosts=("*",))
 
 
 @dataclass
@@ -186,7 +188,7 @@ async def engine(
     clock = clock or Clock()
     catalog = Shelf(directory / f"catalog-{owner}.yaml", clock)
     catalog.put(*remediations)
-    rules = replace(Policy(recheck=timedelta(milliseconds=200)), **policy)
+    rules = replace(Policy(recheck=timedelta(milliseconds=200), scope=EVERYWHERE), **policy)
     database = Database(store)
     await migrate(database)
     clients = Clients(connections or Connections(), rules.scope)

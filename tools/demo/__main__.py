@@ -69,7 +69,8 @@ def configuration(shop: Shop, kubeconfig: Path | None) -> dict[str, object]:
     }
     if kubeconfig:
         connections["kubernetes"] = {"kubeconfig": str(kubeconfig)}
-    return {"connections": connections, "log": {"format": "json"}}
+    scope = {"namespaces": ["shop"], "postgres": ["shop/shop"], "redis": ["shop/*"], "hosts": ["127.0.0.1"]}
+    return {"connections": connections, "scope": scope, "log": {"format": "json"}}
 
 
 def start_shop(stack: ExitStack, home: Path) -> Shop:

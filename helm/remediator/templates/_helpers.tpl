@@ -39,7 +39,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- $ours := dict "listen" "0.0.0.0:8080" "data" "/data" "catalog" (list "/etc/remediator/catalog") -}}
 {{- $_ := set $ours "auth" (dict "tokens" $tokens) -}}
-{{- $_ := set $ours "scope" (dict "own_namespace" .Release.Namespace) -}}
+{{- $scope := dict "own_namespace" .Release.Namespace -}}
+{{- if not (hasKey (default dict .Values.config.scope) "namespaces") -}}
+{{- $_ := set $scope "namespaces" .Values.rbac.namespaces -}}
+{{- end -}}
+{{- $_ := set $ours "scope" $scope -}}
 {{- if .Values.store.postgresql.existingSecret -}}
 {{- $_ := set $ours "store_file" "/etc/remediator/store/url" -}}
 {{- end -}}

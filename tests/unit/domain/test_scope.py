@@ -1,4 +1,4 @@
-"""The border that no label value can move."""
+"""The border that neither a label nor a catalog can move."""
 
 from __future__ import annotations
 
@@ -18,20 +18,29 @@ def redis(place: str) -> Target:
     return Target(backend="redis", key=f"redis:{place}")
 
 
-def test_what_the_operator_spelled_out_is_in_scope() -> None:
-    """A literal target needs no pattern."""
+def test_nothing_is_in_scope_by_default() -> None:
+    """The message says what would bring it in."""
     scope = Scope()
-    assert scope.objection(kubernetes("shop"), templated=False) is None
-    assert scope.objection(redis("cache/0"), templated=False) is None
-
-
-def test_what_came_from_the_alert_needs_a_pattern() -> None:
-    """An empty scope lets no templated target in."""
-    scope = Scope()
-    assert "scope.namespaces" in str(scope.objection(kubernetes("shop"), templated=True))
-    assert "scope.redis" in str(scope.objection(redis("cache/0"), templated=True))
+    assert "add it to scope.namespaces" in str(scope.objection(kubernetes("shop")))
+    assert "add it to scope.redis" in str(scope.objection(redis("cache/0")))
     postgres = Target(backend="postgres", key="postgres:main/shop")
-    assert "scope.postgres" in str(scope.objection(postgres, templated=True))
+    assert "add it to scope.postgres" in str(scope.objection(postgres))
+
+
+def test_kinds_begin_with_the_workloads() -> None:
+    """A pod stands for its workload, which is judged when it is known."""
+    scope = Scope(namespaces=("shop",))
+    kinds = ("Deployment", "StatefulSet", "DaemonSet", "Pod", "Node", "CronJob")
+    refused = [kind for kind in kinds if scope.objection(kubernetes("shop").model_copy(update={"kind": kind}))]
+    assert ["Node", "CronJob"] == refused
+    assert "scope.kinds" in str(scope.objection(kubernetes("shop").model_copy(update={"kind": "Node"})))
+
+
+def test_the_remediators_own_store_is_never_a_target() -> None:
+    """Whatever the patterns say."""
+    scope = Scope(postgres=("*", "main/remediator"), own_databases=("main/remediator",))
+    assert "own store" in str(scope.objection(Target(backend="postgres", key="postgres:main/remediator")))
+    assert scope.objection(Target(backend="postgres", key="postgres:main/shop")) is None
 
 
 @pytest.mark.parametrize(
@@ -45,34 +54,32 @@ def test_what_came_from_the_alert_needs_a_pattern() -> None:
 )
 def test_patterns_hold_the_whole_value(pattern: str, place: str, *, inside: bool) -> None:
     """A pattern is case-sensitive and matches from end to end."""
-    assert inside == (Scope(redis=(pattern,)).objection(redis(place), templated=True) is None)
+    assert inside == (Scope(redis=(pattern,)).objection(redis(place)) is None)
 
 
 @pytest.mark.parametrize("namespace", sorted(PROTECTED_NAMESPACES))
-@pytest.mark.parametrize("templated", [True, False])
-def test_protected_namespaces_are_in_scope_by_their_exact_name_only(namespace: str, *, templated: bool) -> None:
-    """A pattern that happens to match is not enough, even for a literal target."""
+def test_protected_namespaces_are_in_scope_by_their_exact_name_only(namespace: str) -> None:
+    """A pattern that happens to match is not enough."""
     wide = Scope(namespaces=("*",))
-    assert "protected" in str(wide.objection(kubernetes(namespace), templated=templated))
+    assert "protected" in str(wide.objection(kubernetes(namespace)))
     exact = Scope(namespaces=(namespace,))
-    assert exact.objection(kubernetes(namespace), templated=templated) is None
+    assert exact.objection(kubernetes(namespace)) is None
 
 
 def test_the_remediator_does_not_touch_itself() -> None:
     """Its own namespace is protected like the system's."""
     scope = Scope(namespaces=("*",), own_namespace="remediator")
-    assert "protected" in str(scope.objection(kubernetes("remediator"), templated=False))
-    assert scope.objection(kubernetes("shop"), templated=True) is None
+    assert "protected" in str(scope.objection(kubernetes("remediator")))
+    assert scope.objection(kubernetes("shop")) is None
 
 
 def test_no_target_needs_no_scope() -> None:
     """A remediation without a target touches nothing that a scope could name."""
-    assert Scope().objection(Target(backend="none", key="none:poke/abc"), templated=True) is None
+    assert Scope().objection(Target(backend="none", key="none:poke/abc")) is None
 
 
-def test_hosts_from_the_alert_need_a_pattern() -> None:
+def test_hosts_need_a_pattern() -> None:
     """Only the configuration decides which hosts may be called."""
     scope = Scope(hosts=("*.shop.example",))
-    assert scope.host_objection("api.shop.example", templated=True) is None
-    assert scope.host_objection("evil.example", templated=True) is not None
-    assert scope.host_objection("evil.example", templated=False) is None
+    assert scope.host_objection("api.shop.example") is None
+    assert "add it to scope.hosts" in str(scope.host_objection("evil.example"))

@@ -7,10 +7,9 @@ from typing import Any
 
 from app.domain.plans import Plan, PlannedStep, Target
 from app.domain.remediation import Mode, Risk
-from app.domain.scope import Scope
 from app.guards.base import Facts
 from tests.support.alerts import NOW
-from tests.support.engine import read
+from tests.support.engine import EVERYWHERE, read
 
 TARGET = Target(backend="redis", key="redis:cache/0", name="0")
 STEP = PlannedStep(action="redis.flush", summary="flush", risk=Risk.LOW)
@@ -29,7 +28,7 @@ def facts(*, limits: dict[str, Any] | None = None, entry: dict[str, Any] | None 
         now=NOW,
         remediation=remediation,
         ceiling=Mode.AUTO,
-        scope=Scope(),
+        scope=EVERYWHERE,
         alert_starts_at=NOW,
         attempt=1,
         admitted=False,

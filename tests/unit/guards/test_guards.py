@@ -60,11 +60,11 @@ def test_nothing_stands_against_an_ordinary_run(guard: object, known: Facts) -> 
     assert (Verdict.ALLOW, None) == said(guard(known))
 
 
-def test_scope_denies_a_templated_target_outside() -> None:
+def test_scope_denies_a_target_outside() -> None:
     """Waiting would not bring it in."""
-    outside = facts(target_templated=True)
+    outside = facts(scope=Scope())
     assert (Verdict.DENY, Reason.OUT_OF_SCOPE) == said(scope(outside))
-    inside = facts(target_templated=True, scope=Scope(redis=("cache/*",)))
+    inside = facts(scope=Scope(redis=("cache/*",)))
     assert Verdict.ALLOW is scope(inside).verdict
 
 

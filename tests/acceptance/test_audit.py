@@ -1,0 +1,90 @@
+"""The audit of a running service: streamed, exported, verified, and found out when it is changed."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.acceptance.audit import PATIENCE
+from tests.acceptance.test_cli import remediator
+from tests.support.processes import wait_until
+from tests.support.service import Service, ServiceOptions, serve
+
+SSE = {"accept": "text/event-stream"}
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    """A service that nobody sends alerts to."""
+    catalog = tmp_path / "catalog.yaml"
+    catalog.write_text("remediations: []\n")
+    with serve(tmp_path, ServiceOptions(data=tmp_path / "data", catalog=[catalog])) as running:
+        yield running
+
+
+def pause(service: Service, why: str) -> None:
+    """Something that is audited."""
+    answer = httpx.put(f"{service.url}/pause", json={"why": why}, timeout=PATIENCE)
+    assert 200 == answer.status_code
+
+
+def told(stream: Iterator[str]) -> dict[str, Any]:
+    """The next event of a stream."""
+    for line in stream:
+        if line.startswith("data: "):
+            event: dict[str, Any] = json.loads(line.removeprefix("data: "))
+            return event
+    raise AssertionError("the stream ended")
+
+
+def test_events_are_told_as_they_happen_until_the_service_stops(service: Service) -> None:
+    """First what there was, then what follows; a client that comes back goes on where it was."""
+    pause(service, "first")
+    with httpx.stream("GET", f"{service.url}/events", headers=SSE, timeout=PATIENCE) as stream:
+        lines = stream.iter_lines()
+        first = told(lines)
+        pause(service, "second")
+        second = told(lines)
+        assert ["first", "second"] == [event["message"].rpartition(": ")[2] for event in (first, second)]
+        again = SSE | {"last-event-id": first["cursor"]}
+        with httpx.stream("GET", f"{service.url}/events", headers=again, timeout=PATIENCE) as other:
+            assert second == told(other.iter_lines())
+        service.stop()
+        assert [] == [line for line in lines if line]
+
+
+def test_what_somebody_changed_in_the_store_is_found(service: Service, tmp_path: Path) -> None:
+    """Beside the running service, with what was changed; exit status 1."""
+    pause(service, "first")
+    pause(service, "second")
+    (file,) = tmp_path.rglob("remediator.db")
+    store = f"sqlite:///{file}"
+
+    def sealed() -> bool:
+        done = remediator("audit", "verify", "--store", store, "--json")
+        report = json.loads(done.stdout)
+        return bool(report["intact"] and report["seals"] and not report["unsealed"])
+
+    wait_until(sealed, PATIENCE, "the events to be sealed")
+    assert "2 events in 1 chains" in remediator("audit", "verify", "--store", store).stdout
+    exported = remediator("audit", "export", "--store", store).stdout.splitlines()
+    assert ["paused", "paused"] == [json.loads(line)["kind"] for line in exported]
+    after = json.loads(exported[0])["cursor"]
+    assert exported[1:] == remediator("audit", "export", "--store", store, "--after", after).stdout.splitlines()
+    with sqlite3.connect(file) as connection:
+        connection.execute("UPDATE event SET message = 'nothing happened' WHERE seq = 2")
+    found = remediator("audit", "verify", "--store", store)
+    assert (1, True) == (found.returncode, "service#2: was changed" in found.stderr)
+    assert "NOT INTACT: 1 findings" in found.stdout
+
+
+def test_a_store_that_is_not_there_cannot_be_verified(tmp_path: Path) -> None:
+    """Exit status 2, as for everything that cannot be told."""
+    done = remediator("audit", "verify", "--store", f"sqlite:///{tmp_path}/none.db")
+    assert (2, True) == (done.returncode, "there is no store" in done.stderr)

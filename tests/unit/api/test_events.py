@@ -1,0 +1,55 @@
+"""The audit as a stream of NDJSON; server-sent events need a connection, and are in tests/acceptance/test_audit.py."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from app.domain.states import RunState
+from tests.support.edge import TOKENS, Edge, StartEdge, bearer
+
+
+def lines(edge: Edge, query: str = "") -> list[dict[str, Any]]:
+    """What the stream holds."""
+    return [json.loads(line) for line in edge.get(f"/events{query}").text.splitlines()]
+
+
+def pause(edge: Edge) -> None:
+    """Add an event that is no run's."""
+    edge.request("PUT", "/pause", json={"why": "away", "remediation": "restart-api"})
+
+
+def test_events_are_told_with_what_they_are_about(edge: Edge) -> None:
+    """A run's with its alert and remediation, in order, each with where to go on."""
+    made = edge.add_run(RunState.AWAITING_APPROVAL)
+    edge.post(f"/remediations/{made.id}/approve", json={"comment": "go"})
+    pause(edge)
+    first, second, third = lines(edge)
+    assert ("recorded", "approved", "paused") == (first["kind"], second["kind"], third["kind"])
+    assert (made.id, "restart-api", "Down") == (
+        second["chain"],
+        second["run"]["remediation"],
+        second["run"]["alertname"],
+    )
+    assert ("catalog/restart-api", None, 1) == (third["chain"], third["run"], third["seq"])
+    assert [second, third] == lines(edge, f"?after={first['cursor']}")
+    assert [third] == lines(edge, "?kind=paused&kind=resumed")
+    assert [] == lines(edge, "?since=2027-01-01T00:00:00Z")
+    assert 3 == len(lines(edge, "?remediation=restart-api"))
+    assert "application/x-ndjson" in edge.get("/events").headers["content-type"]
+
+
+@pytest.mark.parametrize("query", ["?after=yesterday", "?after=1", "?since=noon", "?remediation=" + "x" * 64])
+def test_a_place_that_is_none_is_refused(edge: Edge, query: str) -> None:
+    """With the parameter that is wrong."""
+    assert 422 == edge.get(f"/events{query}").status_code
+
+
+def test_only_who_may_look_sees_events(start_edge: StartEdge) -> None:
+    """Alertmanager may not."""
+    edge = start_edge(tokens=TOKENS)
+    assert 401 == edge.get("/events").status_code
+    assert 403 == edge.get("/events", headers=bearer("secret-of-alertmanager")).status_code
+    assert 200 == edge.get("/events", headers=bearer("secret-of-viewer")).status_code
