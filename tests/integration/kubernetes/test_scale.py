@@ -292,8 +292,8 @@ def test_a_keda_autoscaler_is_refused(kube: Any) -> None:
     kube.autoscaler("keda-hpa-api", (1, 8), owner=scaled_object)
     target = kube.target("Deployment", "api")
     step = kube.plan(ACTION, target, by=1, max=5)
-    assert [(Reason.OWNED_BY_HPA, False)] == [(one.reason, one.passes) for one in step.conditions]
-    _assert_fails(Reason.OWNED_BY_HPA, "ScaledObject api-queue", kube.apply, target, step)
+    assert [(Reason.OWNED_BY_KEDA, False)] == [(one.reason, one.passes) for one in step.conditions]
+    _assert_fails(Reason.OWNED_BY_KEDA, "ScaledObject api-queue", kube.apply, target, step)
 
 
 def test_two_autoscalers_of_one_workload_are_refused(kube: Any) -> None:

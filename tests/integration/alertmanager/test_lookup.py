@@ -1,0 +1,361 @@
+"""Looks at a real Alertmanager: what no notification told is picked up, what is long gone ends, and nothing twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import select
+from sqlalchemy.engine import Row
+
+from app.engine.intake import take_in
+from app.engine.lookup import Lookup
+from app.store.inbox import LOOKUP, Received
+from app.store.schema import episode, event, notification
+from tests.support.aio import run
+from tests.support.engine import Engine, engine, sqlite, until
+from tests.support.entries import asked, poke
+from tests.support.processes import wait_until
+from tests.support.service import Service
+from tests.support.web import WebServer
+
+RECEIVER = "team.shop+remediator"
+MINUTE = timedelta(minutes=1)
+EACH = 5 * MINUTE  # three looks are ten minutes
+OLD = 3600.0
+
+
+class Looking:
+    """An engine without a worker, and the looks that it would take by itself."""
+
+    def __init__(self, one: Engine, bed: Any) -> None:
+        self.one = one
+        self.bed = bed
+        self.every(EACH)
+
+    def every(self, interval: timedelta) -> None:
+        """Look this often, and know nothing of earlier looks."""
+        client = self.one.parts.clients.alertmanager()
+        assert client
+        self.lookup = Lookup(self.one.parts, self.one.box, client, interval)
+
+    async def look(self, times: int = 1) -> list[str]:
+        """Look, take in what was found, and let the time until the next look pass; the results."""
+        results = []
+        for _ in range(times):
+            results.append(await self.lookup.look())
+            await self.taken_in()
+            self.one.forward(EACH)
+        return results
+
+    async def taken_in(self) -> None:
+        """Take in all that waits."""
+        while await take_in(self.one.parts):
+            continue
+
+    async def notified(self, count: int) -> None:
+        """Deliver what Alertmanager has notified, once it is so much."""
+
+        async def there() -> bool:
+            return len(self.bed.notifications()) >= count
+
+        await until(there, 10, f"{count} notifications")
+        for body in self.bed.webhook.requests[:count]:
+            parsed = json.loads(body.body)
+            received = Received(self.one.clock(), parsed["receiver"], "key", len(parsed["alerts"]), 0, body.body)
+            await self.one.box.record(received, 10)
+        await self.taken_in()
+
+    async def episodes(self) -> list[Row[Any]]:
+        """Every episode, oldest first."""
+        async with self.one.database.read() as tx:
+            return list(await tx.execute(select(episode).order_by(episode.c.id)))
+
+    async def found(self) -> int:
+        """How many notifications look-ups have recorded."""
+        async with self.one.database.read() as tx:
+            return len(list(await tx.execute(select(notification.c.id).where(notification.c.receiver == LOOKUP))))
+
+    def count(self, name: str, **labels: str) -> float:
+        """A counter of this replica."""
+        return self.one.parts.metrics.registry.get_sample_value(f"remediator_{name}_total", labels) or 0.0
+
+
+@asynccontextmanager
+async def looking(
+    bed: Any, directory: Path, sink: WebServer, *, ahead: timedelta = 20 * MINUTE
+) -> AsyncIterator[Looking]:
+    """Look for alerts of one receiver, at an Alertmanager that has been up for long."""
+    connections = bed.connections(receivers=[RECEIVER])
+    async with engine(sqlite(directory), directory, poke(sink), connections=connections, working=False) as one:
+        one.forward(ahead)
+        yield Looking(one, bed)
+
+
+def test_an_alert_that_nothing_told_of_is_picked_up_once(tmp_path: Path, bed: Any, sink: WebServer) -> None:
+    """At once when it is old; the notification that comes after it is the same episode, and so is the next look."""
+
+    async def scenario() -> None:
+        async with looking(bed, tmp_path, sink) as it:
+            bed.push(age=OLD)
+            bed.wait_grouped()
+            assert ["complete"] == await it.look()
+            (opened,) = await it.episodes()
+            assert ("Down", ["poke"]) == (opened.alertname, opened.matched)
+            await it.notified(1)
+            await it.look(2)
+            assert (1, 1, 1) == (len(await it.episodes()), len(await it.one.runs()), await it.found())
+            assert (1, 3) == (it.count("lookup_alerts"), it.count("lookups", result="complete"))
+
+    run(scenario())
+
+
+def test_the_audit_says_that_a_look_found_it(tmp_path: Path, bed: Any, sink: WebServer) -> None:
+    """In the run's first event."""
+
+    async def scenario() -> None:
+        async with looking(bed, tmp_path, sink) as it:
+            bed.push(age=OLD)
+            bed.wait_grouped()
+            await it.look()
+            (found,) = await it.one.runs()
+            async with it.one.database.read() as tx:
+                query = select(event.c.message).where(event.c.run_id == found.id).order_by(event.c.id)
+                assert f"found by a {LOOKUP}" == (await tx.execute(query)).scalars().first()
+
+    run(scenario())
+
+
+def test_a_young_alert_is_left_to_its_notification_for_one_look(tmp_path: Path, bed: Any, sink: WebServer) -> None:
+    """Alertmanager waits for its group; only what two looks in a row find missing is missing."""
+
+    async def scenario() -> None:
+        async with looking(bed, tmp_path, sink, ahead=timedelta()) as it:
+            bed.push()
+            bed.wait_grouped()
+            await it.look()
+            assert [] == await it.episodes()
+            await it.look()
+            assert 1 == len(await it.episodes())
+
+    run(scenario())
+
+
+def test_what_a_notification_told_is_not_picked_up(tmp_path: Path, bed: Any, sink: WebServer) -> None:
+    """Nor what is silenced, inhibited or routed to somebody else."""
+
+    async def scenario() -> None:
+        async with looking(bed, tmp_path, sink) as it:
+            bed.silence(bed.members[0], "Silenced")
+            bed.push("Outage", age=OLD)
+            bed.wait_grouped("Outage")
+            for name in ("Told", "Silenced", "Down", "Private"):
+                bed.push(name, age=OLD)
+                bed.wait_grouped(name)
+
+            async def told() -> bool:
+                names = {one["alerts"][0]["labels"]["alertname"] for one in bed.notifications()}
+                return names == {"Told", "Outage"}
+
+            await until(told, 10, "two notifications")
+            await it.notified(len(bed.notifications()))
+            await it.look(3)
+            assert {"Told", "Outage"} == {one.alertname for one in await it.episodes()}
+            assert 0 == await it.found()
+
+    run(scenario())
+
+
+def test_receivers_are_learnt_from_notifications(tmp_path: Path, bed: Any, sink: WebServer) -> None:
+    """Until one came nothing is concluded: the alerts of other teams are not ours."""
+
+    async def scenario() -> None:
+        connections = bed.connections()
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink), connections=connections, working=False) as one:
+            one.forward(20 * MINUTE)
+            it = Looking(one, bed)
+            bed.push("First", age=OLD)
+            bed.wait_grouped("First")
+            assert ["receiver_unknown"] == await it.look()
+            await it.notified(1)
+            bed.push("Second", age=OLD)
+            bed.push("Private", age=OLD)
+            bed.wait_grouped("Second")
+            bed.wait_grouped("Private")
+            await it.look()
+            assert ["First", "Second"] == [row.alertname for row in await it.episodes()]
+
+    run(scenario())
+
+
+def test_an_episode_that_no_member_has_ends_after_three_looks(tmp_path: Path, pair: Any, sink: WebServer) -> None:
+    """Its run is decided anew by that, and the alert's next life is a new episode."""
+
+    async def scenario() -> None:
+        async with looking(pair, tmp_path, sink) as it:
+            pair.push(age=OLD)
+            pair.wait_grouped()
+            await it.look()
+            pair.end()
+            assert ["complete"] * 3 == await it.look(3)  # the first learns since when the members run
+            assert [None] == [row.closed_at for row in await it.episodes()]
+            await it.look()
+            (ended,) = await it.episodes()
+            assert ended.closed_at
+            assert 10 * MINUTE <= ended.closed_at - ended.resolved_at
+            assert 1 == it.count("lookup_episodes_ended")
+            pair.push()
+            pair.wait_grouped()
+            await it.look(2)
+            assert 1 == len(await it.episodes())  # began before, by the clock of this test, so it is left alone
+
+    run(scenario())
+
+
+def test_silenced_is_not_gone(tmp_path: Path, bed: Any, sink: WebServer) -> None:
+    """A suppressed alert fires."""
+
+    async def scenario() -> None:
+        async with looking(bed, tmp_path, sink) as it:
+            bed.push(age=OLD)
+            bed.wait_grouped()
+            await it.look()
+            bed.silence(bed.members[0])
+            await it.look(6)
+            assert [None] == [row.closed_at for row in await it.episodes()]
+
+    run(scenario())
+
+
+def test_an_alert_that_is_routed_elsewhere_now_is_not_gone(tmp_path: Path, bed: Any, sink: WebServer) -> None:
+    """Whether an alert fires does not depend on who is told."""
+
+    async def scenario() -> None:
+        async with looking(bed, tmp_path, sink) as it:
+            bed.push("Private", age=OLD)
+            bed.wait_grouped("Private")
+            (held,) = bed.members[0].alerts()
+            keys = ("labels", "annotations", "startsAt", "fingerprint")
+            await it.one.deliver({"status": "firing"} | {key: held[key] for key in keys})
+            await it.look(6)
+            assert [None] == [row.closed_at for row in await it.episodes()]
+
+    run(scenario())
+
+
+def test_nothing_ends_while_a_member_is_away_or_young(tmp_path: Path, pair: Any, sink: WebServer) -> None:
+    """A restarted Alertmanager has no alert until Prometheus sends it again."""
+
+    async def scenario() -> None:
+        async with looking(pair, tmp_path, sink) as it:
+            pair.push(age=OLD)
+            pair.wait_grouped()
+            await it.look()
+            pair.end()
+            first, second = pair.members
+            await it.look(3)
+            second.stop()
+            assert ["incomplete"] == await it.look()
+            second.start()
+            await it.look(3)  # counted anew from the first of these, which learns of the restart
+            assert [None] == [row.closed_at for row in await it.episodes()]
+            for member in (first, second):
+                member.stop()
+            assert ["unreachable"] == await it.look()
+            for member in (first, second):
+                member.start()
+            it.one.clock.ahead = timedelta()
+            await it.look(3)  # too young, all of them
+            assert [None] == [row.closed_at for row in await it.episodes()]
+
+    run(scenario())
+
+
+def test_a_restart_between_two_looks_begins_the_count_anew(tmp_path: Path, bed: Any, sink: WebServer) -> None:
+    """Though it answers every look and seems old enough, since our clock is ahead of its."""
+
+    async def scenario() -> None:
+        async with looking(bed, tmp_path, sink) as it:
+            bed.push(age=OLD)
+            bed.wait_grouped()
+            await it.look()
+            (server,) = bed.members
+            await it.look()
+            server.stop()
+            server.start()  # and has forgotten the alert
+            await it.look(3)
+            assert [None] == [row.closed_at for row in await it.episodes()]
+            bed.push(age=OLD)
+            bed.wait_grouped()
+            await it.look(4)
+            assert [None] == [row.closed_at for row in await it.episodes()]
+            assert 1 == len(await it.one.runs())
+
+    run(scenario())
+
+
+def test_a_delivery_begins_the_count_anew(tmp_path: Path, bed: Any, sink: WebServer) -> None:
+    """Whoever hears of the alert in between knows better than the looks before."""
+
+    async def scenario() -> None:
+        async with looking(bed, tmp_path, sink) as it:
+            bed.push(age=OLD)
+            bed.wait_grouped()
+            await it.look()
+            (held,) = bed.members[0].alerts()
+            bed.end()
+            await it.look(3)
+            keys = ("labels", "annotations", "startsAt", "fingerprint")
+            await it.one.deliver({"status": "firing"} | {key: held[key] for key in keys})
+            await it.look(2)
+            assert [None] == [row.closed_at for row in await it.episodes()]
+            await it.look(2)
+            assert [None] != [row.closed_at for row in await it.episodes()]
+
+    run(scenario())
+
+
+def test_a_clock_that_jumps_ends_nothing(tmp_path: Path, bed: Any, sink: WebServer) -> None:
+    """Looks are counted, not only timed: at one a minute, ten minutes are eleven looks."""
+
+    async def scenario() -> None:
+        async with looking(bed, tmp_path, sink) as it:
+            it.every(MINUTE)
+            bed.push(age=OLD)
+            bed.wait_grouped()
+            await it.look()
+            bed.end()
+            await it.look(11)  # an hour by the clock of this test
+            assert [None] == [row.closed_at for row in await it.episodes()]
+            await it.look()
+            assert [None] != [row.closed_at for row in await it.episodes()]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgresql"])
+def test_the_service_looks_by_itself(
+    request: pytest.FixtureRequest, store: str, bed: Any, sink: WebServer, tmp_path: Path
+) -> None:
+    """At its start, and then at each interval: what fired while it was away is acted on."""
+    bed.push(age=OLD)
+    bed.wait_grouped()
+    catalog, config = tmp_path / "catalog.yaml", tmp_path / "config.yaml"
+    catalog.write_text(json.dumps({"remediations": [poke(sink)]}))
+    settings = {"urls": [member.url for member in bed.members], "receivers": [RECEIVER]}
+    config.write_text(
+        json.dumps({"lookup": "1s", "scope": {"hosts": ["127.0.0.1"]}, "connections": {"alertmanager": settings}})
+    )
+    given: dict[str, Any] = {"catalog": [catalog], "config": config}
+    if store == "postgresql":
+        given["store"] = request.getfixturevalue("postgres_database")
+    service: Service = request.getfixturevalue("start_service")(**given)
+    wait_until(lambda: asked(sink) == 1, 20, "the remediation")
+    text = httpx.get(f"{service.url}/metrics", trust_env=False).text
+    assert "remediator_lookup_alerts_total 1.0" in text
