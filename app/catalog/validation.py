@@ -54,6 +54,7 @@ def read_entry(place: Place, report: Report, vocabulary: Vocabulary) -> Entry | 
     for step in _steps(place):
         _check_use(place, step, "action", vocabulary.actions, report)
         _check_risk(place, step, vocabulary, report)
+    _check_undo(place, vocabulary, report)
     for check in _checks(place):
         _check_use(place, check, "check", vocabulary.checks, report)
     if remediation is None or len(report.problems) > before:
@@ -195,12 +196,28 @@ def _check_risk(place: Place, step: Place, vocabulary: Vocabulary, report: Repor
         report.problem(named.at, named.path, message)
 
 
+def _check_undo(place: Place, vocabulary: Vocabulary, report: Report) -> None:
+    """What says that it is taken back needs something that can be."""
+    named = [step.child("action") for step in _steps(place)]
+    used = [vocabulary.actions.get(one.node.value) for one in named if one and isinstance(one.node.value, str)]
+    if any(action is None or action.can_undo for action in used):
+        return
+    able = listed([name for name, action in vocabulary.actions.items() if action.can_undo])
+    for key in ("undo_on_failure", "revert"):
+        if place.node.value.get(key):
+            message = f"no step of this remediation can be undone; of all actions can be: {able}"
+            report.problem(place.at_key(key), join_path(place.path, key), message)
+
+
 def _risk(action: object, vocabulary: Vocabulary) -> Risk:
     spec = vocabulary.actions.get(action) if isinstance(action, str) else None
     return Risk.LOW if spec is None else spec.risk
 
 
 def _warn(place: Place, remediation: Remediation, vocabulary: Vocabulary, report: Report) -> None:
+    if remediation.revert is None and "revert_after" in remediation.model_fields_set:
+        message = 'means nothing without "revert: on_resolved"'
+        report.warning(place.at_key("revert_after"), join_path(place.path, "revert_after"), message)
     if "mode" not in remediation.model_fields_set:
         report.warning(place.at, place.path, "mode is observe, its default: what would be done is only shown")
     if remediation.mode is not Mode.AUTO:

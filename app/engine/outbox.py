@@ -20,7 +20,7 @@ from app.store.messages import Taken
 
 _IDLE_SECONDS = 1.0
 _BATCH = 5
-_MARGIN = timedelta(seconds=30)  # beyond the longest that sending takes, before another replica tries
+_MARGIN = timedelta(seconds=10)  # beyond the longest that sending takes, before another replica tries
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=5), timedelta(minutes=10)
 _KEPT_TRYING = timedelta(hours=24)
 log = structlog.get_logger()

@@ -121,7 +121,7 @@ def test_a_file_without_remediations_is_a_warning(tmp_path: Path, text: str, war
 
 
 def test_what_the_author_probably_did_not_mean_is_a_warning(tmp_path: Path) -> None:
-    """No mode means observe; something disruptive that runs by itself should be verified, on every rung."""
+    """No mode means observe; what runs by itself should be verified, on every rung; some fields mean nothing alone."""
     file = tmp_path / "a.yaml"
     file.write_text(
         """
@@ -138,6 +138,12 @@ remediations:
     steps: [{action: http.request, with: {url: "http://a"}}]
     escalate:
       - steps: [{action: kubernetes.rollout_restart}]
+  - name: kept
+    summary: Nothing is given back.
+    match: [alertname="A"]
+    mode: approve
+    revert_after: 5m
+    steps: [{action: http.request, with: {url: "http://a"}}]
 """,
         encoding="utf-8",
     )
@@ -145,6 +151,7 @@ remediations:
     assert [
         f"{file}:3:5  shown  mode is observe, its default: what would be done is only shown",
         f"{file}:14:9  unverified.escalate[0]  {nothing_verifies}",
+        f'{file}:19:5  kept.revert_after  means nothing without "revert: on_resolved"',
     ] == [str(warning) for warning in load_here(file).warnings]
 
 

@@ -64,6 +64,7 @@ class _Check(Check[Any]):
 
 def _action(name: str, params: type[Value], risk: Risk, backend: str | None) -> Action[Any]:
     fields = {"name": name, "summary": name, "Params": params, "risk": risk, "target_backend": backend}
+    fields["can_undo"] = name == "kubernetes.scale"
     return type("Made", (_Action,), fields)()
 
 
