@@ -8,11 +8,14 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import datetime
 from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import click
 from pydantic import ValidationError
@@ -28,14 +31,36 @@ from app.domain.durations import format_duration
 from app.domain.errors import AppError, ConfigError
 from app.domain.remediation import Mode
 from app.engine.explain import Explanation, Prospect, explain
-from app.main import parts_of, serve, utc_now
+from app.main import audit_key_of, parts_of, policy_of, serve, utc_now
 from app.settings import Settings, load_settings
+from app.store import stream
 from app.store.database import Database
 from app.store.migrate import is_current, migrate
+from app.store.seals import Cursor
+from app.store.stream import Wanted
+from app.store.verifying import Report, verify
 from app.telemetry.logs import configure
 from app.telemetry.metrics import Metrics
 
 _NO, _CANNOT_TELL = 1, 2
+_FOLLOW_SECONDS = 1.0
+T = TypeVar("T")
+
+
+class _Moment(click.ParamType):  # type: ignore[type-arg]  # generic only in newer stubs
+    """A time with its offset."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Read RFC 3339."""
+        try:
+            moment = datetime.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is not a time; write it as 2026-03-01T12:00:00Z", param, ctx)
+        if moment.tzinfo is None:
+            self.fail(f"{value!r} has no offset; write it as 2026-03-01T12:00:00Z", param, ctx)
+        return moment
 
 
 def main() -> None:
@@ -100,13 +125,14 @@ def _make_directory(path: Path) -> None:
 
 @cli.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--live", is_flag=True, help="Also ask the real systems whether each remediation could run.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_with_settings
-def check(settings: Settings, paths: tuple[Path, ...], *, as_json: bool) -> None:
-    """Check catalog and configuration; contacts nothing.
+def check(settings: Settings, paths: tuple[Path, ...], *, live: bool, as_json: bool) -> None:
+    """Check catalog and configuration; contacts nothing without --live, and changes nothing with it.
 
     PATHS are files or directories of remediations, by default the configured ones. Exit status: 0 well, 1 problems in
-    the catalog, 2 problems in the configuration.
+    the catalog or, with --live, a remediation that cannot run, 2 problems in the configuration.
     """
     Authenticator(settings.auth.tokens).check()
     try:
@@ -120,7 +146,7 @@ def check(settings: Settings, paths: tuple[Path, ...], *, as_json: bool) -> None
                 click.echo(str(diagnostic), err=True)
             click.echo(error.message, err=True)
         sys.exit(_NO)
-    warnings = [*catalog.warnings, *unconfigured(catalog, settings.connections)]
+    warnings = [*catalog.warnings, *unconfigured(catalog, settings.connections, policy_of(settings).scope)]
     if as_json:
         told = [_diagnostic(one) for one in warnings]
         click.echo(json.dumps({"ok": True, "remediations": len(catalog), "digest": catalog.digest, "warnings": told}))
@@ -265,3 +291,95 @@ def migrate_command(settings: Settings) -> None:
 
     before, after = asyncio.run(upgrade())
     click.echo(f"already at {after}" if before == after else f"migrated from {before or 'nothing'} to {after}")
+
+
+@cli.group()
+def audit() -> None:
+    """Verify or export what was recorded."""
+
+
+@audit.command("verify")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_with_settings
+def verify_command(settings: Settings, *, as_json: bool) -> None:
+    """Find any change of the audit since it was written.
+
+    Exit status: 0 it is as it was recorded, 1 it is not, 2 it cannot be read.
+    """
+    report = asyncio.run(_with_store(settings, verify))
+    if as_json:
+        click.echo(json.dumps(_as_json(report), indent=2))
+    else:
+        for finding in report.findings:
+            click.echo(str(finding), err=True)
+        click.echo(_told(report))
+    if not report.is_intact:
+        sys.exit(_NO)
+
+
+def _as_json(report: Report) -> dict[str, Any]:
+    counts = ("events", "chains", "seals", "unsealed", "unhashed", "unkeyed")
+    before = report.pruned_before.isoformat() if report.pruned_before else None
+    told: dict[str, Any] = {"intact": report.is_intact, "pruned_before": before}
+    return (
+        told | {name: getattr(report, name) for name in counts} | {"findings": [asdict(one) for one in report.findings]}
+    )
+
+
+def _told(report: Report) -> str:
+    lines = [f"{report.events} events in {report.chains} chains, {report.seals} seals"]
+    for count, what in (
+        (report.unsealed, "not sealed yet"),
+        (report.unhashed, "without a hash, from a release that made none"),
+        (report.unkeyed, "from before the key was configured"),
+    ):
+        if count:
+            lines.append(f"  {count} of them {what}")
+    if report.pruned_before:
+        lines.append(f"  what is older than {report.pruned_before:%Y-%m-%d %H:%M:%S} UTC was deleted by retention")
+    lines.append("intact" if report.is_intact else f"NOT INTACT: {len(report.findings)} findings")
+    return "\n".join(lines)
+
+
+@audit.command("export")
+@click.option("--since", type=_Moment(), help="Events from then on (RFC 3339).")
+@click.option("--until", type=_Moment(), help="Events before then (RFC 3339).")
+@click.option("--after", default="0-0", show_default=True, help="A cursor: only later events.")
+@click.option("--follow", is_flag=True, help="Go on with new events until interrupted.")
+@_with_settings
+def export_command(
+    settings: Settings, since: datetime | None, until: datetime | None, after: str, *, follow: bool
+) -> None:
+    """Print events as NDJSON, one a line, for a SIEM; each has the cursor where to go on."""
+    try:
+        start = Cursor.parse(after)
+    except ValueError:
+        raise ConfigError(f"--after: {after!r} is not a cursor; it is written in each exported line") from None
+    wanted = Wanted(since=since, until=until)
+
+    async def export(database: Database) -> None:
+        place = start
+        while True:
+            async for row in stream.read(database, place, wanted):
+                click.echo(json.dumps(stream.described(row)))
+                place = Cursor(row.tx, row.id)
+            if not follow:
+                return
+            await asyncio.sleep(_FOLLOW_SECONDS)
+
+    with suppress(KeyboardInterrupt):
+        asyncio.run(_with_store(settings, export))
+
+
+async def _with_store(settings: Settings, use: Callable[[Database], Awaitable[T]]) -> T:
+    database = Database(settings.store_url, audit_key=audit_key_of(settings))
+    if not _has_run(database):
+        raise ConfigError(f"there is no store at {database.url.database}")
+    try:
+        if not await is_current(database):
+            raise ConfigError(
+                "the store has the schema of another release; `remediator migrate` or `serve` brings it up"
+            )
+        return await use(database)
+    finally:
+        await database.close()

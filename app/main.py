@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from sqlalchemy.engine import make_url
 
 from app import __version__
 from app.actions.registry import actions
@@ -31,11 +32,16 @@ from app.clients.clients import Clients
 from app.domain.episodes import EpisodeRules
 from app.domain.errors import AppError, ConfigError
 from app.domain.remediation import Mode
+from app.engine.housekeeping import keep_house_forever
 from app.engine.intake import take_in_forever
+from app.engine.judging import judge_forever
+from app.engine.lookup import lookup_forever
+from app.engine.outbox import send_forever
 from app.engine.parts import Parts, Policy
+from app.engine.preflight import Preflight
 from app.engine.worker import Worker
 from app.settings import Settings
-from app.store import leases, runs
+from app.store import leases, runs, seals
 from app.store.database import Database
 from app.store.inbox import Inbox
 from app.store.migrate import migrate
@@ -59,13 +65,24 @@ def _namespace_of_this_pod() -> str:
         return ""
 
 
+def _own_databases(settings: Settings) -> tuple[str, ...]:
+    """The configured PostgreSQL targets that are this service's own store."""
+    store = make_url(settings.store_url)
+    if store.get_backend_name() == "sqlite":
+        return settings.scope.own_databases
+    from app.clients.postgres import server_of  # noqa: PLC0415 - its driver is needed only here
+
+    own = [name for name, one in settings.connections.postgres.items() if server_of(one) == (store.host, store.port)]
+    return (*settings.scope.own_databases, *(f"{name}/{store.database}" for name in own))
+
+
 def policy_of(settings: Settings) -> Policy:
     """The settings that decisions depend on."""
     own = settings.scope.own_namespace or _namespace_of_this_pod()
     episodes = settings.episodes
     return Policy(
         ceiling=settings.mode,
-        scope=settings.scope.model_copy(update={"own_namespace": own}),
+        scope=settings.scope.model_copy(update={"own_namespace": own, "own_databases": _own_databases(settings)}),
         rate=settings.rate,
         episodes=EpisodeRules(episodes.ignored_labels, episodes.late_within, episodes.restart_after),
         concurrency=settings.concurrency,
@@ -79,6 +96,17 @@ def policy_of(settings: Settings) -> Policy:
         lease=settings.lease,
         workers=settings.workers,
     )
+
+
+def audit_key_of(settings: Settings) -> bytes:
+    """The key of the audit's hashes; empty where none is configured."""
+    key = settings.audit.key
+    if key is None:
+        return b""
+    secret = key.read().strip()
+    if not secret:
+        raise ConfigError("audit.key is empty")
+    return secret.encode()
 
 
 def parts_of(settings: Settings, catalog: CatalogHolder, metrics: Metrics, database: Database) -> Parts:
@@ -104,14 +132,16 @@ class Service:
         catalog = load(settings.catalog, utc_now())
         self.catalog = CatalogHolder(settings.catalog, catalog, self._reloaded)
         self._reloaded(successful=True, catalog=catalog, error=None)
-        for warning in unconfigured(catalog, settings.connections):
+        for warning in unconfigured(catalog, settings.connections, policy_of(settings).scope):
             log.warning("catalog", at=str(warning))
         self.auth = Authenticator(settings.auth.tokens)
         self.auth.check()
-        self.database = Database(settings.store_url, self.metrics.store_errors.inc)
+        self.database = Database(settings.store_url, self.metrics.store_errors.inc, audit_key_of(settings))
         self.inbox = Inbox(self.database)
         self.parts = parts_of(settings, self.catalog, self.metrics, self.database)
         self.worker = Worker(self.parts)
+        self.preflight = Preflight(self.parts)
+        self.stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     def _reloaded(self, successful: bool, catalog: Catalog, error: ConfigError | None) -> None:  # noqa: FBT001 - OnReload
@@ -142,6 +172,9 @@ class Service:
             clock=utc_now,
             ready=self.problems,
             work=self.parts.work,
+            parts=self.parts,
+            preflight=self.preflight.report,
+            stopping=self.stopping,
             limits=Limits(max_body_bytes=self.settings.max_body_bytes),
         )
         return create_app(services)
@@ -159,7 +192,14 @@ class Service:
         self._start(take_in_forever(self.parts, self.inbox), "take-in")
         self._start(self.worker.work_forever(), "worker")
         self._start(self.worker.renew_forever(), "leases")
+        self._start(send_forever(self.parts), "outbox")
+        self._start(judge_forever(self.parts), "judging")
+        if self.settings.preflight:
+            self._start(self.preflight.look_forever(self.settings.preflight), "preflight")
+        self._start(keep_house_forever(self.parts, self.settings.retention), "housekeeping")
         self._start(self.catalog.watch(utc_now), "catalog")
+        if self.settings.lookup:
+            self._start(lookup_forever(self.parts, self.inbox, self.settings.lookup), "look-up")
         self._start(listen_forever(self.database, self._wake), "wake-ups")
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload_soon)
 
@@ -170,6 +210,8 @@ class Service:
     async def _take_store(self) -> tuple[str | None, str | None]:
         self.database.claim_file()
         revisions = await migrate(self.database)
+        async with self.database.write(lock="seal") as tx:
+            await seals.after_restore(tx)
         if self.database.is_sqlite:
             # The file lock says that we are the only replica, so every lease is a dead process's.
             async with self.database.write() as tx:
@@ -235,6 +277,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer what was asked, then end the engine."""
+        self._service.stopping.set()
         await super().shutdown(sockets)
         await self._service.close()
 

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -25,14 +33,15 @@ from pydantic_settings import (
 
 from app.catalog.diagnostics import sentence, unknown_field
 from app.clients.connections import Connections, SecretSource
-from app.domain.durations import Duration, Rate, Rates
+from app.domain.durations import Duration, Rate, Rates, format_duration
 from app.domain.errors import ConfigError, Diagnostic
 from app.domain.model import Value
 from app.domain.remediation import Mode
 from app.domain.scope import Scope
 
 _PREFIX = "REMEDIATOR_"
-_SECRETIVE = {"auth", "connections", "store"}  # their values are never repeated
+_SHORTEST_RETENTION = timedelta(days=7)
+_SECRETIVE = {"audit", "auth", "connections", "store"}  # their values are never repeated
 
 
 class Token(SecretSource):
@@ -54,6 +63,14 @@ class LogSettings(Value):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "console"] = Field(
         default="auto", description="auto: console on a terminal, else json."
+    )
+
+
+class AuditSettings(Value):
+    """How the audit is protected."""
+
+    key: SecretSource | None = Field(
+        default=None, description="A secret that the chained hashes are made with; who does not have it can forge none."
     )
 
 
@@ -130,13 +147,25 @@ class Settings(BaseSettings):
     recheck: Duration = Field(
         default=timedelta(seconds=30), description="How soon a refusal that has no known end is decided again."
     )
+    lookup: Duration = Field(
+        default=timedelta(minutes=1),
+        description="How often Alertmanager is asked what notifications missed, where it is configured; 0: never.",
+    )
     plan_timeout: Duration = Field(default=timedelta(seconds=30), description="How long planning a run may take.")
     approval_timeout: Duration = Field(default=timedelta(hours=1), description="How long an approval is waited for.")
     drain: Duration = Field(default=timedelta(seconds=25), description="How long SIGTERM waits for running steps.")
+    preflight: Duration = Field(
+        default=timedelta(minutes=10),
+        description="How often it is found out whether each remediation could run; 0 turns that off.",
+    )
     max_body_bytes: int = Field(
         default=16 * 1024 * 1024, ge=1024, description="The largest notification that is accepted."
     )
     episodes: EpisodeSettings = EpisodeSettings()
+    retention: Duration = Field(
+        default=timedelta(days=90), description="How long ended runs and what belongs to them are kept; 0: for ever."
+    )
+    audit: AuditSettings = AuditSettings()
     scope: Scope = Scope()
     auth: AuthSettings = AuthSettings()
     log: LogSettings = LogSettings()
@@ -150,6 +179,15 @@ class Settings(BaseSettings):
                 "configure auth.tokens or listen on 127.0.0.1"
             )
         return self
+
+    @field_validator("retention")
+    @classmethod
+    def _longer_than_limits(cls, retention: timedelta, info: ValidationInfo) -> timedelta:
+        longest = max((rate.window for rate in info.data.get("rate", ())), default=timedelta())
+        needed = max(_SHORTEST_RETENTION, longest)
+        if retention and retention < needed:
+            raise ValueError(f"must be 0 or at least {format_duration(needed)}: limits are counted over what is kept")
+        return retention
 
     @classmethod
     def settings_customise_sources(

@@ -9,7 +9,8 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from app import __version__
-from app.api import catalog, decisions, episodes, handlers, holds, ops, remediations, webhook
+from app.api import catalog, decisions, episodes, events, handlers, holds, ops, remediations, webhook
+from app.api.catalog import StandingWord
 from app.api.decisions import Remark
 from app.api.edge import Measured, SameOrigin
 from app.api.holds import BreakerWord, Pause, PauseOf
@@ -34,7 +35,8 @@ class Application(FastAPI):
                 title=self.title, version=self.version, description=self.description, routes=self.routes
             )
             template = "#/components/schemas/{model}"
-            inputs = [(model, "validation") for model in (Problem, Notification, Remark, Pause, PauseOf, BreakerWord)]
+            read_by_hand = (Problem, Notification, Remark, Pause, PauseOf, BreakerWord, StandingWord)
+            inputs = [(model, "validation") for model in read_by_hand]
             _, schemas = models_json_schema(inputs, ref_template=template)  # type: ignore[arg-type]
             document["components"]["schemas"].update(schemas["$defs"])
             self.openapi_schema = document
@@ -54,7 +56,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.add_middleware(SameOrigin)
     app.add_middleware(Measured, metrics=services.metrics)
-    for part in (webhook, remediations, decisions, episodes, holds, catalog, ops):
+    for part in (webhook, remediations, decisions, episodes, events, holds, catalog, ops):
         app.include_router(part.router)
     handlers.install(app)
     return app

@@ -2,20 +2,57 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Request
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.api.auth import Admin, Viewer
+from app.api.given import body_of, read_given, storable
 from app.api.models import CatalogAnswer, CatalogItem, Reloaded, RemediationAnswer
 from app.api.problems import ProblemError, ProblemReason, errors
-from app.api.services import Served
+from app.api.record import Preflight, Record, StandingAnswer, Summary, record, summaries
+from app.api.services import Served, Services
 from app.catalog.catalog import Catalog
 from app.catalog.names import did_you_mean
-from app.domain.errors import ConfigError, NotFoundError
+from app.domain.errors import ConfigError, NotFoundError, StoreUnavailableError
+from app.domain.findings import Result
+from app.domain.remediation import Mode, Remediation
+from app.engine.standing import set_by_hand
+from app.store.events import Entry
 
 _MAX_PROBLEMS = 100
 router = APIRouter(tags=["catalog"])
+
+
+class StandingWord(BaseModel):
+    """How far it has come, and why somebody says so."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mode: Mode
+    comment: Annotated[str, AfterValidator(storable)] = Field(default="", max_length=1000)
+
+
+class Listed(CatalogItem):
+    """A remediation as the list shows it, with its record in short."""
+
+    record: Summary | None = Field(description="Of the last 30 days; null while the store is away.")
+    preflight: Result | None = Field(description="Whether it could run; null before the first look.")
+
+
+class Listing(CatalogAnswer):
+    """The running catalog with records."""
+
+    items: list[Listed]  # type: ignore[assignment]  # the base's with more fields
+
+
+class Shown(RemediationAnswer):
+    """One remediation with its record."""
+
+    record: Record | None = Field(description="Of the last 30 days; null while the store is away.")
+    preflight: Preflight | None = Field(description="Whether it could run; null before the first look.")
 
 
 @router.get(
@@ -24,14 +61,21 @@ router = APIRouter(tags=["catalog"])
     summary="Show the running catalog",
     responses=errors(401, 403),
 )
-async def show_catalog(services: Served, _who: Viewer) -> CatalogAnswer:
+async def show_catalog(services: Served, _who: Viewer) -> Listing:
     """All remediations, warnings, and why the files' newest state was refused, if it was. Role: viewer."""
     catalog, error = services.catalog.current, services.catalog.last_error
-    return CatalogAnswer(
+    found: dict[str, Summary] = {}
+    with suppress(StoreUnavailableError):
+        async with services.database.read() as tx:
+            found = await summaries(tx, catalog.remediations, services.clock())
+    return Listing(
         digest=catalog.digest,
         loaded_at=catalog.loaded_at,
         files=list(catalog.files),
-        items=[_item(catalog, name) for name in catalog.remediations],
+        items=[
+            Listed(**_item(catalog, name).model_dump(), record=found.get(name), preflight=_result(services, name))
+            for name in catalog.remediations
+        ],
         warnings=[str(warning) for warning in catalog.warnings],
         last_reload_error=None if error is None else _problems(error),
     )
@@ -45,15 +89,40 @@ async def show_catalog(services: Served, _who: Viewer) -> CatalogAnswer:
 )
 async def show_remediation(
     services: Served, _who: Viewer, name: Annotated[str, Path(description="The remediation's name.")]
-) -> RemediationAnswer:
-    """With all defaults filled in. Role: viewer."""
+) -> Shown:
+    """With all defaults filled in, its record, and whether it could run. Role: viewer."""
     catalog = services.catalog.current
-    remediation = catalog.get(name)
-    if remediation is None:
-        raise NotFoundError(f"there is no remediation {name[:63]!r}{did_you_mean(name[:63], catalog.remediations)}")
-    return RemediationAnswer(
-        **_item(catalog, name).model_dump(), specification=remediation.to_json(), digest=catalog.digest
+    remediation = _known(catalog, name)
+    kept: Record | None = None
+    with suppress(StoreUnavailableError):
+        async with services.database.read() as tx:
+            kept = await record(tx, remediation, services.clock())
+    report = services.preflight(name)
+    return Shown(
+        **_item(catalog, name).model_dump(),
+        specification=remediation.to_json(),
+        digest=catalog.digest,
+        record=kept,
+        preflight=None if report is None else Preflight.model_validate(report),
     )
+
+
+@router.post(
+    "/catalog/{name}/standing",
+    operation_id="setStanding",
+    summary="Set by hand how far a remediation has come that earns its mode",
+    responses=errors(400, 401, 403, 404, 409, 413, 415, 422, 503),
+    openapi_extra=body_of(StandingWord, required=True),
+)
+async def set_standing(
+    request: Request, services: Served, who: Admin, name: Annotated[str, Path(description="The remediation's name.")]
+) -> StandingAnswer:
+    """Its counts begin anew. 409 where it has no `earn`, and for a mode above its own. Role: admin."""
+    given = await read_given(request, StandingWord)
+    remediation = _known(services.catalog.current, name)
+    async with services.parts.turn() as turn:
+        said = await set_by_hand(turn, remediation, given.mode, Entry(given.comment, actor=who.name))
+    return StandingAnswer.model_validate(said)
 
 
 @router.post(
@@ -76,6 +145,18 @@ async def reload(services: Served, _who: Admin) -> Reloaded:
         remediations=len(catalog),
         warnings=[str(warning) for warning in catalog.warnings],
     )
+
+
+def _known(catalog: Catalog, name: str) -> Remediation:
+    remediation = catalog.get(name)
+    if remediation is None:
+        raise NotFoundError(f"there is no remediation {name[:63]!r}{did_you_mean(name[:63], catalog.remediations)}")
+    return remediation
+
+
+def _result(services: Services, name: str) -> Result | None:
+    report = services.preflight(name)
+    return None if report is None else report.result
 
 
 def _item(catalog: Catalog, name: str) -> CatalogItem:

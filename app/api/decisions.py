@@ -3,41 +3,29 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Request
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.api.auth import Approver, Identity
-from app.api.body import read_body
+from app.api.given import body_of, read_given, storable
 from app.api.models import RunSummary
 from app.api.problems import errors
-from app.api.refusals import not_an_object, wrong_field
 from app.api.remediations import RunId
 from app.api.services import Served, Services
-from app.domain.errors import NotFoundError
+from app.domain.errors import ConflictError, NotFoundError
 from app.domain.remediation import Purpose
 from app.engine import undoing
 from app.engine.again import decide_again
+from app.engine.judging import learn_word
+from app.engine.parts import Turn
 from app.store import approvals, audit, episodes
 from app.store.approvals import Verb, Word
 from app.store.events import Entry
 
-_MAX_BODY = 16 * 1024
 _ERRORS = errors(400, 401, 403, 404, 409, 413, 415, 422, 503)
-_BODY = {
-    "requestBody": {
-        "required": False,
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Remark"}}},
-    }
-}
 router = APIRouter(tags=["remediations"])
-
-
-def _storable(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("must not hold a NUL character")
-    return text
 
 
 class Remark(BaseModel):
@@ -45,7 +33,7 @@ class Remark(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    comment: Annotated[str, AfterValidator(_storable)] = Field(default="", max_length=1000)
+    comment: Annotated[str, AfterValidator(storable)] = Field(default="", max_length=1000)
 
 
 @router.post(
@@ -53,7 +41,7 @@ class Remark(BaseModel):
     operation_id="approveRemediation",
     summary="Approve a run that awaits it",
     responses=_ERRORS,
-    openapi_extra=_BODY,
+    openapi_extra=body_of(Remark, required=False),
 )
 async def approve(request: Request, services: Served, who: Approver, run_id: RunId) -> RunSummary:
     """All guards decide once more at this moment; then it runs. Role: approver."""
@@ -65,7 +53,7 @@ async def approve(request: Request, services: Served, who: Approver, run_id: Run
     operation_id="rejectRemediation",
     summary="Reject a run that awaits approval",
     responses=_ERRORS,
-    openapi_extra=_BODY,
+    openapi_extra=body_of(Remark, required=False),
 )
 async def reject(request: Request, services: Served, who: Approver, run_id: RunId) -> RunSummary:
     """The run ends as denied. Role: approver."""
@@ -77,7 +65,7 @@ async def reject(request: Request, services: Served, who: Approver, run_id: RunI
     operation_id="cancelRemediation",
     summary="Cancel a run that is pending, deferred or awaiting approval",
     responses=_ERRORS,
-    openapi_extra=_BODY,
+    openapi_extra=body_of(Remark, required=False),
 )
 async def cancel(request: Request, services: Served, who: Approver, run_id: RunId) -> RunSummary:
     """The run ends as cancelled; what is being applied already is never cut off. Role: approver."""
@@ -90,11 +78,11 @@ async def cancel(request: Request, services: Served, who: Approver, run_id: RunI
     operation_id="retryRemediation",
     summary="Have the alert of an ended run decided again, while it fires",
     responses=_ERRORS,
-    openapi_extra=_BODY,
+    openapi_extra=body_of(Remark, required=False),
 )
 async def retry(request: Request, services: Served, who: Approver, run_id: RunId) -> RunSummary:
     """The answer is the new run. It passes every guard, by the catalog as it is now. Role: approver."""
-    remark = await _remark(request)
+    remark = await read_given(request, Remark)
     said = f"asked for by {who.name} after run {run_id}" + (f": {remark.comment}" if remark.comment else "")
     async with services.database.write(lock="intake") as tx:
         entry = Entry(said, actor=who.name, data={"after": str(run_id)})
@@ -112,14 +100,14 @@ async def retry(request: Request, services: Served, who: Approver, run_id: RunId
     operation_id="undoRemediation",
     summary="Take back what an ended run did",
     responses=_ERRORS,
-    openapi_extra=_BODY,
+    openapi_extra=body_of(Remark, required=False),
 )
 async def undo(request: Request, services: Served, who: Approver, run_id: RunId) -> RunSummary:
     """The answer is the run that does it, whether the alert fires or not. What changed since is left alone, and said.
 
     Role: approver.
     """
-    remark = await _remark(request)
+    remark = await read_given(request, Remark)
     said = f"asked for by {who.name}" + (f": {remark.comment}" if remark.comment else "")
     async with services.database.write() as tx:
         entry = Entry(said, actor=who.name, data={"comment": remark.comment} if remark.comment else {})
@@ -132,10 +120,12 @@ async def undo(request: Request, services: Served, who: Approver, run_id: RunId)
 
 
 async def _decide(request: Request, services: Services, run_id: str, verb: Verb, who: Identity) -> RunSummary:
-    remark = await _remark(request)
+    remark = await read_given(request, Remark)
     now = services.clock()
     async with services.database.write() as tx:
         decided = await approvals.decide(tx, run_id, Word(verb, who.name, remark.comment), now)
+        turn = Turn(tx, now, services.parts)
+        await learn_word(turn, decided.run, rejected=verb is Verb.REJECT, helped=decided.helped)
         if decided.run.state.is_final and not await episodes.any_open(tx, run_id):
             await undoing.give_back_after(tx, now, decided.run)
         record = await audit.read_run(tx, run_id)
@@ -145,18 +135,9 @@ async def _decide(request: Request, services: Services, run_id: str, verb: Verb,
     if summary.state.is_final:
         _count(services, summary, helped=decided.helped)
     services.work.set()
+    if decided.refused:
+        raise ConflictError(decided.refused)
     return summary
-
-
-async def _remark(request: Request) -> Remark:
-    body = await read_body(request, _MAX_BODY)
-    if not body.strip():
-        return Remark()
-    try:
-        return Remark.model_validate_json(body)
-    except ValidationError as error:
-        found: list[Any] = error.errors(include_url=False, include_input=False)
-        raise (wrong_field(found) if found[0]["loc"] else not_an_object(found[0])) from error
 
 
 def _count(services: Services, ended: RunSummary, *, helped: bool) -> None:
@@ -167,3 +148,5 @@ def _count(services: Services, ended: RunSummary, *, helped: bool) -> None:
     services.metrics.run_duration.observe(max(0.0, (ended.updated_at - ended.created_at).total_seconds()))
     if helped:
         services.metrics.runs_effective.labels(ended.remediation).inc()
+    elif ended.effective is False:
+        services.metrics.runs_ineffective.labels(ended.remediation).inc()

@@ -26,15 +26,18 @@ _SSE = "text/event-stream"
 _NDJSON = "application/x-ndjson"
 _CURSOR = "^[0-9]{1,18}-[0-9]{1,18}$"
 _CONTENT: dict[int | str, dict[str, Any]] = {
-    200: {"content": {_NDJSON: {}, _SSE: {}}, "description": "One event a line, or server-sent events."}
+    200: {
+        "content": {_NDJSON: {"schema": {"type": "string"}}, _SSE: {"schema": {"type": "string"}}},
+        "description": "One event a line, or server-sent events.",
+    }
 }
 router = APIRouter(tags=["audit"])
 
 
 async def _wanted(
-    remediation: Annotated[str | None, Query(max_length=63)] = None,
-    kind: Annotated[list[str] | None, Query(max_length=20, description="Repeatable.")] = None,
-    since: Annotated[AwareDatetime | None, Query()] = None,
+    remediation: Annotated[str | None, Query(max_length=63, description="Only what is about this one.")] = None,
+    kind: Annotated[list[str] | None, Query(max_length=20, description="Only this kind; repeatable.")] = None,
+    since: Annotated[AwareDatetime | None, Query(description="Only from this time on.")] = None,
 ) -> Wanted:
     """Which events a request asks for."""
     return Wanted(remediation, tuple(kind or ()), since)
@@ -42,7 +45,7 @@ async def _wanted(
 
 async def _start(
     after: Annotated[str, Query(pattern=_CURSOR, description="A `cursor`: only later events.")] = "0-0",
-    last_event_id: Annotated[str | None, Header(pattern=_CURSOR)] = None,
+    last_event_id: Annotated[str | None, Header(pattern=_CURSOR, description="The same as `after`.")] = None,
 ) -> Cursor:
     """Where a request begins; a browser that connects again says where it was."""
     return Cursor.parse(last_event_id or after)

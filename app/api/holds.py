@@ -132,8 +132,8 @@ async def put_pause(request: Request, services: Served, who: Approver) -> Pauses
 async def delete_pause(
     services: Served,
     who: Approver,
-    remediation: Annotated[str | None, Query(max_length=63)] = None,
-    target: Annotated[str | None, Query(max_length=1000)] = None,
+    remediation: Annotated[str | None, Query(max_length=63, description="The pause of this remediation.")] = None,
+    target: Annotated[str | None, Query(max_length=1000, description="The pause of this target.")] = None,
     holder: Annotated[str | None, Query(max_length=200, description="Whose; default: yours.")] = None,
 ) -> Pauses:
     """What waited is decided at once. Role: approver; for somebody else's pause admin."""

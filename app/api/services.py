@@ -13,6 +13,8 @@ from fastapi import Depends, Request
 from app.api.auth import Authenticator
 from app.api.once import Once
 from app.catalog.reload import CatalogHolder
+from app.domain.findings import Report
+from app.engine.parts import Parts
 from app.store.database import Database
 from app.store.inbox import Inbox
 from app.telemetry.metrics import Metrics
@@ -38,6 +40,9 @@ class Services:
     clock: Callable[[], datetime]
     ready: Callable[[], Awaitable[list[str]]]  # what keeps this replica from serving; empty when nothing does
     work: asyncio.Event  # set when a run may have become due
+    parts: Parts  # for what people decide about remediations
+    preflight: Callable[[str], Report | None] = lambda _: None  # what was found out about a remediation
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)  # set when streams must end
     limits: Limits = Limits()
     logged: Once = field(default_factory=Once)  # refusals that the log has seen
 

@@ -1,4 +1,4 @@
-"""Finds the connections, channels and secrets that a catalog names and the configuration does not have.
+"""Finds what a catalog names and the configuration does not have: connections, channels, secrets, places in scope.
 
 Warnings only: one catalog may serve several installations, and a run that needs what is missing says so itself.
 """
@@ -6,21 +6,24 @@ Warnings only: one catalog may serve several installations, and a run that needs
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from urllib.parse import urlsplit
 
 from app.catalog.catalog import Catalog
 from app.catalog.names import did_you_mean, listed
-from app.catalog.templates import is_template
+from app.catalog.templates import contains_template, is_template
 from app.clients.connections import Connections
 from app.domain.errors import Diagnostic
-from app.domain.remediation import CheckSpec, Remediation, StepSpec
+from app.domain.plans import Target
+from app.domain.remediation import CheckSpec, Remediation, StepSpec, TargetSpec
+from app.domain.scope import Scope
 
 
-def unconfigured(catalog: Catalog, connections: Connections) -> list[Diagnostic]:
-    """One warning for each remediation and name, where the remediation is written."""
+def unconfigured(catalog: Catalog, connections: Connections, scope: Scope) -> list[Diagnostic]:
+    """One warning for each remediation and what it lacks, where the remediation is written."""
     return [
         Diagnostic(catalog.sources[name].file, catalog.sources[name].line, 1, name, message)
         for name, remediation in catalog.remediations.items()
-        for message in sorted(set(_missing(remediation, connections)))
+        for message in sorted({*_missing(remediation, connections), *_out_of_scope(remediation, scope)})
     ]
 
 
@@ -37,6 +40,38 @@ def _missing(remediation: Remediation, connections: Connections) -> Iterator[str
             yield from _unless(spec.with_["bearer_token"], connections.secrets, "secrets")
         if isinstance(spec, CheckSpec) and spec.check == "prometheus.query" and connections.prometheus is None:
             yield "connections.prometheus is not configured"
+
+
+def _out_of_scope(remediation: Remediation, scope: Scope) -> Iterator[str]:
+    """What is spelled out and can never be acted on; what comes from alerts is known only then."""
+    hosts = {_host(spec.with_.get("url")) for spec in _specs(remediation)} - {""}
+    objections = [scope.objection(place) for place in _spelled(remediation.target)]
+    for objection in [*objections, *(scope.host_objection(host) for host in hosts)]:
+        if objection is not None:
+            yield f"it can never run: {objection}"
+
+
+def _spelled(target: TargetSpec | None) -> Iterator[Target]:
+    """As much of a target as no alert fills in."""
+    if target is None:
+        return
+    if target.kubernetes is not None and not is_template(target.kubernetes.namespace):
+        kind = "" if is_template(target.kubernetes.kind) else target.kubernetes.kind
+        yield Target(backend="kubernetes", key="kubernetes:", kind=kind, namespace=target.kubernetes.namespace)
+    for backend, named in (("postgres", target.postgres), ("redis", target.redis)):
+        if named is not None and named.database is not None and not contains_template(named.model_dump()):
+            yield Target(backend=backend, key=f"{backend}:{named.instance}/{named.database}")
+
+
+def _host(url: object) -> str:
+    """The host of a URL that is spelled out, or nothing."""
+    authority = str(url or "").partition("://")[2].partition("/")[0]
+    if not authority or contains_template(authority):
+        return ""
+    try:
+        return urlsplit(f"//{authority}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _specs(remediation: Remediation) -> Iterator[StepSpec | CheckSpec]:

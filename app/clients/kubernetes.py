@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -29,6 +30,7 @@ from app.clients.shared import Shared
 from app.domain.errors import PermanentError, TransientError
 from app.domain.model import JsonObject
 from app.domain.outside import Population
+from app.domain.permissions import Permission
 from app.domain.plans import Target
 from app.domain.reasons import Reason
 
@@ -38,9 +40,22 @@ _SHARED_SECONDS = 1.0
 _SUCCESS = range(200, 300)
 _READ = {"Accept": "application/json"}
 _WRITE = {"Accept": "application/json", "Content-Type": "application/merge-patch+json"}
+_JSON = {"Accept": "application/json", "Content-Type": "application/json"}
+_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 Query = Sequence[tuple[str, str]]
 Change = Callable[[JsonObject], JsonObject | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What goes to the API server."""
+
+    method: str
+    path: str
+    query: Query = ()
+    headers: Mapping[str, str] = field(default_factory=lambda: _READ)
+    body: JsonObject | None = None
 
 
 class KubernetesClient:
@@ -131,12 +146,25 @@ class KubernetesClient:
             members=frozenset(health),
         )
 
-    async def update(self, ref: ObjectRef, change: Change, subresource: str = "") -> tuple[JsonObject, bool]:
+    async def may(self, verb: str, permission: Permission, namespace: str) -> bool:
+        """Whether we have a right in a namespace (empty: in all of them), by the API server's own word."""
+        resource, _, subresource = permission.resource.partition("/")
+        wanted = {"namespace": namespace, "verb": verb, "group": permission.group}
+        wanted |= {"resource": resource, "subresource": subresource}
+        review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
+        call = Call("create", ObjectRef("SelfSubjectAccessReview", namespace or "default"))
+        request = _Request("POST", _REVIEWS, headers=_JSON, body=review | {"spec": {"resourceAttributes": wanted}})
+        return bool((await self._ask(call, request))["status"]["allowed"])
+
+    async def update(
+        self, ref: ObjectRef, change: Change, subresource: str = "", *, dry_run: bool = False
+    ) -> tuple[JsonObject, bool]:
         """Patch an object with what `change` makes of its present state; None from it means: already so.
 
         The write is refused by the server unless the object is still the one that `change` saw; then it is read and
-        judged again. Returns the object and whether it was written.
+        judged again. Returns the object and whether it was written. In a dry run the server decides and writes nothing.
         """
+        query = [("dryRun", "All")] if dry_run else []
         for _ in range(_RACES):
             found = await self.get(ref)
             patch = change(found)
@@ -144,15 +172,22 @@ class KubernetesClient:
                 return found, False
             precondition = {"metadata": {"resourceVersion": found["metadata"]["resourceVersion"]}}
             try:
-                return await self._call(Call("patch", ref, subresource), patch | precondition), True
+                return await self._call(Call("patch", ref, subresource), patch | precondition, query), True
             except StaleWriteError:
                 continue
         raise TransientError(f"{ref} kept changing while it was to be written")
 
     async def _call(self, call: Call, patch: JsonObject | None = None, query: Query = ()) -> JsonObject:
+        path = f"{call.ref.path}/{call.subresource}" if call.subresource else call.ref.path
+        if patch is None:
+            return await self._ask(call, _Request("GET", path, query))
+        query = [("fieldManager", FIELD_MANAGER), *query]
+        return await self._ask(call, _Request("PATCH", path, query, _WRITE, patch))
+
+    async def _ask(self, call: Call, request: _Request) -> JsonObject:
         try:
             async with asyncio.timeout(self._timeout):
-                status, body, headers = await self._send(call, patch, query)
+                status, body, headers = await self._send(request)
         except TimeoutError as error:
             raise TransientError(f"no answer within {self._timeout:g} s when asked to {call}") from error
         except (aiohttp.ClientError, ConfigException, OSError) as error:  # credentials are read again for each call
@@ -165,19 +200,18 @@ class KubernetesClient:
             raise TransientError(f"the answer is not JSON when asked to {call}") from error
         return answer
 
-    async def _send(self, call: Call, patch: JsonObject | None, query: Query) -> tuple[int, bytes, Any]:
-        path = f"{call.ref.path}/{call.subresource}" if call.subresource else call.ref.path
-        request = await self._api.param_serialize(
-            "GET" if patch is None else "PATCH",
-            path,
-            query_params=list(query) if patch is None else [("fieldManager", FIELD_MANAGER)],
-            header_params=dict(_READ if patch is None else _WRITE),
-            body=patch,
+    async def _send(self, request: _Request) -> tuple[int, bytes, Any]:
+        serialized = await self._api.param_serialize(
+            request.method,
+            request.path,
+            query_params=list(request.query),
+            header_params=dict(request.headers),
+            body=request.body,
             auth_settings=["BearerToken"],
         )
         # Without this the generated client falls back to five minutes; asyncio.timeout also covers credential plugins.
         limit = aiohttp.ClientTimeout(total=self._timeout)
-        response = await self._api.call_api(*request, _request_timeout=limit)
+        response = await self._api.call_api(*serialized, _request_timeout=limit)
         return response.status, await response.read(), response.headers
 
 

@@ -25,6 +25,7 @@ _RESOURCES = {
     "ReplicaSet": ("apps", "v1", "replicasets"),
     "Pod": ("", "v1", "pods"),
     "HorizontalPodAutoscaler": ("autoscaling", "v2", "horizontalpodautoscalers"),
+    "SelfSubjectAccessReview": ("authorization.k8s.io", "v1", "selfsubjectaccessreviews"),
 }
 WORKLOAD_KINDS = ("Deployment", "StatefulSet", "DaemonSet")
 TARGET_KINDS = (*WORKLOAD_KINDS, "Pod")

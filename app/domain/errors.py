@@ -70,6 +70,10 @@ class ConflictError(AppError):
     """That is not possible in the present state."""
 
 
+class UnreadableError(ConflictError):
+    """Another release recorded this run, and this one cannot read it; ask a replica of that release."""
+
+
 class LeaseLostError(AppError):
     """Another replica works on this run now."""
 

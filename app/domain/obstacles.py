@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 from app.domain.remediation import Risk
 
@@ -27,6 +28,19 @@ class Busy:
     risk: Risk
 
 
+class BreakerState(StrEnum):
+    """Whether a breaker lets runs through."""
+
+    CLOSED = "closed"
+    HALF_OPEN = "half_open"  # one run may be tried, or is
+    OPEN = "open"
+
+    @property
+    def rank(self) -> int:
+        """How far it is open, as the metric says it."""
+        return list(BreakerState).index(self)
+
+
 @dataclass(frozen=True, slots=True)
 class Breaker:
     """Failures in a row of one remediation, and what became of it."""
@@ -35,6 +49,13 @@ class Breaker:
     opened_at: datetime | None = None
     trial_at: datetime | None = None  # when one run may be tried
     trial: str | None = None  # the run that is being tried
+
+    def state(self, now: datetime) -> BreakerState:
+        """What it lets through at this moment."""
+        if self.opened_at is None:
+            return BreakerState.CLOSED
+        is_due = self.trial_at is not None and now >= self.trial_at
+        return BreakerState.HALF_OPEN if self.trial is not None or is_due else BreakerState.OPEN
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from app.catalog.catalog import Catalog
 from app.domain.errors import ConflictError, NotFoundError
 from app.engine.intake import pending_run
 from app.store import episodes, runs
-from app.store.runs import Entry, Run
+from app.store.events import Entry
+from app.store.runs import Run
 from app.store.schema import run, run_episode
 from app.store.wakeups import announce
 

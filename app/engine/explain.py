@@ -16,7 +16,7 @@ from app.domain.errors import AppError
 from app.domain.model import Value
 from app.domain.plans import Plan
 from app.domain.reasons import Reason
-from app.domain.remediation import Remediation
+from app.domain.remediation import Mode, Remediation
 from app.domain.states import RunState
 from app.engine.admission import Matter, gather
 from app.engine.intake import pending_run
@@ -38,6 +38,7 @@ class Prospect(Value):
     verdict: str  # would_run | would_ask | would_wait | would_observe | would_refuse | cannot_plan | has_run
     reason: Reason | None = None
     message: str = ""
+    mode: Mode | None = None  # that holds now: its own, under the ceiling and what it has earned
     plan: Plan | None = None
     decisions: tuple[Decision, ...] = ()
 
@@ -119,13 +120,15 @@ async def _prospect(parts: Parts, remediation: Remediation, alert: Alert, name: 
         return Prospect(**shown, verdict="cannot_plan", reason=error.reason, message=error.message)
     matter = Matter(run, plan, await look_outside(parts, run, plan))
     async with parts.database.read() as tx:
-        decisions = chain.decide(await gather(tx, parts, matter, now))
+        facts = await gather(tx, parts, matter, now)
+    decisions = chain.decide(facts)
     final = chain.outcome(decisions)
     return Prospect(
         **shown,
         verdict=_VERDICTS[final.verdict],
         reason=final.reason,
         message=final.message,
+        mode=facts.mode,
         plan=plan,
         decisions=tuple(decisions),
     )

@@ -12,7 +12,7 @@ import structlog
 
 from app.catalog.catalog import Catalog
 from app.domain.errors import StoreUnavailableError
-from app.domain.remediation import Remediation
+from app.domain.remediation import Purpose, Remediation
 from app.domain.standings import Mark
 from app.engine import standing
 from app.engine.parts import Parts, Turn
@@ -20,6 +20,7 @@ from app.engine.telling import Notice, tell
 from app.store import breakers, effects
 from app.store.breakers import Ended
 from app.store.effects import Judged
+from app.store.runs import Run
 
 _PAUSE_SECONDS = 5.0
 _BATCH = 50
@@ -33,6 +34,16 @@ async def learn(turn: Turn, judged: Judged) -> None:
     await tell_breaker(turn, judged.remediation, judged.run_id, helped=judged.helped)
     mark = Mark.HELPED_AFTER_APPROVAL if judged.was_approved else Mark.HELPED
     await standing.count(turn, judged.remediation, judged.run_id, mark if judged.helped else Mark.BAD)
+
+
+async def learn_word(turn: Turn, run: Run, *, rejected: bool, helped: bool) -> None:
+    """Let breaker and standing know that a person has ended a run; one that had acted before may be the trial."""
+    if run.purpose is not Purpose.REMEDY or not run.state.is_final:
+        return
+    if run.admitted_at is not None:
+        await tell_breaker(turn, run.remediation, run.id, helped=helped)
+    if rejected:
+        await standing.count(turn, run.remediation, run.id, Mark.BAD)
 
 
 async def tell_breaker(turn: Turn, remediation: Remediation, run_id: str, *, helped: bool) -> None:

@@ -26,11 +26,16 @@ log = structlog.get_logger()
 
 async def earned(tx: AsyncConnection, remediation: Remediation, now: datetime) -> Mode | None:
     """The mode that a remediation has earned so far, or None when it need not earn any."""
-    first = beginning(remediation, now)
-    if first is None:
+    if remediation.earn is None:
         return None
-    found = await standings.get(tx, remediation.name)
-    return first.mode if found is None or found.digest != first.digest else found.mode
+    found = present(remediation, await standings.get(tx, remediation.name), now)
+    return None if found is None else found.mode
+
+
+def present(remediation: Remediation, known: Standing | None, now: datetime) -> Standing | None:
+    """The standing of this form of a remediation; one of an older form is worth nothing."""
+    first = beginning(remediation, now)
+    return first if first is None or known is None or known.digest != first.digest else known
 
 
 async def count(turn: Turn, remediation: Remediation, run_id: str, mark: Mark) -> None:
@@ -54,7 +59,7 @@ async def count(turn: Turn, remediation: Remediation, run_id: str, mark: Mark) -
     await _tell(turn, remediation, now_has, Entry(message, data={"run": run_id}))
 
 
-async def set_by_hand(turn: Turn, remediation: Remediation, mode: Mode, actor: str, comment: str) -> Standing:
+async def set_by_hand(turn: Turn, remediation: Remediation, mode: Mode, said: Entry) -> Standing:
     """Put a remediation where a person says; raises ConflictError where it earns nothing or may not go so far."""
     before = await _present(turn, remediation)
     if before is None:
@@ -63,9 +68,9 @@ async def set_by_hand(turn: Turn, remediation: Remediation, mode: Mode, actor: s
         raise ConflictError(f"the mode of {remediation.name} is {remediation.mode}; its standing cannot be {mode}")
     given = replace(before, mode=mode, since=turn.now, good=0, bad=0)
     await standings.put(turn.tx, remediation.name, given)
-    message = f"set from {before.mode} to {mode} by {actor}" + (f": {comment}" if comment else "")
-    data = {"comment": comment} if comment else {}
-    await _tell(turn, remediation, given, Entry(message, actor=actor, data=data))
+    message = f"set from {before.mode} to {mode} by {said.actor}" + (f": {said.message}" if said.message else "")
+    data = {"comment": said.message} if said.message else {}
+    await _tell(turn, remediation, given, Entry(message, actor=said.actor, data=data))
     return given
 
 

@@ -17,8 +17,9 @@ from app.engine.closing import close
 from app.engine.parts import Parts
 from app.engine.pipeline import advance
 from app.store import leases, runs
+from app.store.events import Entry
 from app.store.leases import Claimant
-from app.store.runs import Entry, Run
+from app.store.runs import Run
 
 _LONGEST_NAP_SECONDS = 1.0  # another replica may die or hand work over without a wake-up
 _CLAIM = 64
@@ -66,6 +67,8 @@ class Worker:
         self._parts.metrics.lease_takeovers.inc(claimed.taken_over)
         for run_id in claimed.unreadable:
             log.error("a run cannot be read and was ended as failed", run=run_id)
+        for run_id in claimed.left:
+            log.warning("a run cannot be read by this release and is left to a newer replica", run=run_id)
         for run in claimed.runs:
             self._stages[run.id] = run.state
             self._tasks[run.id] = asyncio.create_task(self._work_on(run), name=f"run {run.id}")

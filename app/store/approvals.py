@@ -73,6 +73,7 @@ class Decided:
 
     run: Run
     helped: bool = False
+    refused: str = ""  # why the word came too late; the run has ended for that reason
 
 
 async def decide(tx: AsyncConnection, run_id: str, word: Word, now: datetime) -> Decided:
@@ -86,6 +87,8 @@ async def decide(tx: AsyncConnection, run_id: str, word: Word, now: datetime) ->
         by = (await tx.execute(select(run.c.approved_by).where(run.c.id == run_id))).scalar_one()
         told = f"run {run_id} is {before}" + (f", approved by {by} already" if by is not None else "")
         raise ConflictError(f"{told}; only a run that is {states} can be {effect.done}")
+    if word.verb is Verb.APPROVE and not await _still_wanted(tx, run_id):
+        return await _too_late(tx, run_id, now)
     values, helped = await _values(tx, run_id, word, effect, now)
     await tx.execute(update(run).where(run.c.id == run_id, run.c.state == before).values(values))
     data = {"comment": word.comment} if word.comment else {}
@@ -100,6 +103,28 @@ async def decide(tx: AsyncConnection, run_id: str, word: Word, now: datetime) ->
     if before == RunState.AWAITING_APPROVAL:
         await messages.answer(tx, run_id, f"{decided.remediation.name}: {effect.done}", word.message, now)
     return Decided(decided, helped)
+
+
+async def _still_wanted(tx: AsyncConnection, run_id: str) -> bool:
+    """Whether a run that waits is for anything: its alert fires, or it has begun and the engine says how it ends."""
+    begun = (await tx.execute(select(run.c.admitted_at).where(run.c.id == run_id))).scalar_one() is not None
+    return begun or await episodes.keep_open(tx, run_id)
+
+
+async def _too_late(tx: AsyncConnection, run_id: str, now: datetime) -> Decided:
+    """The alert ended before anybody approved: the same that the engine does when it looks."""
+    said = "the alert resolved before anybody approved"
+    ended = {"state": RunState.CANCELLED, "reason": Reason.RESOLVED_BEFORE_START, "message": said, "updated_at": now}
+    ended |= {"active": False, "holds_target": False, "finished_at": now, "lease_owner": None, "lease_until": None}
+    await tx.execute(update(run).where(run.c.id == run_id).values(ended | {"lease_epoch": run.c.lease_epoch + 1}))
+    entry = Entry(said, Reason.RESOLVED_BEFORE_START)
+    await events.append(tx, [Event(run_id, now, RunState.CANCELLED, RunState.CANCELLED, entry)])
+    cancelled = await runs.get(tx, run_id)
+    if cancelled is None:
+        raise NotFoundError(f"there is no run {run_id}")
+    await runs.wake_refused(tx, now, cancelled)
+    await messages.answer(tx, run_id, f"{cancelled.remediation.name}: {RunState.CANCELLED}", said, now)
+    return Decided(cancelled, refused=f"{said}; run {run_id} is cancelled")
 
 
 async def void(tx: AsyncConnection, held: Run, now: datetime, entry: Entry) -> Run:

@@ -24,6 +24,12 @@ async def get(tx: AsyncConnection, remediation: str, *, lock: bool = False) -> B
     return Breaker() if row is None else Breaker(row.failures, row.opened_at, row.trial_at, row.trial)
 
 
+async def get_all(tx: AsyncConnection) -> dict[str, Breaker]:
+    """Every breaker that has counted anything, by the remediation's name."""
+    rows = await tx.execute(select(breaker))
+    return {row.remediation: Breaker(row.failures, row.opened_at, row.trial_at, row.trial) for row in rows}
+
+
 async def begin_trial(tx: AsyncConnection, remediation: str, run_id: str) -> None:
     """Let one run through; the others wait for what becomes of it."""
     await _write(tx, remediation, {"trial": run_id})

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import and_, case, func, or_, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.domain.errors import UnreadableError
 from app.domain.reasons import Reason
 from app.domain.states import RunState
 from app.store import events
 from app.store.events import Entry, Event
 from app.store.runs import Run, from_row
 from app.store.schema import run
+
+_LEFT_FOR = timedelta(hours=1)  # so long a rolling upgrade may take
+_LOOK_AGAIN = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +37,12 @@ class Claimant:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a claim brought; `unreadable` are rows that this release cannot read and that were ended for it."""
+    """What a claim brought; rows that this release cannot read are left to others, and ended when nobody can."""
 
     runs: list[Run]
     taken_over: int = 0  # from an owner that did not renew
     unreadable: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
 
 
 async def claim(tx: AsyncConnection, claimant: Claimant, now: datetime, limit: int) -> Claimed:
@@ -58,15 +63,20 @@ async def claim(tx: AsyncConnection, claimant: Claimant, now: datetime, limit: i
     lease = {"lease_owner": claimant.owner, "lease_until": claimant.lease_until, "lease_epoch": run.c.lease_epoch + 1}
     await tx.execute(update(run).where(chosen).values(lease))
     leased = (await tx.execute(select(run).where(chosen).order_by(run.c.not_before))).all()
-    readable, unreadable = [], []
+    readable, unreadable, left = [], [], []
     for row in leased:
         try:
             readable.append(from_row(row))
-        except ValueError:  # written by another release; one such row must not keep all others from their turn
-            unreadable.append(row.id)
-            await _end_unreadable(tx, row, now)
+        except UnreadableError:  # one such row must not keep all others from their turn
+            if now - row.updated_at < _LEFT_FOR:
+                later = {"not_before": now + _LOOK_AGAIN, "lease_owner": None, "lease_until": None}
+                await tx.execute(update(run).where(run.c.id == row.id).values(later))
+                left.append(row.id)
+            else:
+                unreadable.append(row.id)
+                await _end_unreadable(tx, row, now)
     taken_over = sum(row.lease_owner not in {None, claimant.owner} for row in rows)
-    return Claimed(readable, taken_over, tuple(unreadable))
+    return Claimed(readable, taken_over, tuple(unreadable), tuple(left))
 
 
 async def _end_unreadable(tx: AsyncConnection, row: Row[Any], now: datetime) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.decisions import Decision, Verdict
-from app.domain.errors import ConflictError, LeaseLostError
+from app.domain.errors import ConflictError, LeaseLostError, UnreadableError
 from app.domain.model import JsonObject, Value
 from app.domain.plans import Plan, PlannedStep
 from app.domain.reasons import Reason
@@ -100,7 +100,14 @@ class StepRecord:
 
 
 def from_row(row: Row[Any]) -> Run:
-    """A run from a row of its table."""
+    """A run from a row of its table; raises UnreadableError where another release has written what this one lacks."""
+    try:
+        return _from_row(row)
+    except ValueError as error:
+        raise UnreadableError from error
+
+
+def _from_row(row: Row[Any]) -> Run:
     return Run(
         id=row.id,
         remediation=Remediation.model_validate({key: value for key, value in row.spec.items() if key != _PURPOSE}),

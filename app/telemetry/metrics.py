@@ -10,11 +10,14 @@ from prometheus_client.exposition import generate_latest
 from app.domain.decisions import Verdict
 from app.domain.episodes import Receipt
 from app.domain.reasons import Reason
+from app.domain.remediation import Purpose
 from app.domain.states import FINAL_STATES, RunState
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 NOTIFICATION_RESULTS = ("accepted", "invalid", "too_large", "unauthorized", "unavailable", "wrong_path")
+LOOKUP_RESULTS = ("complete", "incomplete", "unreachable", "receiver_unknown")
+MESSAGE_RESULTS = ("sent", "failed", "given_up")
 STEP_RESULTS = ("succeeded", "failed", "skipped", "interrupted")
 CHECK_RESULTS = ("held", "failed", "unobservable")
 # What the guards answer; one that is missing here only has no zero before its first refusal.
@@ -22,9 +25,15 @@ REFUSALS = {
     Verdict.OBSERVE: (Reason.MODE_OBSERVE,),
     Verdict.NEEDS_APPROVAL: (Reason.APPROVAL_REQUIRED,),
     Verdict.DEFER: (
+        Reason.ALERTMANAGER_UNREACHABLE,
         Reason.COOLDOWN,
+        Reason.INHIBITED,
+        Reason.MUTED,
+        Reason.NOT_FIRING,
+        Reason.POPULATION_UNKNOWN,
         Reason.RATE_LIMITED,
         Reason.ROLLOUT_IN_PROGRESS,
+        Reason.SILENCED,
         Reason.TARGET_BUSY,
         Reason.TOO_MANY_TARGETS,
     ),
@@ -33,7 +42,9 @@ REFUSALS = {
         Reason.GUARD_FAILED,
         Reason.LATE,
         Reason.OUT_OF_SCOPE,
+        Reason.OWNED_BY_GITOPS,
         Reason.OWNED_BY_HPA,
+        Reason.OWNED_BY_KEDA,
         Reason.ROLLOUT_PAUSED,
     ),
 }
@@ -49,6 +60,8 @@ class Metrics:
         Info("remediator_build", "The release that runs.", registry=registry).info({"version": version})
         self._intake()
         self._runs()
+        self._standing()
+        self._people()
         self._service()
 
     def _intake(self) -> None:
@@ -93,6 +106,53 @@ class Metrics:
             "Recorded notifications that could not be taken in and were set aside. Any rise is a bug to report.",
             registry=registry,
         )
+        self._lookups()
+
+    def _people(self) -> None:
+        registry = self.registry
+        self.taken_back = Counter(
+            "remediator_taken_back",
+            "Ended runs that take another run back, by purpose and final state. failed or denied rising: what was "
+            "borrowed stays; somebody changes the same targets.",
+            ["purpose", "state"],
+            registry=registry,
+        )
+        for purpose in (Purpose.UNDO, Purpose.REVERT):
+            for state in FINAL_STATES:
+                self.taken_back.labels(purpose, state)
+        self.messages = Counter(
+            "remediator_messages",
+            "Tries to tell people something, by result. failed rising: a channel does not answer; given_up: nobody was "
+            "told, look for not_told among the events of runs.",
+            ["result"],
+            registry=registry,
+        )
+        _zero(self.messages, MESSAGE_RESULTS)
+        self.messages_waiting = Gauge(
+            "remediator_messages_waiting",
+            "Messages to people that are not delivered yet. Staying up: a channel does not take them.",
+            registry=registry,
+        )
+
+    def _lookups(self) -> None:
+        registry = self.registry
+        self.lookups = Counter(
+            "remediator_lookups",
+            "Looks at Alertmanager's API by result. incomplete or unreachable rising: members do not answer.",
+            ["result"],
+            registry=registry,
+        )
+        _zero(self.lookups, LOOKUP_RESULTS)
+        self.lookup_alerts = Counter(
+            "remediator_lookup_alerts",
+            "Firing alerts that a look-up found and no notification told of. Rising: notifications get lost.",
+            registry=registry,
+        )
+        self.lookup_episodes_ended = Counter(
+            "remediator_lookup_episodes_ended",
+            "Episodes that a look-up ended, whose alerts Alertmanager had not for long. Rising: resolves get lost.",
+            registry=registry,
+        )
 
     def _runs(self) -> None:
         registry = self.registry
@@ -106,6 +166,18 @@ class Metrics:
         self.runs_effective = Counter(
             "remediator_runs_effective",
             "Runs after which the alert resolved. Lagging behind succeeded runs: the cure does not cure.",
+            ["remediation"],
+            registry=registry,
+        )
+        self.runs_ineffective = Counter(
+            "remediator_runs_ineffective",
+            "Runs that acted and after which the alert went on. Rising: the cure does not cure; its breaker opens.",
+            ["remediation"],
+            registry=registry,
+        )
+        self.recurrences = Counter(
+            "remediator_recurrences",
+            "Alerts that fired again within a day after a run that helped. Rising: the cause is still there.",
             ["remediation"],
             registry=registry,
         )
@@ -157,6 +229,32 @@ class Metrics:
             registry=registry,
         )
 
+    def _standing(self) -> None:
+        registry = self.registry
+        self.breaker_state = Gauge(
+            "remediator_breaker_state",
+            "Breakers: 0 closed, 1 one run may be tried, 2 open. Above 0: the remediation has stopped by itself.",
+            ["remediation"],
+            registry=registry,
+        )
+        self.earned_mode = Gauge(
+            "remediator_earned_mode",
+            "What a remediation has earned: 0 observe, 1 approve, 2 auto. A fall: its record turned bad.",
+            ["remediation"],
+            registry=registry,
+        )
+        self.preflight_ok = Gauge(
+            "remediator_preflight_ok",
+            "1 when a remediation could run, 0 when it lacks a right or cannot reach something, else no number.",
+            ["remediation"],
+            registry=registry,
+        )
+        self.preflight_timestamp = Gauge(
+            "remediator_preflight_timestamp_seconds",
+            "When the last preflight ended. Falling behind: rights and reach are not looked at any more.",
+            registry=registry,
+        )
+
     def _service(self) -> None:
         registry = self.registry
         self.catalog_reload_successful = Gauge(
@@ -197,6 +295,8 @@ class Metrics:
         """Start the children of a catalog's names at zero, so that rates are right from their first event."""
         for remediation in remediations:
             self.runs_effective.labels(remediation)
+            self.runs_ineffective.labels(remediation)
+            self.recurrences.labels(remediation)
             for state in FINAL_STATES:
                 self.runs.labels(remediation, state)
         for action in actions:

@@ -19,11 +19,16 @@ from app.api.auth import Authenticator, Role
 from app.api.services import Limits, Services
 from app.catalog.loader import load
 from app.catalog.reload import CatalogHolder
+from app.clients.clients import Clients
+from app.clients.connections import Connections
 from app.domain.episodes import Episode
+from app.domain.findings import Report
 from app.domain.ids import new_id
 from app.domain.remediation import Remediation
+from app.domain.scope import Scope
 from app.domain.states import RunState
 from app.engine.intake import pending_run
+from app.engine.parts import Parts, Policy
 from app.settings import Token
 from app.store import episodes, runs
 from app.store.database import Database
@@ -67,6 +72,7 @@ class Edge:
     def __init__(self, folder: Path, template: Path | None = None, **settings: Any) -> None:
         self.now = NOW
         self.problems: list[str] = []
+        self.reports: dict[str, Report] = {}
         self.catalog_file = folder / "catalog.yaml"
         self.catalog_file.write_text(CATALOG, encoding="utf-8")
         file = folder / "store.db"
@@ -87,18 +93,28 @@ class Edge:
     ) -> FastAPI:
         self.database = database or self.database
         self.inbox = Inbox(self.database)
+        catalog = CatalogHolder([self.catalog_file], load([self.catalog_file], NOW), lambda *_: None)
         self.services = Services(
             database=self.database,
             inbox=self.inbox,
-            catalog=CatalogHolder([self.catalog_file], load([self.catalog_file], NOW), lambda *_: None),
+            catalog=catalog,
             metrics=self.metrics,
             auth=Authenticator(tokens),
             clock=lambda: self.now,
             ready=self._ready,
             work=self.work,
+            parts=self._parts(catalog),
+            preflight=self.reports.get,
             limits=limits or Limits(),
         )
         return create_app(self.services)
+
+    def _parts(self, catalog: CatalogHolder) -> Parts:
+        clients = Clients(Connections(), Scope())
+        now = lambda: self.now  # noqa: E731 - the edge's clock
+        return Parts(
+            self.database, lambda: catalog.current, clients, self.metrics, Policy(), now, "edge", work=self.work
+        )
 
     async def _ready(self) -> list[str]:
         return self.problems

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from app.actions.base import Action, Context
 from app.clients.kubernetes_objects import ObjectRef, target_ref
-from app.clients.kubernetes_workloads import RESTARTED_AT, Workload, workload
+from app.clients.kubernetes_workloads import POPULATION_PERMISSIONS, RESTARTED_AT, Workload, workload
 from app.domain.errors import PermanentError
 from app.domain.model import JsonObject, Value
 from app.domain.permissions import Permission
@@ -30,10 +30,13 @@ class RolloutRestart(Action[NoParams]):
     risk = Risk.DISRUPTIVE
     target_backend = "kubernetes"
     repeatable = True
+    can_dry_run = True
+    drifts = frozenset({"generation", "ready", "updated", "restarted_at"})
     permissions = (
         Permission("kubernetes", "apps", "deployments", ("get", "patch")),
         Permission("kubernetes", "apps", "statefulsets", ("get", "patch")),
         Permission("kubernetes", "apps", "daemonsets", ("get", "patch")),
+        *POPULATION_PERMISSIONS,
     )
 
     async def plan(self, context: Context, params: NoParams) -> PlannedStep:
@@ -58,6 +61,12 @@ class RolloutRestart(Action[NoParams]):
         ref = target_ref(target.kind, target.namespace, target.name)
         raw, written = await client.update(ref, lambda found: _restart(ref, found, step))
         return {"written": written, "generation": raw["metadata"]["generation"], **step.desired}
+
+    async def dry_run(self, context: Context, step: PlannedStep) -> None:
+        """Send the patch for the API server, its quotas and admission webhooks to judge."""
+        client = await context.clients.kubernetes()
+        ref = target_ref(context.target.kind, context.target.namespace, context.target.name)
+        await client.update(ref, lambda found: _restart(ref, found, step), dry_run=True)
 
 
 def _restart(ref: ObjectRef, found: JsonObject, step: PlannedStep) -> JsonObject | None:

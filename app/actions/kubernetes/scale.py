@@ -1,19 +1,20 @@
 """kubernetes.scale: sets the number of replicas of a workload, or the minimum of the autoscaler that keeps it.
 
 The plan names the number to reach, so that applying it again changes nothing. It never leaves the bounds that its
-author gave, never moves against the direction that was asked for, and never fights an autoscaler.
+author gave, never moves against the direction that was asked for, and never fights an autoscaler or a reconciler.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from pydantic import Field, model_validator
 
 from app.actions.base import Action, Context
 from app.clients.kubernetes_autoscalers import Autoscaler, autoscalers_of
 from app.clients.kubernetes_objects import ObjectRef, target_ref
-from app.clients.kubernetes_workloads import Workload
+from app.clients.kubernetes_workloads import POPULATION_PERMISSIONS, Workload
 from app.domain.errors import PermanentError
 from app.domain.model import JsonObject, Value
 from app.domain.permissions import Permission
@@ -61,13 +62,16 @@ class Scale(Action[ScaleParams]):
     risk = Risk.DISRUPTIVE
     target_backend = "kubernetes"
     repeatable = True
+    can_dry_run = True
     can_undo = True
+    drifts = frozenset({"generation", "ready", "updated"})
     permissions = (
         Permission("kubernetes", "apps", "deployments", ("get",)),
         Permission("kubernetes", "apps", "deployments/scale", ("patch",)),
         Permission("kubernetes", "apps", "statefulsets", ("get",)),
         Permission("kubernetes", "apps", "statefulsets/scale", ("patch",)),
         Permission("kubernetes", "autoscaling", "horizontalpodautoscalers", ("get", "list", "patch")),
+        *POPULATION_PERMISSIONS,
     )
 
     async def plan(self, context: Context, params: ScaleParams) -> PlannedStep:
@@ -82,20 +86,42 @@ class Scale(Action[ScaleParams]):
             return self._plan_refused(params, now, foreign)
         # An autoscaler does nothing while its workload is at zero; then the workload itself must be started.
         if autoscalers and now.desired > 0:
-            return self._plan_minimum(params, now, autoscalers[0])
-        return self._plan_replicas(params, now)
+            return self._plan_minimum(params, now, autoscalers[0], context.now)
+        return self._plan_replicas(params, now, context.now)
 
     async def apply(self, context: Context, step: PlannedStep) -> JsonObject:
         """Go from the planned state before to the state to reach, and from no other."""
         dial = _dial(context.target, step)
         return await _turn(context, dial, (dial.before, dial.desired))
 
+    async def plan_undo(self, context: Context, step: PlannedStep) -> PlannedStep:
+        """Name the way back; who keeps the number by now may stand against it."""
+        dial = _dial(context.target, step)
+        client = await context.clients.kubernetes()
+        now = await client.workload(context.target)
+        autoscalers = autoscalers_of(
+            now.ref, await client.list(ObjectRef("HorizontalPodAutoscaler", now.ref.namespace))
+        )
+        kept = _kept_by_others(now, autoscalers)
+        if kept is None and dial.field == "replicas" and autoscalers and now.desired > 0:
+            message = f"autoscaler {autoscalers[0].ref.name} keeps {now.ref} by now"
+            kept = Condition(reason=Reason.OWNED_BY_HPA, message=message, passes=False)
+        summary = f"set {dial.field} of {dial.ref} back from {dial.desired} to {dial.before}"
+        return step.model_copy(update={"summary": summary, "conditions": () if kept is None else (kept,)})
+
     async def undo(self, context: Context, step: PlannedStep) -> JsonObject:
         """Go back, unless the number is not the one that the step had set."""
         dial = _dial(context.target, step)
         return await _turn(context, dial, (dial.desired, dial.before))
 
-    def _plan_replicas(self, params: ScaleParams, now: Workload) -> PlannedStep:
+    async def dry_run(self, context: Context, step: PlannedStep) -> None:
+        """Send the number for the API server and its admission webhooks to judge."""
+        dial = _dial(context.target, step)
+        client = await context.clients.kubernetes()
+        turn = lambda found: dial.turn(found, dial.before, dial.desired)  # noqa: E731 - what the client asks for
+        await client.update(dial.ref, turn, dial.subresource, dry_run=True)
+
+    def _plan_replicas(self, params: ScaleParams, now: Workload, at: datetime) -> PlannedStep:
         goal = _goal(params, str(now.ref), now.desired, (params.min, params.ceiling))
         return self.planned(
             params,
@@ -103,10 +129,10 @@ class Scale(Action[ScaleParams]):
             before=now.facts(),
             desired={"replicas": goal},
             changes=goal != now.desired,
-            conditions=now.rollout_conditions(),
+            conditions=(*now.origin.objection(str(now.ref), "replicas", at), *now.rollout_conditions()),
         )
 
-    def _plan_minimum(self, params: ScaleParams, now: Workload, keeper: Autoscaler) -> PlannedStep:
+    def _plan_minimum(self, params: ScaleParams, now: Workload, keeper: Autoscaler, at: datetime) -> PlannedStep:
         # More replicas than run now are only had by a minimum above what runs now.
         is_raise = params.by is not None and params.by > 0
         base = max(keeper.min_replicas, now.desired) if is_raise else keeper.min_replicas
@@ -118,11 +144,10 @@ class Scale(Action[ScaleParams]):
             before={**now.facts(), "hpa": keeper.facts()},
             desired={"hpa": keeper.ref.name, "min_replicas": goal},
             changes=goal != keeper.min_replicas,
-            conditions=now.rollout_conditions(),
+            conditions=(*keeper.origin.objection(str(keeper.ref), "minReplicas", at), *now.rollout_conditions()),
         )
 
-    def _plan_refused(self, params: ScaleParams, now: Workload, why: str) -> PlannedStep:
-        condition = Condition(reason=Reason.OWNED_BY_HPA, message=why, passes=False)
+    def _plan_refused(self, params: ScaleParams, now: Workload, condition: Condition) -> PlannedStep:
         return self.planned(params, summary=f"scale {now.ref}", before=now.facts(), conditions=(condition,))
 
 
@@ -152,7 +177,7 @@ class _Dial:
 def _dial(target: Target, step: PlannedStep) -> _Dial:
     before, desired = step.before, step.desired
     if not desired:
-        raise PermanentError(step.conditions[0].message, reason=Reason.OWNED_BY_HPA)
+        raise PermanentError(step.conditions[0].message, reason=step.conditions[0].reason)
     if "hpa" in desired:
         ref = ObjectRef("HorizontalPodAutoscaler", target.namespace, desired["hpa"])
         hpa = before["hpa"]
@@ -168,15 +193,17 @@ async def _turn(context: Context, dial: _Dial, way: tuple[int, int]) -> JsonObje
     return {"written": written, "object": str(dial.ref), dial.field: goal}
 
 
-def _kept_by_others(now: Workload, autoscalers: tuple[Autoscaler, ...]) -> str:
-    """Why nobody but its keeper should scale it; empty where that is not so."""
+def _kept_by_others(now: Workload, autoscalers: tuple[Autoscaler, ...]) -> Condition | None:
+    """Why nobody but its keeper should scale it; None where that is not so."""
     for autoscaler in autoscalers:
         if autoscaler.scaled_object:
-            return f"{now.ref} is scaled by KEDA's ScaledObject {autoscaler.scaled_object}, which would undo it"
+            message = f"{now.ref} is scaled by KEDA's ScaledObject {autoscaler.scaled_object}, which would undo it"
+            return Condition(reason=Reason.OWNED_BY_KEDA, message=message, passes=False)
     if len(autoscalers) > 1:
         names = ", ".join(autoscaler.ref.name for autoscaler in autoscalers)
-        return f"{now.ref} is scaled by several autoscalers ({names}), and they fight each other already"
-    return ""
+        message = f"{now.ref} is scaled by several autoscalers ({names}), and they fight each other already"
+        return Condition(reason=Reason.OWNED_BY_HPA, message=message, passes=False)
+    return None
 
 
 def _goal(params: ScaleParams, what: str, base: int, bounds: tuple[int, int]) -> int:

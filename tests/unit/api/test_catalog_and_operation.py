@@ -23,6 +23,15 @@ def test_the_catalog_is_shown_with_its_digest_and_sources(edge: Edge) -> None:
             "mode": "observe",
             "match": ['alertname="Down"'],
             "source": f"{edge.catalog_file}:2",
+            "record": {
+                "runs": 0,
+                "success_rate": None,
+                "effectiveness": None,
+                "breaker": "closed",
+                "earned": None,
+                "paused": False,
+            },
+            "preflight": None,
         }
     ] == shown["items"]
     assert (edge.services.catalog.current.digest, None) == (shown["digest"], shown["last_reload_error"])

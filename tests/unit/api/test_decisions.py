@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import update
 
 from app.domain.errors import LeaseLostError
 from app.domain.reasons import Reason
@@ -13,6 +14,7 @@ from app.domain.states import RunState
 from app.store import leases, runs
 from app.store.events import Entry
 from app.store.leases import Claimant
+from app.store.schema import episode
 from tests.support.edge import NOW, TOKENS, Edge, StartEdge, bearer
 
 WAITING = {RunState.PENDING, RunState.DEFERRED, RunState.AWAITING_APPROVAL}
@@ -182,3 +184,32 @@ def test_an_ended_run_is_retried_while_its_alert_fires(start_edge: StartEdge) ->
     again = edge.post(f"/remediations/{made.id}/retry", headers=headers)
     assert (409, True) == (again.status_code, "works for the same alert" in again.json()["detail"])
     assert 403 == edge.post(f"/remediations/{made.id}/retry", headers=bearer("secret-of-viewer")).status_code
+
+
+def test_approving_what_has_resolved_comes_too_late(edge: Edge) -> None:
+    """409 says so, and the run ends as the engine would have ended it; a second word changes nothing."""
+    made = edge.add_run(RunState.AWAITING_APPROVAL)
+
+    async def resolve() -> None:
+        async with edge.database.write() as tx:
+            await tx.execute(update(episode).values(closed_at=NOW))
+
+    edge.run(resolve())
+    first, second = (edge.post(f"/remediations/{made.id}/{verb}") for verb in ("approve", "reject"))
+    assert (409, 409) == (first.status_code, second.status_code)
+    assert "resolved before anybody approved" in first.json()["detail"]
+    shown = edge.get(f"/remediations/{made.id}").json()
+    assert (RunState.CANCELLED, Reason.RESOLVED_BEFORE_START, None) == (
+        shown["state"],
+        shown["reason"],
+        shown.get("approved_by"),
+    )
+
+
+@pytest.mark.parametrize("verb", ALLOWED)
+def test_what_this_release_cannot_read_is_left_to_another(edge: Edge, verb: str) -> None:
+    """409, and the run stays as it is."""
+    made = edge.add_run(RunState.AWAITING_APPROVAL, spec={"name": "from-the-future"})
+    response = edge.post(f"/remediations/{made.id}/{verb}")
+    assert (409, True) == (response.status_code, "another release" in response.json()["detail"].lower())
+    assert RunState.AWAITING_APPROVAL == edge.get(f"/remediations/{made.id}").json()["state"]

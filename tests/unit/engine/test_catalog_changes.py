@@ -13,7 +13,7 @@ from app.domain.reasons import Reason
 from app.domain.states import RunState
 from app.engine.again import decide_again
 from app.engine.explain import explain
-from app.store.runs import Entry
+from app.store.events import Entry
 from tests.support.aio import run
 from tests.support.engine import Engine, engine, sqlite, until
 from tests.support.entries import asked, poke

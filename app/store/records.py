@@ -1,0 +1,90 @@
+"""What remediations have to show for themselves: how their runs ended, whether they helped, how fast. Only reads.
+
+Each question is one query that an index answers without reading the runs themselves, which are wide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import BigInteger, and_, func, select, type_coerce
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.ids import lowest_id
+from app.domain.remediation import Purpose
+from app.domain.states import FINAL_STATES, RunState
+from app.store.effects import RECURS_WITHIN
+from app.store.schema import episode, run, run_episode
+
+SPAN = timedelta(days=30)
+
+
+@dataclass
+class Tally:
+    """How the runs of one remediation ended that answered an alert."""
+
+    states: dict[RunState, int] = field(default_factory=dict)
+    effective: int = 0
+    ineffective: int = 0
+
+    @property
+    def success_rate(self) -> float | None:
+        """Of the runs that acted to the end, the share whose steps and checks went well; None where there is none."""
+        good = self.states.get(RunState.SUCCEEDED, 0)
+        bad = self.states.get(RunState.FAILED, 0) + self.states.get(RunState.INTERRUPTED, 0)
+        return good / (good + bad) if good + bad else None
+
+    @property
+    def effectiveness(self) -> float | None:
+        """Of the runs of which it is known, the share after which the alert resolved in time."""
+        known = self.effective + self.ineffective
+        return self.effective / known if known else None
+
+
+async def tallies(tx: AsyncConnection, names: Collection[str], since: datetime) -> dict[str, Tally]:
+    """The tally of each of these remediations, over the runs recorded since then."""
+    query = select(run.c.remediation, run.c.state, run.c.effective, func.count().label("runs"))
+    query = query.where(_of(names, since), run.c.state.in_(FINAL_STATES))
+    found = {name: Tally() for name in names}
+    for row in await tx.execute(query.group_by(run.c.remediation, run.c.state, run.c.effective)):
+        tally = found[row.remediation]
+        tally.states[RunState(row.state)] = tally.states.get(RunState(row.state), 0) + row.runs
+        tally.effective += row.runs if row.effective else 0
+        tally.ineffective += row.runs if row.effective is False else 0
+    return found
+
+
+async def times_to_resolve(tx: AsyncConnection, name: str, since: datetime) -> Sequence[timedelta]:
+    """From the alert's start to its end, for each run that helped; shortest first."""
+    query = select(run.c.resolved_at, run.c.alert_starts_at).where(_of([name], since), run.c.effective)
+    rows = await tx.execute(query.where(run.c.resolved_at.is_not(None)))
+    return sorted(max(row.resolved_at - row.alert_starts_at, timedelta()) for row in rows)
+
+
+async def recurrences(tx: AsyncConnection, name: str, since: datetime) -> int:
+    """How many alerts fired again within a day after a run that had helped."""
+    back = episode.alias("back")
+    until = type_coerce(run.c.resolved_at, BigInteger) + RECURS_WITHIN // timedelta(microseconds=1)
+    again = and_(
+        back.c.identity == episode.c.identity,
+        back.c.id > episode.c.id,
+        back.c.first_seen_at >= run.c.resolved_at,
+        type_coerce(back.c.first_seen_at, BigInteger) <= until,
+    )
+    links = run.join(run_episode).join(episode).join(back, again)
+    query = select(func.count(back.c.id.distinct())).select_from(links).where(_of([name], since), run.c.effective)
+    return int((await tx.execute(query)).scalar_one())
+
+
+async def last_run(tx: AsyncConnection, name: str) -> Any:
+    """The newest run (id, state, reason, created_at) that answers an alert."""
+    columns = (run.c.id, run.c.state, run.c.reason, run.c.created_at)
+    query = select(*columns).where(run.c.remediation == name, run.c.purpose == Purpose.REMEDY)
+    return (await tx.execute(query.order_by(run.c.id.desc()).limit(1))).one_or_none()
+
+
+def _of(names: Collection[str], since: datetime) -> Any:
+    return and_(run.c.remediation.in_(names), run.c.id >= lowest_id(since), run.c.purpose == Purpose.REMEDY)
