@@ -54,12 +54,13 @@ async def taken_back_by(tx: AsyncConnection, undone: Run) -> tuple[str, RunState
 async def borrowed(tx: AsyncConnection, remediation: str, target_key: str) -> list[Run]:
     """The ended runs that may have borrowed what is still to be given back on a target, the last one first.
 
-    An end of a revert settles everything before it, unless it was only cancelled because the alert fired again: what
-    somebody changed meanwhile, or did not want back, is theirs.
+    An end of a revert settles everything before it: what somebody changed meanwhile, or did not want back, is theirs.
+    Not where it was cancelled because the alert fired again, or ended by a release that could not read it.
     """
     here = and_(run.c.remediation == remediation, run.c.target_key == target_key)
+    settles = or_(run.c.admitted_at.is_not(None), run.c.reason.not_in((Reason.FIRES_AGAIN, Reason.UNEXPECTED)))
     settled = select(func.max(run.c.finished_at)).where(
-        here, run.c.purpose == Purpose.REVERT, run.c.finished_at.is_not(None), run.c.reason != Reason.FIRES_AGAIN
+        here, run.c.purpose == Purpose.REVERT, run.c.finished_at.is_not(None), settles
     )
     since: datetime | None = (await tx.execute(settled)).scalar_one_or_none()
     undone = select(run.c.undoes).where(
@@ -160,4 +161,4 @@ async def wake_for_target(tx: AsyncConnection, now: datetime, acting: Run, targe
 
 def _waiting(now: datetime) -> tuple[ColumnElement[bool], ...]:
     # What is due already is in work or about to be; its row may be locked by who waits for ours.
-    return run.c.active, run.c.purpose == Purpose.REVERT, run.c.not_before > now
+    return run.c.undoes.is_not(None), run.c.active, run.c.purpose == Purpose.REVERT, run.c.not_before > now

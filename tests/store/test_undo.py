@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.engine import Row
 
+from app.actions.base import Context
 from app.domain.errors import ConflictError, NotFoundError
-from app.domain.plans import Plan
+from app.domain.model import JsonObject
+from app.domain.plans import Plan, PlannedStep
 from app.domain.reasons import Reason
 from app.domain.remediation import Purpose, Remediation
 from app.domain.states import RunState
@@ -23,8 +26,8 @@ from app.store.approvals import Verb, Word
 from app.store.events import Entry
 from app.store.schema import event, message, run_episode
 from tests.support.aio import run
-from tests.support.dial import Dial, dial, turn, turns
-from tests.support.engine import Engine, engine, until
+from tests.support.dial import Dial, Turn, dial, turn, turns
+from tests.support.engine import Clock, Engine, engine, until
 from tests.support.entries import ok, poke
 from tests.support.web import WebServer
 
@@ -410,3 +413,102 @@ def test_what_a_waiting_run_needed_is_given_back_when_that_ends(store: str, tmp_
 
 async def _gave_back(one: Engine) -> bool:
     return [row.reason for row in await reverts(one)][:1] == [Reason.FIRES_AGAIN] and len(await reverts(one)) > 1
+
+
+@pytest.mark.parametrize("repeatable", [True, False])
+def test_an_undo_survives_the_death_of_its_replica(
+    store: str, tmp_path: Path, dial: Dial, monkeypatch: pytest.MonkeyPatch, *, repeatable: bool
+) -> None:
+    """The effect is there and nobody has written that down: it is not done twice, and never guessed."""
+    undone = asyncio.Event()
+
+    async def dies(self: Turn, context: Context, step: PlannedStep) -> JsonObject:
+        await original(self, context, step)
+        undone.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    original = Turn.undo
+    clock = Clock()
+
+    async def scenario() -> None:
+        async with engine(store, tmp_path, turns(dial), clock=clock) as one:
+            await one.fire()
+            (first,) = await one.ended(count=1)
+            monkeypatch.setattr(Turn, "undo", dies)
+            monkeypatch.setattr(Turn, "repeatable", repeatable)
+            await undo(one, first.id)
+            await undone.wait()
+            one.worker.drain = _nothing  # type: ignore[method-assign] - it dies, it does not stop
+            for task in one.worker._tasks.values():
+                task.cancel()
+        monkeypatch.setattr(Turn, "undo", original)
+        clock.ahead += MINUTE
+        async with engine(store, tmp_path, turns(dial), clock=clock, owner="replica-2", channel="ops") as other:
+            _, second = await other.ended(count=2)
+            expected = (RunState.SUCCEEDED, Reason.VERIFIED) if repeatable else (RunState.INTERRUPTED,) * 2
+            assert (*expected, [3, 5, 3]) == (second.state, second.reason, dial.history)
+            assert ([] if repeatable else ["Not undone: turn on"]) == [title[:19] for title in await told(other)]
+
+    run(scenario())
+
+
+async def _nothing(_grace: float) -> None:
+    return
+
+
+def test_of_two_people_at_two_replicas_one_undoes(store: str, tmp_path: Path, dial: Dial) -> None:
+    """The other is told which run does it."""
+
+    async def scenario() -> None:
+        async with AsyncExitStack() as stack:
+            clock = Clock()
+            several = [
+                await stack.enter_async_context(
+                    engine(store, tmp_path, turns(dial), clock=clock, owner=f"replica-{number}")
+                )
+                for number in range(2)
+            ]
+            await several[0].fire()
+            (first,) = await several[0].ended(count=1)
+            answers = await asyncio.gather(
+                *(undo(several[number % 2], first.id) for number in range(6)), return_exceptions=True
+            )
+            done = [answer for answer in answers if isinstance(answer, str)]
+            refused = [answer for answer in answers if isinstance(answer, ConflictError)]
+            assert (1, 5) == (len(done), len(refused))
+            assert all(f"see run {done[0]}" in answer.message for answer in refused)
+            await several[0].ended(count=2)
+            assert [3, 5, 3] == dial.history
+
+    run(scenario())
+
+
+def test_a_resolve_and_the_end_of_the_run_at_once_are_one_revert(
+    store: str, tmp_path: Path, dial: Dial, sink: WebServer
+) -> None:
+    """Both transactions may see that the time has come; one of them records it, whichever is first."""
+
+    async def scenario() -> None:
+        entry = turns(dial, verify=[ok(sink, timeout="60s")], **BORROWS)
+        async with engine(store, tmp_path, entry) as one:
+            sink.status = 500
+            for number in range(8):
+                await one.fire(pod=f"pod-{number}")
+            await until(lambda: _are(one, RunState.VERIFYING, 8), 10, "the runs to look", one.runs)
+            one.forward(MINUTE)
+            sink.status = 200
+            await asyncio.gather(*(one.resolve(pod=f"pod-{number}") for number in range(8)))
+            await until(lambda: _are(one, RunState.SUCCEEDED, 8), 20, "the runs to end", one.runs)
+            found = await reverts(one)
+            # Each alert without a target of its own is a target; only the first of them has turned the dial.
+            changed = [row for row in await one.runs() if row.plan and row.plan["steps"][0]["changes"]]
+            assert sorted(row.undoes for row in found) == sorted(
+                {row.id for row in changed if row.purpose == Purpose.REMEDY}
+            )
+
+    run(scenario())
+
+
+async def _are(one: Engine, state: RunState, count: int) -> bool:
+    return count == sum(row.state == state and row.purpose == Purpose.REMEDY for row in await one.runs())
