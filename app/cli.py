@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from app import __version__
 from app.api.auth import Authenticator
+from app.catalog.catalog import Catalog
 from app.catalog.connected import unconfigured
 from app.catalog.loader import load
 from app.catalog.reload import CatalogHolder
@@ -29,8 +30,11 @@ from app.catalog.schema import json_schema
 from app.domain.alerts import Alert, Notification
 from app.domain.durations import format_duration
 from app.domain.errors import AppError, ConfigError
+from app.domain.findings import Report as Preflighted
+from app.domain.findings import Result
 from app.domain.remediation import Mode
 from app.engine.explain import Explanation, Prospect, explain
+from app.engine.preflight import Preflight
 from app.main import audit_key_of, parts_of, policy_of, serve, utc_now
 from app.settings import Settings, load_settings
 from app.store import stream
@@ -147,13 +151,58 @@ def check(settings: Settings, paths: tuple[Path, ...], *, live: bool, as_json: b
             click.echo(error.message, err=True)
         sys.exit(_NO)
     warnings = [*catalog.warnings, *unconfigured(catalog, settings.connections, policy_of(settings).scope)]
+    reports = asyncio.run(_look(settings, catalog)) if live else []
+    can_run = not any(report.result is Result.CANNOT for report in reports)
     if as_json:
-        told = [_diagnostic(one) for one in warnings]
-        click.echo(json.dumps({"ok": True, "remediations": len(catalog), "digest": catalog.digest, "warnings": told}))
-        return
-    for warning in warnings:
-        click.echo(f"warning: {warning}", err=True)
-    click.echo(f"ok: {len(catalog)} remediations in {len(catalog.files)} files, digest {catalog.short_digest}")
+        told: dict[str, Any] = {"ok": can_run, "remediations": len(catalog), "digest": catalog.digest}
+        told |= {"warnings": [_diagnostic(one) for one in warnings], "earning": _earning(catalog)}
+        told |= {"preflight": [report.model_dump(mode="json") for report in reports]} if live else {}
+        click.echo(json.dumps(told))
+    else:
+        for warning in warnings:
+            click.echo(f"warning: {warning}", err=True)
+        for name, modes in _earning(catalog).items():
+            click.echo(f"{name}: mode: {modes['mode']}, earned: starts at {modes['start']}")
+        if reports:
+            click.echo("\n".join(_table(reports)))
+        count = f"{len(catalog)} remediations in {len(catalog.files)} files, digest {catalog.short_digest}"
+        click.echo(f"{'ok' if can_run else 'NOT ALL CAN RUN'}: {count}")
+    if not can_run:
+        sys.exit(_NO)
+
+
+def _earning(catalog: Catalog) -> dict[str, dict[str, str]]:
+    """The remediations that earn their mode: where they start, and how far they may come."""
+    return {
+        name: {"mode": one.mode.value, "start": one.earn.start.value}
+        for name, one in catalog.remediations.items()
+        if one.earn is not None
+    }
+
+
+async def _look(settings: Settings, catalog: Catalog) -> list[Preflighted]:
+    """Ask the real systems; the store is not among them."""
+    database = Database(settings.store_url)
+    parts = parts_of(
+        settings, CatalogHolder(settings.catalog, catalog, lambda *_: None), Metrics(__version__), database
+    )
+    try:
+        return await Preflight(parts).look(catalog.remediations.values())
+    finally:
+        await parts.clients.close()
+        await database.close()
+
+
+def _table(reports: list[Preflighted]) -> list[str]:
+    """One line for each remediation that could run, and one for each thing that stands against another one."""
+    width = max(len(report.remediation) for report in reports)
+    lines = [f"{'REMEDIATION':<{width}}  RESULT   WHAT"]
+    for report in reports:
+        told = [finding for finding in report.findings if finding.result is not Result.OK]
+        rows = [(finding.result.value, f"{finding.subject}: {finding.message}") for finding in told]
+        rows = rows or [("ok", f"{len(report.findings)} questions asked")]
+        lines += [f"{report.remediation:<{width}}  {result:<7}  {what}" for result, what in rows]
+    return lines
 
 
 def _diagnostic(diagnostic: Any) -> dict[str, Any]:
@@ -251,6 +300,7 @@ def _describe_prospect(prospect: Prospect) -> list[str]:
     lines = [
         f"  remediation {prospect.remediation}: {prospect.summary}",
         f"    verdict  {prospect.verdict.replace('_', ' ')}{because}",
+        *([f"    mode     {prospect.mode}"] if prospect.mode is not None else []),
     ]
     found = prospect.plan
     if found is not None:
