@@ -23,7 +23,7 @@ from tests.support import web
 from tests.support.aio import run
 from tests.support.contexts import with_clients
 from tests.support.engine import Engine, engine, sqlite, until
-from tests.support.entries import asked, poke
+from tests.support.entries import asked, ok, poke, request
 from tests.support.processes import free_port, wait_until
 from tests.support.web import WebServer
 
@@ -110,7 +110,7 @@ def test_one_member_that_has_it_is_enough(pair: Any) -> None:
 
 
 # As Alertmanager 0.28 and later answer; the one that is installed here cannot mute in its API.
-MUTED = [
+MUTED: list[dict[str, Any]] = [
     {
         "labels": {},
         "receiver": {"name": receiver},
@@ -309,6 +309,32 @@ def test_a_remediation_may_do_without(tmp_path: Path, sink: WebServer) -> None:
                 await one.fire()
                 await one.reached(RunState.SUCCEEDED)
                 assert (1, []) == (asked(sink), elsewhere.requests)
+
+    run(scenario())
+
+
+def test_a_run_that_has_begun_goes_on(tmp_path: Path, webhook: WebServer, sink: WebServer) -> None:
+    """Its next rung does not ask again: what the first one cured may have left Alertmanager already."""
+
+    async def scenario() -> None:
+        with web.serve() as health:
+            health.status = 500
+            connections = Connections.model_validate({"alertmanager": {"urls": [webhook.url]}})
+            second = {"steps": [request(sink, "/second")]}
+            entry = poke(sink, verify=[ok(health, timeout="1500ms")], escalate=[second])
+            async with engine(sqlite(tmp_path), tmp_path, entry, connections=connections) as one:
+                firing = one.firing()
+                shown = {"alerts": [MUTED[1]["alerts"][0] | {"fingerprint": firing["fingerprint"]}]}
+                webhook.body = json.dumps([MUTED[1] | shown]).encode()
+                await one.deliver(firing)
+
+                async def begun() -> bool:
+                    return asked(sink) == 1
+
+                await until(begun, 10, "the first rung", one.runs)
+                webhook.body = b"[]"
+                await one.ended(count=1)
+                assert (1, 1) == (asked(sink, "/second"), len(webhook.requests))
 
     run(scenario())
 

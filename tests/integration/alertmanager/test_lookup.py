@@ -271,7 +271,23 @@ def test_nothing_ends_while_a_member_is_away_or_young(tmp_path: Path, pair: Any,
             for member in (first, second):
                 member.start()
             it.one.clock.ahead = timedelta()
-            await it.look(3)  # too young, all of them
+            await it.look(4)  # too young until the last of these, which is the first that counts
+            assert [None] == [row.closed_at for row in await it.episodes()]
+            await it.look(2)
+            assert [None] != [row.closed_at for row in await it.episodes()]
+
+    run(scenario())
+
+
+def test_a_look_that_missed_a_member_says_so(tmp_path: Path, pair: Any, sink: WebServer) -> None:
+    """Though there is nothing that it might have ended; what fires is picked up all the same."""
+
+    async def scenario() -> None:
+        async with looking(pair, tmp_path, sink) as it:
+            pair.push(age=OLD)
+            pair.wait_grouped()
+            pair.members[1].stop()
+            assert ["incomplete"] == await it.look()
             assert [None] == [row.closed_at for row in await it.episodes()]
 
     run(scenario())

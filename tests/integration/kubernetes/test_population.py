@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from app.actions.registry import actions
 from app.clients.clients import Clients
@@ -16,8 +17,11 @@ from app.clients.kubernetes import KubernetesClient
 from app.clients.kubernetes_objects import ObjectRef
 from app.domain.errors import PermanentError
 from app.domain.outside import Population
+from app.domain.plans import Plan
 from app.domain.reasons import Reason
 from app.domain.states import RunState
+from app.engine.outside import look_outside
+from app.store import runs, schema
 from tests.support.aio import run
 from tests.support.cluster import workload
 from tests.support.engine import engine, remediation, sqlite
@@ -168,3 +172,22 @@ def test_a_population_that_cannot_be_read_refuses(kube: Any, tmp_path: Path) -> 
     row = decided(kube.as_account("restarter", patch), tmp_path)
     assert (RunState.DEFERRED, Reason.POPULATION_UNKNOWN) == (row.state, row.reason)
     assert "not allowed to list" in row.message
+
+
+def test_a_list_without_the_target_is_no_population(kube: Any, tmp_path: Path) -> None:
+    """What is empty, or not the namespace that the plan saw, is not taken for a healthy one."""
+
+    async def scenario() -> Any:
+        entry = restart(namespace=kube.namespace)
+        connections = Connections(kubernetes=KubernetesConnection(kubeconfig=kube.kubeconfig))
+        async with engine(sqlite(tmp_path), tmp_path, entry, connections=connections, working=False) as one:
+            await one.fire()
+            async with one.database.read() as tx:
+                run_id = (await tx.execute(select(schema.run.c.id))).scalar_one()
+                pending = await runs.get(tx, run_id)
+            assert pending
+            plan = Plan(rung=0, target=kube.target("Deployment", "ghost"), steps=())
+            return (await look_outside(one.parts, pending, plan)).population
+
+    seen = run(scenario())
+    assert "has 0 entries and lacks the target" in seen.unknown
