@@ -77,9 +77,12 @@ def _own_databases(settings: Settings) -> tuple[str, ...]:
 
 
 def policy_of(settings: Settings) -> Policy:
-    """The settings that decisions depend on."""
+    """The settings that decisions depend on; raises ConfigError where they contradict each other."""
     own = settings.scope.own_namespace or _namespace_of_this_pod()
     episodes = settings.episodes
+    if settings.channel is not None and settings.channel not in settings.connections.notify:
+        known = ", ".join(sorted(settings.connections.notify)) or "none"
+        raise ConfigError(f"channel: connections.notify has no {settings.channel!r} (configured: {known})")
     return Policy(
         ceiling=settings.mode,
         scope=settings.scope.model_copy(update={"own_namespace": own, "own_databases": _own_databases(settings)}),

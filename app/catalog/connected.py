@@ -33,6 +33,8 @@ def _missing(remediation: Remediation, connections: Connections) -> Iterator[str
         yield from _unless(target.postgres.instance, connections.postgres, "postgres")
     if target is not None and target.redis is not None:
         yield from _unless(target.redis.instance, connections.redis, "redis")
+    if remediation.channel is not None:
+        yield from _unless(remediation.channel, connections.notify, "notify")
     for spec in _specs(remediation):
         if spec.with_.get("channel"):
             yield from _unless(spec.with_["channel"], connections.notify, "notify")

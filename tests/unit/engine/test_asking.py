@@ -1,0 +1,136 @@
+"""When a fresh plan still means what a person has approved; and that somebody can be asked at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.catalog.connected import unconfigured
+from app.catalog.loader import load
+from app.clients.connections import Connections
+from app.domain.errors import ConfigError
+from app.domain.plans import Plan, PlannedStep, Target
+from app.domain.scope import Scope
+from app.engine.asking import describe, differences
+from app.main import policy_of
+from app.settings import Settings
+from tests.support.engine import Clock
+
+TARGET = Target(backend="kubernetes", key="kubernetes:Deployment/shop/api")
+WORKLOAD = {"uid": "u", "generation": 4, "replicas": 3, "ready": 1, "updated": 3, "template": "t", "restarted_at": None}
+SESSIONS = {"connections": 90, "idle": 40, "qualifying": 3, "selected": [{"pid": 1}]}
+
+
+def plan(action: str, target: Target = TARGET, **fields: Any) -> Plan:
+    """A plan of one step."""
+    return Plan(rung=0, target=target, steps=(PlannedStep(**({"action": action, "summary": "do it"} | fields)),))
+
+
+@pytest.mark.parametrize(
+    ("action", "approved", "fresh"),
+    [
+        (
+            "kubernetes.rollout_restart",
+            {"before": WORKLOAD, "desired": {"restarted_at": "12:00"}},
+            {"before": WORKLOAD | {"ready": 0, "generation": 5}, "desired": {"restarted_at": "12:30"}},
+        ),
+        (
+            "redis.flush",
+            {"summary": "remove all 10 keys", "before": {"keys": 10, "used_memory_bytes": 1}},
+            {"summary": "remove all 12 keys", "before": {"keys": 12, "used_memory_bytes": 2}},
+        ),
+        (
+            "redis.delete_matching",
+            {"summary": "remove 10 keys", "before": {"matching": 10}, "params": {"pattern": "page:*"}},
+            {"summary": "remove 12 keys", "before": {"matching": 12}, "params": {"pattern": "page:*"}},
+        ),
+        (
+            "postgres.terminate_idle",
+            {"summary": "end 1 sessions", "before": SESSIONS, "desired": {"terminated": [[1, "a"]]}},
+            {
+                "summary": "end 2 sessions",
+                "before": SESSIONS | {"idle": 41},
+                "desired": {"terminated": [[1, "a"], [2, "b"]]},
+            },
+        ),
+    ],
+)
+def test_what_time_alone_changes_leaves_an_approval_valid(
+    action: str, approved: dict[str, Any], fresh: dict[str, Any]
+) -> None:
+    """Nobody could ever approve anything otherwise."""
+    assert [] == differences(plan(action, **approved), plan(action, **fresh))
+
+
+@pytest.mark.parametrize(
+    ("action", "approved", "fresh", "told"),
+    [
+        (
+            "kubernetes.rollout_restart",
+            {"before": WORKLOAD},
+            {"before": WORKLOAD | {"template": "v2"}},
+            "before.template",
+        ),
+        ("kubernetes.rollout_restart", {"before": WORKLOAD}, {"before": WORKLOAD | {"uid": "v"}}, "before.uid"),
+        (
+            "kubernetes.scale",
+            {"before": WORKLOAD},
+            {"before": WORKLOAD | {"replicas": 4}},
+            "before.replicas is 4, no longer 3",
+        ),
+        ("kubernetes.scale", {"desired": {"replicas": 5}}, {"desired": {"replicas": 6}}, "desired.replicas"),
+        ("redis.flush", {"changes": True}, {"changes": False}, "changes is false"),
+        ("redis.delete_matching", {"params": {"pattern": "a*"}}, {"params": {"pattern": "b*"}}, "params.pattern is b*"),
+        ("http.request", {"params": {"url": "http://a"}}, {"params": {"url": "http://b"}}, "params.url"),
+    ],
+)
+def test_what_somebody_changed_makes_it_void(
+    action: str, approved: dict[str, Any], fresh: dict[str, Any], told: str
+) -> None:
+    """And it is said."""
+    (found,) = differences(plan(action, **approved), plan(action, **fresh))
+    assert told in found
+
+
+def test_another_target_is_another_plan() -> None:
+    """As are other steps."""
+    other = TARGET.model_copy(update={"key": "kubernetes:Deployment/shop/web"})
+    found = differences(plan("redis.flush"), plan("redis.flush", other))
+    assert ["the target is kubernetes:Deployment/shop/web, no longer kubernetes:Deployment/shop/api"] == found
+    assert ["the steps are other ones"] == differences(plan("redis.flush"), plan("notify.send"))
+
+
+def test_a_plan_is_shown_from_what_to_what() -> None:
+    """With its arguments; a step that would change nothing says so."""
+    steps = (
+        PlannedStep(action="a", summary="scale", before={"replicas": 3}, desired={"replicas": 5}, params={"by": 2}),
+        PlannedStep(action="b", summary="flush", changes=False),
+    )
+    shown = list(describe(Plan(rung=0, target=TARGET, steps=steps)))
+    assert [
+        "Target: kubernetes:Deployment/shop/api",
+        "What will be done, and nothing else:",
+        "1. scale",
+        "   replicas: 3 → 5",
+        "   with by: 2",
+        "2. flush",
+        "   (is so already)",
+    ] == shown
+
+
+def test_a_channel_that_nobody_configured_is_refused_at_the_start() -> None:
+    """Not found out at night by a question that nobody got."""
+    with pytest.raises(ConfigError, match=r"connections.notify has no 'ops' \(configured: none\)"):
+        policy_of(Settings(channel="ops"))
+
+
+def test_a_remediations_channel_that_nobody_configured_is_a_warning(tmp_path: Path) -> None:
+    """As everything else that a catalog names and the configuration does not have."""
+    file = tmp_path / "catalog.yaml"
+    step = '{action: http.request, with: {url: "http://a"}}'
+    entry = f'{{name: a, summary: s, match: [alertname="A"], mode: approve, channel: ops, steps: [{step}]}}'
+    file.write_text(f"remediations: [{entry}]")
+    found = unconfigured(load([file], Clock()()), Connections(), Scope(hosts=("*",)))
+    assert ['connections.notify has no "ops" (configured: none)'] == [warning.message for warning in found]
