@@ -62,6 +62,7 @@ def graph(title: str, description: str, *queries: Query, **options: Any) -> Pane
 
 
 _SUCCEEDED = own("remediator_runs_total", 'state="succeeded"')
+_EFFECTIVE = own("remediator_runs_effective_total")
 _FAILED = own("remediator_runs_total", 'state=~"failed|interrupted"')
 
 ROWS: dict[str, tuple[Panel, ...]] = {
@@ -112,10 +113,11 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     "Effect": (
         graph(
             "Effective share by remediation, last day",
-            "Of the runs that succeeded, after how many the alert resolved. Far below 100 %: the cure does not cure.",
+            "Of the runs that were judged, after how many the alert resolved. Far below 100 %: the cure does not cure.",
             Query(
-                f"sum by (remediation) (increase({own('remediator_runs_effective_total')}[1d]))"
-                f" / (sum by (remediation) (increase({_SUCCEEDED}[1d])) > 0)",
+                f"sum by (remediation) (increase({_EFFECTIVE}[1d]))"
+                f" / (sum by (remediation) (increase({_EFFECTIVE}[1d]))"
+                f" + sum by (remediation) (increase({own('remediator_runs_ineffective_total')}[1d])) > 0)",
                 "{{remediation}}",
             ),
             unit="percentunit",
@@ -150,6 +152,38 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "Episodes that nothing matches",
             "Alerts arrive that nothing is declared for.",
             rate("remediator_episodes_unmatched_total"),
+        ),
+    ),
+    "Records and readiness": (
+        graph(
+            "Back within a day, last day",
+            "Alerts that fired again within a day after a run that had helped: the cause is still there.",
+            Query(
+                f"sum by (remediation) (increase({own('remediator_recurrences_total')}[1d]))",
+                "{{remediation}}",
+            ),
+            width=6,
+        ),
+        graph(
+            "Breakers and earned modes",
+            "Breakers: 0 closed, 1 half-open, 2 open. Earned modes: 0 observe, 1 approve, 2 auto.",
+            # From the shared store: every replica says the same.
+            Query(f"max by (remediation) ({own('remediator_breaker_state')})", "breaker {{remediation}}"),
+            Query(f"max by (remediation) ({own('remediator_earned_mode')})", "earned {{remediation}}"),
+            width=6,
+        ),
+        graph(
+            "Preflight by remediation",
+            "1: it could run. 0: it lacks a right, or something cannot be reached; GET /catalog/{name} says what.",
+            Query(f"min by (remediation) ({own('remediator_preflight_ok')})", "{{remediation}}"),
+            width=6,
+        ),
+        graph(
+            "Age of the preflight",
+            "Growing without end: rights and reach are not looked at any more.",
+            Query(f"time() - ({own('remediator_preflight_timestamp_seconds')} > 0)", "{{instance}}"),
+            unit="s",
+            width=6,
         ),
     ),
     "Actions and checks": (

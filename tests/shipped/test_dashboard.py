@@ -37,7 +37,7 @@ def catalog(working: str, broken: str) -> str:
     entries = [
         entry("helps", working, verify=verify, settle="1m"),
         entry("fails", broken),
-        entry("looks", working, mode="observe"),
+        entry("looks", working, mode="auto", earn={}),
     ]
     return yaml.safe_dump({"remediations": entries})
 
@@ -86,7 +86,10 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
         working, broken = stack.enter_context(web.serve()), stack.enter_context(web.serve())
         broken.status = 400
         (home / "catalog.yaml").write_text(catalog(working.url, broken.url))
-        options = service.ServiceOptions(data=home / "data", catalog=[home / "catalog.yaml"])
+        (home / "config.yaml").write_text(yaml.safe_dump({"scope": {"hosts": ["127.0.0.1"]}}))
+        options = service.ServiceOptions(
+            data=home / "data", catalog=[home / "catalog.yaml"], config=home / "config.yaml"
+        )
         running = stack.enter_context(service.serve(home, options))
         config = {
             "global": {"scrape_interval": "500ms"},
@@ -130,6 +133,7 @@ def test_every_query_returns_data(scraped: Prometheus, expression: str) -> None:
         ("Failed, last day", {}),
         ("Runs by remediation", {"remediation": "helps"}),
         ("Effective share by remediation, last day", {"remediation": "helps"}),
+        ("Preflight by remediation", {"remediation": "helps"}),
         ("Refusals by reason", {"reason": "mode_observe"}),
         ("Episodes that nothing matches", {}),
         ("Actions by result", {"action": "http.request", "result": "failed"}),
