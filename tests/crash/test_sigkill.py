@@ -120,7 +120,9 @@ class Replica:
     def _config(self) -> Path:
         file = self.home / "config.yaml"
         url = f"redis://{self.bed.cache.host}:{self.bed.cache.port}"
-        file.write_text(yaml.safe_dump({"connections": {"redis": {"cache": {"url": {"value": url}}}}}))
+        scope = {"redis": ["cache/*"], "hosts": ["127.0.0.1"]}
+        connections = {"redis": {"cache": {"url": {"value": url}}}}
+        file.write_text(yaml.safe_dump({"connections": connections, "scope": scope}))
         return file
 
     def start(self, point: Point | None = None) -> None:

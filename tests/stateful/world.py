@@ -1,0 +1,226 @@
+"""Engines that a state machine moves step by step over one store, with faults where it wants them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import yaml
+from sqlalchemy import select
+from sqlalchemy.engine import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.catalog.catalog import Catalog
+from app.catalog.loader import load
+from app.clients.clients import Clients
+from app.clients.connections import Connections, RedisConnection, SecretSource
+from app.domain.errors import AppError, LeaseLostError, StoreUnavailableError
+from app.domain.scope import Scope
+from app.engine import housekeeping, intake, judging
+from app.engine.parts import Parts, Policy
+from app.engine.pipeline import advance
+from app.engine.worker import Worker
+from app.store import inbox, leases
+from app.store.database import Database
+from app.store.inbox import Inbox, Received
+from app.store.leases import Claimant
+from app.store.runs import Run
+from app.store.schema import event, run
+from app.telemetry.metrics import Metrics
+from tests.stateful.targets import ACTIONS, CHECKS, CrashError
+from tests.support.alerts import NOW, notification
+
+LEASE = timedelta(seconds=30)
+_names = count(1)
+
+
+class Faulty(Database):
+    """A store that goes away, or whose process dies around a commit, when told."""
+
+    fault = ""
+
+    @asynccontextmanager
+    async def write(self, lock: str | None = None) -> AsyncIterator[AsyncConnection]:
+        """As the real one, with the fault that is due."""
+        fault, self.fault = self.fault, ""
+        if fault == "away":
+            raise StoreUnavailableError("injected")
+        async with super().write(lock) as tx:
+            yield tx
+            if fault == "crash before":
+                raise CrashError
+        if fault == "crash after":
+            raise CrashError
+
+
+@dataclass
+class Clock:
+    """The time of the world, and how far one engine is off."""
+
+    world: World
+    skew: timedelta = timedelta()
+
+    def __call__(self) -> datetime:
+        """The time as this engine has it."""
+        return self.world.now + self.skew
+
+
+@dataclass
+class Replica:
+    """One engine: what it holds, and what earlier lives of it believe to hold."""
+
+    parts: Parts
+    database: Faulty
+    clock: Clock
+    worker: Worker
+    catalog: list[Catalog]
+    held: dict[str, Run] = field(default_factory=dict)
+    ghosts: list[tuple[Parts, Run]] = field(default_factory=list)
+
+
+@dataclass
+class World:
+    """The store, its engines, the time, and everything that went wrong unexpectedly."""
+
+    home: Path
+    catalogs: Sequence[Sequence[dict[str, Any]]]
+    now: datetime = NOW
+    replicas: list[Replica] = field(default_factory=list)
+    surprises: list[BaseException] = field(default_factory=list)
+
+    def load(self, variant: int) -> Catalog:
+        """One of the catalogs, as it is loaded now."""
+        file = self.home / f"catalog-{variant}.yaml"
+        file.write_text(yaml.safe_dump({"remediations": list(self.catalogs[variant])}))
+        return load([file], self.now, actions=ACTIONS, checks=CHECKS)
+
+    def add(self, database: Faulty) -> None:
+        """One more engine."""
+        clock = Clock(self)
+        catalog = [self.load(0)]
+        parts = self._parts(database, clock, catalog)
+        self.replicas.append(Replica(parts, database, clock, Worker(parts), catalog))
+
+    def _parts(self, database: Database, clock: Callable[[], datetime], catalog: list[Catalog]) -> Parts:
+        scope = Scope(redis=("*",))
+        nowhere = RedisConnection(url=SecretSource.model_validate({"value": "redis://127.0.0.1:1"}))
+        policy = Policy(scope=scope, lease=LEASE, storm=(), recheck=timedelta(seconds=30), channel="people")
+        clients = Clients(Connections(redis={"cache": nowhere}), scope)
+        owner = f"replica-{next(_names)}"
+        return Parts(database, lambda: catalog[0], clients, Metrics("test"), policy, clock, owner)
+
+    def reborn(self, replica: Replica) -> None:
+        """The process of a replica dies; what it held is believed in by its ghost, and by the store for a while."""
+        replica.ghosts += [(replica.parts, held) for held in replica.held.values()]
+        del replica.ghosts[:-3]
+        replica.held.clear()
+        replica.parts = self._parts(replica.database, replica.clock, replica.catalog)
+        replica.worker = Worker(replica.parts)
+
+    async def record(self, replica: Replica, alerts: Sequence[dict[str, Any]], body: bytes | None = None) -> None:
+        """What the webhook does."""
+        given = notification(*alerts) if body is None else body
+        received = Received(self.now, "remediator", "key", len(alerts), 0, given)
+        box = Inbox(replica.database)
+        committer = asyncio.create_task(box.commit_forever())
+        try:
+            await box.record(received, 10)
+        finally:
+            committer.cancel()
+            await asyncio.gather(committer, return_exceptions=True)
+
+    async def guarded(self, replica: Replica, work: Any) -> Any:
+        """Do something as a process would that may die of it or lose its store."""
+        try:
+            return await work
+        except CrashError:
+            self.reborn(replica)
+        except StoreUnavailableError:
+            replica.held.clear()
+        except AppError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the machine reports it
+            self.surprises.append(error)
+        return None
+
+    async def take_in(self, replica: Replica) -> None:
+        """One batch."""
+        await self.guarded(replica, intake.take_in(replica.parts))
+
+    async def judge(self, replica: Replica) -> None:
+        """What the loop beside the worker does."""
+        await self.guarded(replica, judging.judge(replica.parts))
+
+    async def seal(self, replica: Replica) -> None:
+        """What housekeeping does."""
+        await self.guarded(replica, housekeeping.seal(replica.parts))
+
+    async def claim(self, replica: Replica, limit: int = 1) -> int:
+        """Lease what is due."""
+
+        async def claimed() -> int:
+            claimant = Claimant(replica.parts.owner, replica.clock() + LEASE, frozenset(replica.held))
+            async with replica.database.write() as tx:
+                found = await leases.claim(tx, claimant, replica.clock(), limit)
+            replica.held |= {one.id: one for one in found.runs}
+            return len(found.runs)
+
+        return await self.guarded(replica, claimed()) or 0
+
+    async def renew(self, replica: Replica) -> None:
+        """Keep what is held, and let go of what was lost."""
+
+        async def renewed() -> None:
+            async with replica.database.write() as tx:
+                until = replica.clock() + LEASE
+                kept = await leases.renew(tx, replica.parts.owner, list(replica.held), until)
+            replica.held = {run_id: held for run_id, held in replica.held.items() if run_id in kept}
+
+        await self.guarded(replica, renewed())
+
+    async def advance(self, replica: Replica, run_id: str) -> None:
+        """Take one held run one stage further, as the worker does."""
+        held = replica.held.pop(run_id)
+        moved = await self.guarded(replica, self._stage(replica.parts, replica.worker, held))
+        if moved is not None and moved.lease_owner is not None:
+            replica.held[moved.id] = moved
+
+    async def haunt(self, replica: Replica) -> None:
+        """A process that was frozen goes on where it was, whoever works on its run by now."""
+        parts, held = replica.ghosts.pop()
+        await self.guarded(replica, self._stage(parts, Worker(parts), held))
+
+    async def _stage(self, parts: Parts, worker: Worker, held: Run) -> Run | None:
+        try:
+            return await advance(parts, held)
+        except LeaseLostError:
+            return None
+        except StoreUnavailableError:
+            raise
+        except Exception as error:  # noqa: BLE001 - as the worker does, and reported besides
+            self.surprises.append(error)
+            return await worker._fail(held, error)
+
+    async def runs(self) -> list[Row[Any]]:
+        """Every run of the ledger."""
+        async with self.replicas[0].database.read() as tx:
+            return list(await tx.execute(select(run).order_by(run.c.id)))
+
+    async def states(self) -> dict[str, list[str]]:
+        """The states that each run's events say, in order."""
+        found: dict[str, list[str]] = {}
+        async with self.replicas[0].database.read() as tx:
+            for row in await tx.execute(select(event.c.run_id, event.c.state).order_by(event.c.id)):
+                found.setdefault(row.run_id, []).append(row.state)
+        return found
+
+    async def waiting(self) -> int:
+        """Notifications that nobody has taken in."""
+        async with self.replicas[0].database.read() as tx:
+            return int(await inbox.count_waiting(tx))
