@@ -16,6 +16,7 @@ from app.actions.registry import actions
 from app.catalog.templates import contains_template
 from app.checks.base import Check
 from app.checks.registry import checks
+from app.clients.alertmanager import AlertmanagerClient
 from app.clients.clients import Clients
 from app.clients.kubernetes_owners import POD_PERMISSIONS
 from app.clients.kubernetes_workloads import POPULATION_PERMISSIONS
@@ -42,6 +43,7 @@ from app.engine.parts import Parts
 
 _KINDS = {"Deployment": "deployments", "StatefulSet": "statefulsets", "DaemonSet": "daemonsets"}
 _WILD = frozenset("*?[")
+_NO_ALERT = "RemediatorPreflight"  # asked for by name, so that the answer is small
 _DENIED = "every run would be denied"
 _UNTOLD = "the server does not tell this user what it may run; ACL SETUSER … +acl|whoami +acl|dryrun (Redis 7 or later)"
 
@@ -312,6 +314,9 @@ def _named(of: _Of) -> Iterator[Need | Finding]:
         yield _host(of, origin)
     if any(isinstance(spec, CheckSpec) and spec.check == "prometheus.query" for spec in specs):
         yield _prometheus(of)
+    alertmanager = of.clients.alertmanager()
+    if alertmanager is not None and Switchable.FRESH not in of.remediation.without_guards:
+        yield _alertmanager(alertmanager)
 
 
 def _channel(of: _Of, channel: str) -> Need:
@@ -354,6 +359,17 @@ def _prometheus(of: _Of) -> Need:
         await of.clients.prometheus().query("vector(1)")
 
     return Need("prometheus", "Prometheus", ask)
+
+
+def _alertmanager(client: AlertmanagerClient) -> Need:
+    """Without any answer of it no run would begin."""
+    subject = "Alertmanager"
+
+    async def ask() -> Finding | None:
+        answers = await client.of_name(_NO_ALERT)
+        return None if answers.groups else _cannot(subject, "; ".join(answers.missing))
+
+    return Need(subject, subject, ask)
 
 
 def _is_pattern(text: str) -> bool:

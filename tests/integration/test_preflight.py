@@ -21,7 +21,7 @@ from app.domain.findings import Report, Result
 from app.domain.permissions import Permission
 from app.domain.scope import Scope
 from app.engine.preflight import Preflight
-from tests.conftest import StartRedis
+from tests.conftest import StartAlertmanager, StartRedis
 from tests.support import shop
 from tests.support.aio import run
 from tests.support.cluster import Cluster
@@ -351,6 +351,21 @@ def test_what_the_configuration_lacks_is_found(tmp_path: Path, look: Look) -> No
         if any(told in text for text in found)
     ]
     assert 3 == len(found)
+
+
+def test_an_alertmanager_that_no_member_answers_for_is_found(look: Look, start_alertmanager: StartAlertmanager) -> None:
+    """One that answers is enough; who does not ask it does not need it."""
+    dead = f"http://127.0.0.1:{free_port()}"
+    alive = start_alertmanager("route: {receiver: none}\nreceivers: [{name: none}]\n").url
+    entry = remediation(steps=[{"action": "http.request", "with": {"url": "http://{{ labels.host }}/"}}])
+
+    def asking(*urls: str) -> Connections:
+        return Connections.model_validate({"alertmanager": {"urls": urls}})
+
+    assert Result.OK is look(entry, asking(dead, alive)).result
+    (message,) = messages(look(entry, asking(dead)))
+    assert message.startswith("Alertmanager: ")
+    assert Result.OK is look(entry | {"without_guards": {"fresh": "a test"}}, asking(dead)).result
 
 
 def test_the_loop_keeps_what_it_found(tmp_path: Path) -> None:

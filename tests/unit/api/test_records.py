@@ -198,6 +198,22 @@ def test_a_rejection_counts_against_the_remediation(earning: Edge) -> None:
     assert Mode.OBSERVE == listed["record"]["earned"]
 
 
+def test_a_trial_that_a_person_ends_is_over(edge: Edge) -> None:
+    """Its first rung acted and did not help; the breaker must not wait for it for ever."""
+    waiting = edge.add_run(RunState.AWAITING_APPROVAL, rung=1, admitted_at=NOW, started_at=NOW)
+
+    async def write() -> None:
+        async with edge.database.write() as tx:
+            trial = {"remediation": "restart-api", "failures": 3, "opened_at": NOW, "trial_at": NOW}
+            await tx.execute(breaker.insert(), [trial | {"trial": waiting.id}])
+
+    edge.run(write())
+    assert 200 == edge.post(f"/remediations/{waiting.id}/reject").status_code
+    found = edge.get("/catalog/restart-api").json()["record"]["breaker"]
+    assert ("open", 4, None) == (found["state"], found["failures"], found["trial"])
+    assert edge.metric("remediator_runs_ineffective_total", remediation="restart-api") == 1
+
+
 def test_records_are_read_from_their_index(edge: Edge) -> None:
     """The rows of runs are wide: a month of them must not be read for a page of numbers."""
 
