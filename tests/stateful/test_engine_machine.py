@@ -21,7 +21,7 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from sqlalchemy import select, text
 
 from app.actions.registry import actions
@@ -256,7 +256,6 @@ class Histories(RuleBasedStateMachine):
         """A process dies between two stages."""
         self.world.reborn(self._of(at))
 
-    @precondition(lambda self: any(one.ghosts for one in self.world.replicas))
     @rule(at=replicas)
     def haunt(self, at: int) -> None:
         """A process that was frozen goes on with what it believes to hold."""
