@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.domain.remediation import Earn, Mode, Remediation
@@ -21,6 +21,7 @@ def earning(mode: Mode, **earn: object) -> Remediation:
     return read(mode=mode.value).model_copy(update={"earn": Earn.model_validate(earn)})
 
 
+@settings(max_examples=2000, deadline=None)
 @given(
     mode=_modes,
     start=_modes,
