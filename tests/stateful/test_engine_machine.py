@@ -48,7 +48,8 @@ SOAK = os.environ.get("REMEDIATOR_HYPOTHESIS") == "soak"
 STEPS = 500_000 if SOAK else 10_000  # for each of the two stores
 STEPS_A_HISTORY = 100
 REPLICAS = 3
-DATABASES = 3
+DATABASES = 4
+PODS = 3
 SKEW = timedelta(seconds=4)
 HOUR = timedelta(hours=1)
 GARBAGE = b'{"version": "4", "alerts": [{"status": "firing"}]}'
@@ -61,7 +62,7 @@ def _entry(name: str, *steps: str, **fields: Any) -> dict[str, Any]:
         "match": [f'alertname="{name}"'],
         "mode": "auto",
         "target": {"redis": {"instance": "cache", "database": "{{ labels.db }}"}},
-        "limits": {"cooldown": "10m", "rate": "4/1h", "target_rate": "6/1d", "attempts": 2, "breaker": 3},
+        "limits": {"cooldown": "2m", "rate": "8/1h", "target_rate": "12/1d", "attempts": 2, "breaker": 4},
         "steps": [_step(step) for step in steps],
     }
     return made | fields
@@ -74,7 +75,7 @@ def _step(words: str) -> dict[str, Any]:
 
 
 WELL = [{"check": "test.well", "timeout": "1ms"}]
-SHORT = {"cooldown": "1m", "rate": "2/1h"}
+SHORT = {"cooldown": "1m", "rate": "3/10m"}
 CATALOG = [
     _entry("hit", "hit"),
     _entry("set", "set 5", verify=WELL, revert="on_resolved", revert_after="5m", settle="10m"),
@@ -84,12 +85,15 @@ CATALOG = [
     ),
 ]
 CHANGED = [
-    _entry("hit", "hit", limits={"cooldown": "20m", "rate": "2/1h", "attempts": 1}),
+    _entry("hit", "hit", limits={"cooldown": "5m", "rate": "3/1h", "attempts": 1}),
     *(one for one in CATALOG if one["name"] not in {"hit", "climb"}),
 ]
+PAUSED = [Held("all"), Held("remediation", "hit"), Held("target", "redis:cache/0")]
 WAITING = {RunState.DEFERRED, RunState.AWAITING_APPROVAL, RunState.VERIFYING, RunState.PENDING}
 KINDS = [one["name"] for one in CATALOG]
 replicas = st.integers(0, REPLICAS - 1)
+places = st.tuples(st.integers(0, DATABASES - 1), st.integers(0, PODS - 1))
+target_faults = st.sampled_from(["", "", "", *sorted(FAULTS)])
 store_faults = st.sampled_from(["", "", "away", "crash before", "crash after"])
 
 
@@ -189,6 +193,54 @@ class Histories(RuleBasedStateMachine):
         """Something that an earlier release might have accepted."""
         self._step(self.world.record(self._of(at), [], GARBAGE))
 
+    # Stretches of a history that random single steps seldom put together
+
+    @rule(pair=st.permutations(range(REPLICAS)), kind=st.sampled_from(KINDS), number=places, fault=target_faults)
+    def fire(self, pair: list[int], kind: str, number: tuple[int, int], fault: str) -> None:
+        """An alert fires and two replicas do what is to be done, at a target that may fail or kill them."""
+        targets.fault = fault
+        self._send(pair[0], kind, number, "firing")
+        self._step(self._together(self._of(pair[0]), self._of(pair[1])))
+
+    @rule(pair=st.permutations(range(REPLICAS)), kind=st.sampled_from(KINDS), number=places)
+    def flap(self, pair: list[int], kind: str, number: tuple[int, int]) -> None:
+        """An alert resolves and fires again."""
+        self._send(pair[0], kind, number, "resolved")
+        self.world.now += timedelta(seconds=2)
+        self._send(pair[1], kind, number, "firing")
+        self._step(self._together(self._of(pair[0]), self._of(pair[1])))
+
+    @rule(pair=st.permutations(range(REPLICAS)), kind=st.sampled_from(KINDS), number=places, fault=target_faults)
+    def die_and_take_over(self, pair: list[int], kind: str, number: tuple[int, int], fault: str) -> None:
+        """A replica takes an alert as far as its step, dies there, and another one finds what it left."""
+        self._send(pair[0], kind, number, "firing")
+        targets.fault = fault
+        self._step(self._work(self._of(pair[0])))
+        self.world.reborn(self._of(pair[0]))
+        self.world.now += LEASE + timedelta(seconds=10)
+        self._step(self._work(self._of(pair[1])))
+        if self._of(pair[0]).ghosts:
+            self._step(self.world.haunt(self._of(pair[0])))
+
+    @rule(at=replicas)
+    def approve(self, at: int) -> None:
+        """Somebody says yes to whatever asks."""
+        self._step(self._approve(self._of(at)))
+
+    async def _approve(self, replica: Replica) -> None:
+        for row in await self.world.runs():
+            if row.state == RunState.AWAITING_APPROVAL:
+                async with replica.database.write(lock="admission") as tx:
+                    await approvals.decide(tx, row.id, Word(Verb.APPROVE, "ann"), replica.clock())
+        await self._work(replica)
+
+    def _send(self, at: int, kind: str, place: tuple[int, int], status: str) -> None:
+        now = self.world.now
+        number, pod = place
+        labels = {"alertname": kind, "db": str(number), "pod": str(pod), "prometheus_replica": "a"}
+        one = alert(status, starts_at=now, ends_at=now, **labels)
+        self._step(self.world.record(self._of(at), [one]))
+
     # What engines do
 
     @rule(at=replicas, fault=store_faults)
@@ -272,7 +324,7 @@ class Histories(RuleBasedStateMachine):
         """Verification holds, or does not."""
         targets.is_well = well
 
-    @rule(seconds=st.sampled_from([1, 29, 31, 65, 301, 605, 3601, 8 * 3600]))
+    @rule(seconds=st.sampled_from([1, 29, 31, 65, 125, 125, 301, 605, 3601, 8 * 3600]))
     def wait(self, seconds: int) -> None:
         """Time goes on."""
         self.world.now += timedelta(seconds=seconds)
@@ -325,15 +377,15 @@ class Histories(RuleBasedStateMachine):
         except (ConflictError, NotFoundError):
             return
 
-    @rule(at=replicas, on=st.sampled_from([Held("all"), Held("remediation", "hit"), Held("target", "redis:cache/0")]))
+    @rule(at=replicas, on=st.sampled_from(PAUSED))
     def pause(self, at: int, on: Held) -> None:
-        """For ten minutes."""
+        """For a minute."""
         self._step(self._pause(self._of(at), on))
 
     async def _pause(self, replica: Replica, on: Held) -> None:
         now = replica.clock()
         async with replica.database.write(lock="holds") as tx:
-            await holds.put(tx, on, Hold(on.scope, "ann", "because", now + timedelta(minutes=10)), now)
+            await holds.put(tx, on, Hold(on.scope, "ann", "because", now + timedelta(minutes=1)), now)
 
     @rule(at=replicas, name=st.sampled_from(KINDS))
     def close_breaker(self, at: int, name: str) -> None:
