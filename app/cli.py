@@ -156,6 +156,7 @@ def check(settings: Settings, paths: tuple[Path, ...], *, live: bool, as_json: b
     if as_json:
         told: dict[str, Any] = {"ok": can_run, "remediations": len(catalog), "digest": catalog.digest}
         told |= {"warnings": [_diagnostic(one) for one in warnings], "earning": _earning(catalog)}
+        told |= {"without_guards": _without(catalog)}
         told |= {"preflight": [report.model_dump(mode="json") for report in reports]} if live else {}
         click.echo(json.dumps(told))
     else:
@@ -163,6 +164,9 @@ def check(settings: Settings, paths: tuple[Path, ...], *, live: bool, as_json: b
             click.echo(f"warning: {warning}", err=True)
         for name, modes in _earning(catalog).items():
             click.echo(f"{name}: mode: {modes['mode']}, earned: starts at {modes['start']}")
+        for name, guards in _without(catalog).items():
+            for guard, why in guards.items():
+                click.echo(f"{name}: the guard {guard} is turned off: {why}")
         if reports:
             click.echo("\n".join(_table(reports)))
         count = f"{len(catalog)} remediations in {len(catalog.files)} files, digest {catalog.short_digest}"
@@ -177,6 +181,15 @@ def _earning(catalog: Catalog) -> dict[str, dict[str, str]]:
         name: {"mode": one.mode.value, "start": one.earn.start.value}
         for name, one in catalog.remediations.items()
         if one.earn is not None
+    }
+
+
+def _without(catalog: Catalog) -> dict[str, dict[str, str]]:
+    """The remediations that some guards do not hold for, and why."""
+    return {
+        name: {guard.value: why for guard, why in one.without_guards.items()}
+        for name, one in catalog.remediations.items()
+        if one.without_guards
     }
 
 

@@ -231,3 +231,15 @@ def test_plan_for_an_alert_that_nothing_answers(tmp_path: Path) -> None:
     assert 'nearest: idle, but not team="web"' in no.stdout
     assert 2 == odd.returncode
     assert "not an alert or notification of Alertmanager: labels: Field required" in odd.stderr
+
+
+def test_check_shows_which_guards_are_turned_off(tmp_path: Path) -> None:
+    """With the reason that the author gave, for people and for machines."""
+    entry = remediation("idle", {"action": "notify.send", "with": {"channel": "x", "title": "t", "body": "b"}})
+    why = "it only tells people"
+    catalog = write_yaml(tmp_path / "catalog.yaml", {"remediations": [entry | {"without_guards": {"storm": why}}]})
+
+    done, parsed = remediator("check", catalog), remediator("check", catalog, "--json")
+
+    assert f"idle: the guard storm is turned off: {why}\n" in done.stdout
+    assert {"idle": {"storm": why}} == json.loads(parsed.stdout)["without_guards"]
