@@ -162,11 +162,8 @@ def check(settings: Settings, paths: tuple[Path, ...], *, live: bool, as_json: b
     else:
         for warning in warnings:
             click.echo(f"warning: {warning}", err=True)
-        for name, modes in _earning(catalog).items():
-            click.echo(f"{name}: mode: {modes['mode']}, earned: starts at {modes['start']}")
-        for name, guards in _without(catalog).items():
-            for guard, why in guards.items():
-                click.echo(f"{name}: the guard {guard} is turned off: {why}")
+        for line in _notes(catalog):
+            click.echo(line)
         if reports:
             click.echo("\n".join(_table(reports)))
         count = f"{len(catalog)} remediations in {len(catalog.files)} files, digest {catalog.short_digest}"
@@ -191,6 +188,16 @@ def _without(catalog: Catalog) -> dict[str, dict[str, str]]:
         for name, one in catalog.remediations.items()
         if one.without_guards
     }
+
+
+def _notes(catalog: Catalog) -> list[str]:
+    """What a person should know of a catalog that is in order."""
+    notes = [
+        f"{name}: mode: {one['mode']}, earned: starts at {one['start']}" for name, one in _earning(catalog).items()
+    ]
+    for name, guards in _without(catalog).items():
+        notes += [f"{name}: the guard {guard} is turned off: {why}" for guard, why in guards.items()]
+    return notes
 
 
 async def _look(settings: Settings, catalog: Catalog) -> list[Preflighted]:

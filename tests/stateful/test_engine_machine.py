@@ -219,8 +219,7 @@ class Histories(RuleBasedStateMachine):
         self.world.reborn(self._of(pair[0]))
         self.world.now += LEASE + timedelta(seconds=10)
         self._step(self._work(self._of(pair[1])))
-        if self._of(pair[0]).ghosts:
-            self._step(self.world.haunt(self._of(pair[0])))
+        self._step(self._haunt(self._of(pair[0])))
 
     @rule(at=replicas)
     def approve(self, at: int) -> None:
@@ -311,8 +310,17 @@ class Histories(RuleBasedStateMachine):
     @rule(at=replicas)
     def haunt(self, at: int) -> None:
         """A process that was frozen goes on with what it believes to hold."""
-        if self._of(at).ghosts:
-            self._step(self.world.haunt(self._of(at)))
+        self._step(self._haunt(self._of(at)))
+
+    async def _haunt(self, replica: Replica) -> None:
+        if not replica.ghosts:
+            return
+        parts, held = replica.ghosts[-1]
+        (row,) = [row for row in await self.world.runs() if row.id == held.id] or (None,)
+        lost = row is None or (row.lease_owner, row.lease_epoch) != (parts.owner, held.lease_epoch)
+        before = (targets.hits.copy(), targets.values.copy())
+        await self.world.haunt(replica)
+        assert not lost or before == (targets.hits, targets.values), "who lost a lease has acted on a target (3)"
 
     @rule(fault=st.sampled_from(sorted(FAULTS)))
     def break_target(self, fault: str) -> None:
