@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 IMAGE ?= remediator:dev
 ARGS ?=
+SOAKED ?= tests/unit/api tests/stateful tests/crash tests/chaos tests/hostile
 
 .PHONY: help
 help: ## show this list
@@ -29,8 +30,8 @@ test: check bed ## everything: the checks, then every test on real servers (ARGS
 	$(BIN)/pytest $(ARGS)
 
 .PHONY: soak
-soak: $(STAMP) ## 100,000 malformed notifications against the webhook (minutes)
-	REMEDIATOR_HYPOTHESIS=soak $(BIN)/pytest tests/unit/api --timeout=3000 $(ARGS)
+soak: $(STAMP) bed ## the long versions: malformed bodies, random histories, crashes, outages, hostile input (hours)
+	REMEDIATOR_HYPOTHESIS=soak $(BIN)/pytest $(SOAKED) --timeout=72000 $(ARGS)
 
 .PHONY: bed
 bed: ## install the real servers that the tests start, where that is possible
