@@ -18,6 +18,7 @@ from app.catalog.names import did_you_mean
 from app.domain.durations import Duration
 from app.domain.errors import NotFoundError
 from app.domain.obstacles import Hold
+from app.domain.states import RunState
 from app.store import approvals, breakers, events, holds
 from app.store.approvals import Verb, Word
 from app.store.events import SERVICE, Entry, Event, catalog_chain
@@ -194,6 +195,7 @@ async def close_breaker(request: Request, services: Served, who: Approver, name:
         data = {"waiting": given.waiting, "dropped": dropped, "comment": given.comment}
         entry = Entry(said, actor=who.name, data=data)
         await events.append(tx, [Event(catalog_chain(name), now, "breaker_closed", "", entry)])
+    services.metrics.runs.labels(name, RunState.CANCELLED).inc(dropped)
     services.work.set()
     return BreakerClosed(was_open=was_open, dropped=dropped)
 
