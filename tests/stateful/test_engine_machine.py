@@ -221,6 +221,24 @@ class Histories(RuleBasedStateMachine):
         self._step(self._work(self._of(pair[1])))
         self._step(self._haunt(self._of(pair[0])))
 
+    @rule(pair=st.permutations(range(REPLICAS)), kind=st.sampled_from(KINDS), number=places)
+    def overtake(self, pair: list[int], kind: str, number: tuple[int, int]) -> None:
+        """A replica is frozen just before it acts; it goes on when another one has long been there."""
+        self._send(pair[0], kind, number, "firing")
+        self._step(self._up_to_acting(self._of(pair[0])))
+        self.world.reborn(self._of(pair[0]))
+        self.world.now += LEASE + timedelta(seconds=10)
+        self._step(self.world.claim(self._of(pair[1]), 5))
+        self._step(self._haunt(self._of(pair[0])))
+        self._step(self._work(self._of(pair[1])))
+
+    async def _up_to_acting(self, replica: Replica) -> None:
+        await self.world.take_in(replica)
+        await self.world.claim(replica, 5)
+        for run_id in sorted(replica.held):
+            if replica.held[run_id].state in {RunState.PENDING, RunState.DEFERRED}:
+                await self.world.advance(replica, run_id)
+
     @rule(at=replicas)
     def approve(self, at: int) -> None:
         """Somebody says yes to whatever asks."""
