@@ -18,7 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 from sqlalchemy.engine import make_url
 
-from app import __version__
+from app import __version__, certificates
 from app.actions.registry import actions
 from app.api.app import create_app
 from app.api.auth import Authenticator
@@ -178,7 +178,11 @@ class Service:
             parts=self.parts,
             preflight=self.preflight.report,
             stopping=self.stopping,
-            limits=Limits(max_body_bytes=self.settings.max_body_bytes),
+            limits=Limits(
+                max_body_bytes=self.settings.max_body_bytes,
+                max_alerts=self.settings.max_alerts,
+                max_requests=self.settings.max_requests,
+            ),
         )
         return create_app(services)
 
@@ -191,19 +195,19 @@ class Service:
             raise
         if before != after:
             log.info("store migrated", before=before, after=after)
-        self._start(self.inbox.commit_forever(), "inbox")
-        self._start(take_in_forever(self.parts, self.inbox), "take-in")
-        self._start(self.worker.work_forever(), "worker")
-        self._start(self.worker.renew_forever(), "leases")
-        self._start(send_forever(self.parts), "outbox")
-        self._start(judge_forever(self.parts), "judging")
+        self.start(self.inbox.commit_forever(), "inbox")
+        self.start(take_in_forever(self.parts, self.inbox), "take-in")
+        self.start(self.worker.work_forever(), "worker")
+        self.start(self.worker.renew_forever(), "leases")
+        self.start(send_forever(self.parts), "outbox")
+        self.start(judge_forever(self.parts), "judging")
         if self.settings.preflight:
-            self._start(self.preflight.look_forever(self.settings.preflight), "preflight")
-        self._start(keep_house_forever(self.parts, self.settings.retention), "housekeeping")
-        self._start(self.catalog.watch(utc_now), "catalog")
+            self.start(self.preflight.look_forever(self.settings.preflight), "preflight")
+        self.start(keep_house_forever(self.parts, self.settings.retention), "housekeeping")
+        self.start(self.catalog.watch(utc_now), "catalog")
         if self.settings.lookup:
-            self._start(lookup_forever(self.parts, self.inbox, self.settings.lookup), "look-up")
-        self._start(listen_forever(self.database, self._wake), "wake-ups")
+            self.start(lookup_forever(self.parts, self.inbox, self.settings.lookup), "look-up")
+        self.start(listen_forever(self.database, self._wake), "wake-ups")
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload_soon)
 
     def _wake(self) -> None:
@@ -221,11 +225,12 @@ class Service:
                 await leases.release_all(tx)
         return revisions
 
-    def _start(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+    def start(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        """Run a loop beside the others, to be ended with them."""
         self._tasks.append(asyncio.create_task(coroutine, name=name))
 
     def _reload_soon(self) -> None:
-        self._start(self._reload(), "reload")
+        self.start(self._reload(), "reload")
 
     async def _reload(self) -> None:
         await self.catalog.reload(utc_now())
@@ -276,6 +281,8 @@ class _Server(uvicorn.Server):
             address = self._service.settings.listen
             raise ConfigError(f"could not start serving on {address}; the log above says why") from error
         settings = self._service.settings
+        if self.config.ssl is not None:
+            self._service.start(certificates.follow(self.config.ssl, settings.tls), "certificates")
         log.info("serving", listen=settings.listen, mode=settings.mode.value, version=__version__)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -301,6 +308,7 @@ def serve(settings: Settings) -> None:
         server_header=False,
         timeout_graceful_shutdown=5,
         lifespan="off",
+        **certificates.server_options(settings.tls),
     )
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)  # uvicorn has its own meanwhile, and raises the signal again when all has ended

@@ -32,6 +32,7 @@ from pydantic_settings import (
 )
 
 from app.catalog.diagnostics import sentence, unknown_field
+from app.catalog.names import did_you_mean
 from app.clients.connections import Connections, SecretSource
 from app.domain.durations import Duration, Rate, Rates, format_duration
 from app.domain.errors import ConfigError, Diagnostic
@@ -40,6 +41,7 @@ from app.domain.remediation import Mode
 from app.domain.scope import Scope
 
 _PREFIX = "REMEDIATOR_"
+_OTHER_VARIABLES = {"config", "hypothesis"}  # of the command line and of the tests
 _SHORTEST_RETENTION = timedelta(days=7)
 _SECRETIVE = {"audit", "auth", "connections", "store"}  # their values are never repeated
 
@@ -55,6 +57,24 @@ class AuthSettings(Value):
     """Who may do what; without tokens everything is open and only loopback is listened on."""
 
     tokens: tuple[Token, ...] = ()
+
+
+class TlsSettings(Value):
+    """Certificates to serve with; changed files are taken up without a restart."""
+
+    cert_file: Path | None = Field(default=None, description="The certificate chain, PEM; without it HTTP is served.")
+    key_file: Path | None = Field(default=None, description="Its private key, PEM.")
+    client_ca_file: Path | None = Field(
+        default=None, description="Clients must have a certificate of this authority, besides their token."
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> TlsSettings:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file must be given together")
+        if self.client_ca_file is not None and self.cert_file is None:
+            raise ValueError("client_ca_file needs cert_file and key_file")
+        return self
 
 
 class LogSettings(Value):
@@ -161,6 +181,10 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         default=16 * 1024 * 1024, ge=1024, description="The largest notification that is accepted."
     )
+    max_alerts: int = Field(default=20_000, ge=1, description="The most alerts that one notification may have.")
+    max_requests: int = Field(
+        default=128, ge=1, description="Notifications that are received at once; more are told to come again."
+    )
     episodes: EpisodeSettings = EpisodeSettings()
     retention: Duration = Field(
         default=timedelta(days=90), description="How long ended runs and what belongs to them are kept; 0: for ever."
@@ -168,6 +192,7 @@ class Settings(BaseSettings):
     audit: AuditSettings = AuditSettings()
     scope: Scope = Scope()
     auth: AuthSettings = AuthSettings()
+    tls: TlsSettings = TlsSettings()
     log: LogSettings = LogSettings()
     connections: Connections = Connections()
 
@@ -234,6 +259,7 @@ def load_settings(config: Path | None, flags: Mapping[str, Any]) -> Settings:
     """Read all settings; raises ConfigError with every problem, each with its key and where it came from."""
     if config is not None and not config.is_file():
         raise ConfigError(f"the config file {config} does not exist")
+    _refuse_unknown_variables()
     located = type("Settings", (Settings,), {"config_file": config, "__module__": __name__})
     try:
         return located(**{key: value for key, value in flags.items() if value is not None})  # type: ignore[no-any-return]
@@ -244,6 +270,18 @@ def load_settings(config: Path | None, flags: Mapping[str, Any]) -> Settings:
         raise ConfigError(f"the config file {config} is not YAML: {error}") from error
     except SettingsError as error:
         raise ConfigError(f"the configuration cannot be read: {error}") from error
+
+
+def _refuse_unknown_variables() -> None:
+    """A variable with a typing error would silently change nothing."""
+    problems = []
+    for variable in sorted(os.environ):
+        name = variable.removeprefix(_PREFIX).partition("__")[0].lower()
+        if variable.startswith(_PREFIX) and name not in {*Settings.model_fields, *_OTHER_VARIABLES}:
+            hint = did_you_mean(name, Settings.model_fields)
+            problems.append(Diagnostic(variable, 1, 1, name, f'unknown setting "{name}"{hint}'))
+    if problems:
+        raise ConfigError("the configuration cannot be used", problems)
 
 
 def _diagnostic(config: Path | None, problem: Any) -> Diagnostic:

@@ -12,7 +12,7 @@ from app import __version__
 from app.api import catalog, decisions, episodes, events, handlers, holds, ops, remediations, webhook
 from app.api.catalog import StandingWord
 from app.api.decisions import Remark
-from app.api.edge import Measured, SameOrigin
+from app.api.edge import KnownHost, Measured, SameOrigin
 from app.api.holds import BreakerWord, Pause, PauseOf
 from app.api.problems import Problem
 from app.api.services import Services
@@ -55,6 +55,7 @@ def create_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     app.add_middleware(SameOrigin)
+    app.add_middleware(KnownHost, is_open=services.auth.is_open)
     app.add_middleware(Measured, metrics=services.metrics)
     for part in (webhook, remediations, decisions, episodes, events, holds, catalog, ops):
         app.include_router(part.router)

@@ -5,6 +5,7 @@ Only plain ASGI, since it must see what the framework answers by itself too.
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from urllib.parse import urlsplit
 
@@ -66,6 +67,39 @@ class SameOrigin:
             await ProblemError(403, ProblemReason.CROSS_ORIGIN, detail).response()(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+
+class KnownHost:
+    """Where nobody has to say who they are, answers only to names of this machine.
+
+    A web page of another site can have its own name point to loopback (DNS rebinding), and is of the same origin then.
+    """
+
+    def __init__(self, app: ASGIApp, *, is_open: bool) -> None:
+        self._app = app
+        self._is_open = is_open
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "http" and self._is_open and not _is_local(Headers(scope=scope).get("host", "")):
+            detail = "without tokens only localhost and loopback addresses are answered; configure auth.tokens"
+            await ProblemError(403, ProblemReason.UNKNOWN_HOST, detail).response()(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def _is_local(host: str) -> bool:
+    """Whether a Host header names this machine; an old client sends none, and is no browser."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    if name in {"", "localhost"}:
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def _is_foreign(headers: Headers) -> bool:

@@ -22,6 +22,7 @@ _STORE_SECONDS = 3.0  # well within a scrape's time-out
 router = APIRouter(tags=["operation"])
 
 
+@router.head("/-/healthy", include_in_schema=False)
 @router.get(
     "/-/healthy", operation_id="healthy", summary="Say that the process is alive", response_class=PlainTextResponse
 )
@@ -30,6 +31,7 @@ async def healthy() -> str:
     return "ok\n"
 
 
+@router.head("/-/ready", include_in_schema=False)
 @router.get(
     "/-/ready",
     operation_id="ready",
@@ -45,6 +47,7 @@ async def ready(services: Served) -> str:
     return "ready\n"
 
 
+@router.head("/metrics", include_in_schema=False)
 @router.get(
     "/metrics",
     operation_id="metrics",

@@ -34,6 +34,7 @@ _WORDS = {
     "string_pattern_mismatch": "must be 1 to 32 hexadecimal digits",
     "extra_forbidden": "is not known here",
     "string_too_long": "is too long",
+    "too_long": "has too many entries",
 }
 
 

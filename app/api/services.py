@@ -11,6 +11,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from app.api.auth import Authenticator
+from app.api.gate import Gate
 from app.api.once import Once
 from app.catalog.reload import CatalogHolder
 from app.domain.findings import Report
@@ -25,6 +26,8 @@ class Limits:
     """What one request may cost."""
 
     max_body_bytes: int = 16 * 1024 * 1024
+    max_alerts: int = 20_000
+    max_requests: int = 128
     record_timeout_seconds: float = 10.0
 
 
@@ -45,6 +48,11 @@ class Services:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)  # set when streams must end
     limits: Limits = Limits()
     logged: Once = field(default_factory=Once)  # refusals that the log has seen
+    gate: Gate = field(init=False)
+
+    def __post_init__(self) -> None:
+        """The gate is as wide as the limits say."""
+        object.__setattr__(self, "gate", Gate(self.limits.max_requests, self.limits.max_body_bytes))
 
 
 async def of_request(request: Request) -> Services:

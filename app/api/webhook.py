@@ -25,9 +25,12 @@ from app.store.inbox import Received
 
 PATH = "/webhooks/alertmanager"
 _LONGEST_SHOWN = 200
+_AGAIN = {ProblemReason.STORE_UNAVAILABLE, ProblemReason.BUSY}  # Alertmanager sends these again
 _RESULTS = {
     ProblemReason.TOO_LARGE: "too_large",
+    ProblemReason.TOO_MANY_ALERTS: "too_large",
     ProblemReason.STORE_UNAVAILABLE: "unavailable",
+    ProblemReason.BUSY: "unavailable",
     ProblemReason.UNAUTHENTICATED: "unauthorized",
     ProblemReason.FORBIDDEN: "unauthorized",
 }
@@ -69,19 +72,24 @@ async def receive(request: Request, services: Served, _notifier: Annotated[Ident
     """Answered after the commit. Role: alertmanager."""
     body = b""
     try:
-        body = await read_body(request, services.limits.max_body_bytes)
-        notification = _parse(body)
-        await _record(services, notification, body)
+        with services.gate.entered(request.headers.get("content-length", "")):
+            body = await read_body(request, services.limits.max_body_bytes)
+            notification = _parse(body, services.limits.max_alerts)
+            await _record(services, notification, body)
     except ProblemError as problem:
-        again = problem.reason is ProblemReason.STORE_UNAVAILABLE
+        again = problem.reason in _AGAIN
         _refused(services, problem, "" if again else group_of(body))
         raise
     return Accepted(alerts=len(notification.alerts))
 
 
-def _parse(body: bytes) -> Notification:
+def _parse(body: bytes, max_alerts: int) -> Notification:
     if not body:
         raise ProblemError(400, ProblemReason.NOT_JSON, "the body is empty; Alertmanager sends a JSON object")
+    if body.count(b'"fingerprint"') > max_alerts:
+        # An alert has one each. Counted in the bytes, so that millions of alerts cost no more than their transport.
+        detail = f"more than {max_alerts} alerts; raise max_alerts or group alerts more finely (group_by)"
+        raise ProblemError(413, ProblemReason.TOO_MANY_ALERTS, detail)
     try:
         return parse_notification(body)
     except ValidationError as error:
@@ -124,7 +132,7 @@ def _refused(services: Services, problem: ProblemError, whose: str) -> None:
     """Count a refusal; log it once for its group, since Alertmanager sends it again with every interval."""
     services.metrics.notifications.labels(_RESULTS.get(problem.reason, "invalid")).inc()
     whose = whose[:_LONGEST_SHOWN]
-    again = problem.reason is ProblemReason.STORE_UNAVAILABLE
+    again = problem.reason in _AGAIN
     if again or services.logged.first(problem.reason, problem.field, whose):
         log.warning(
             "notification refused", status=problem.status, reason=problem.reason, detail=problem.detail, group=whose

@@ -48,8 +48,12 @@ def _utc(value: datetime) -> datetime:
 
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{1,32}$")]
 Time = Annotated[AwareDatetime, BeforeValidator(_rfc3339), AfterValidator(_utc)]
+# Far beyond what Prometheus lets pass by default, and small enough that no alert costs more than others.
+MAX_PAIRS, MAX_NAME, MAX_VALUE = 500, 1024, 64 * 1024
+_Name = Annotated[str, StringConstraints(max_length=MAX_NAME)]
+_Value = Annotated[str, StringConstraints(max_length=MAX_VALUE)]
 # The first wrong entry ends the reading: a body of many megabytes may hold millions of them.
-Pairs = Annotated[dict[str, str], FailFast()]
+Pairs = Annotated[dict[_Name, _Value], FailFast()]
 
 
 class Alert(BaseModel):
@@ -58,8 +62,8 @@ class Alert(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     status: Literal["firing", "resolved"]
-    labels: Pairs = Field(min_length=1)
-    annotations: Pairs = Field(default_factory=dict)
+    labels: Pairs = Field(min_length=1, max_length=MAX_PAIRS)
+    annotations: Pairs = Field(default_factory=dict, max_length=MAX_PAIRS)
     starts_at: Time = Field(alias="startsAt")
     ends_at: Time | None = Field(default=None, alias="endsAt")
     generator_url: str = Field(default="", alias="generatorURL")

@@ -1,12 +1,15 @@
 """Applies the planned steps in order, or takes them back. The intent is committed before each call, its result after.
 
-The one place that retries: only what an action calls transient, and only within the step's deadline.
+The one place that retries: only what an action calls transient, and only within the step's deadline. A replica that
+drains finishes its calls and leaves the rest, further tries of the same step too, to another one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
+from functools import partial
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_before_delay, wait_random_exponential
@@ -22,9 +25,14 @@ from app.engine.parts import Parts
 from app.store import runs
 from app.store.events import Entry
 from app.store.runs import Run, StepOutcome, StepRecord
+from app.store.wakeups import announce
 
 _backoff = wait_random_exponential(multiplier=0.4, max=10)
 log = structlog.get_logger()
+
+
+class _DrainingError(Exception):
+    """The last try did not happen, and the next one is for another replica."""
 
 
 async def apply(parts: Parts, run: Run, plan: Plan) -> Run:
@@ -32,7 +40,12 @@ async def apply(parts: Parts, run: Run, plan: Plan) -> Run:
     async with parts.database.read() as tx:
         recorded = {record.position: record for record in await runs.steps(tx, run.id, run.rung)}
     for position, step in enumerate(plan.steps):
-        outcome = await _step(parts, run, plan, position, recorded.get(position))
+        if parts.draining.is_set():
+            return await _leave(parts, run)
+        try:
+            outcome = await _step(parts, run, plan, position, recorded.get(position))
+        except _DrainingError:
+            return await _leave(parts, run, position)
         if outcome.state == "interrupted":
             return await _interrupted(parts, run, position, outcome)
         if outcome.state == "failed":
@@ -41,6 +54,15 @@ async def apply(parts: Parts, run: Run, plan: Plan) -> Run:
     async with parts.turn() as turn:
         message = "applied" if plan.changes else "nothing to change"
         return await runs.move(turn.tx, run, RunState.VERIFYING, turn.now, Entry(message))
+
+
+async def _leave(parts: Parts, run: Run, position: int | None = None) -> Run:
+    """Give the run back as it is; the step at `position` had not happened at its last try, and begins anew."""
+    async with parts.turn() as turn:
+        if position is not None:
+            await runs.leave_step(turn.tx, run, position, turn.now)
+        await announce(turn.tx)
+        return await runs.postpone(turn.tx, run, turn.now)
 
 
 async def _step(parts: Parts, run: Run, plan: Plan, position: int, record: StepRecord | None) -> StepOutcome:
@@ -98,12 +120,15 @@ async def _call(parts: Parts, run: Run, plan: Plan, step: PlannedStep) -> StepOu
                 retry=retry_if_exception_type(TransientError),
                 wait=_pause,
                 stop=stop_before_delay(deadline),
+                sleep=partial(_sleep, parts.draining),
                 reraise=True,
             ):
                 with attempt:
                     tries += 1
                     result = await (action.undo if plan.undoes else action.apply)(context, step)
         return StepOutcome("succeeded", tries, result)
+    except _DrainingError:
+        raise
     except TimeoutError:
         known = action.can_repeat(step)
         reason = Reason.DEADLINE_EXCEEDED if known else Reason.OUTCOME_UNKNOWN
@@ -116,6 +141,15 @@ async def _call(parts: Parts, run: Run, plan: Plan, step: PlannedStep) -> StepOu
         return StepOutcome("failed", tries, reason=Reason.UNEXPECTED, error=message)
     finally:
         parts.metrics.action_duration.labels(step.action).observe(time.monotonic() - begun)
+
+
+async def _sleep(draining: asyncio.Event, seconds: float) -> None:
+    """Wait between two tries, unless this replica drains: then raises _DrainingError."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await draining.wait()
+    if draining.is_set():
+        raise _DrainingError
 
 
 def _pause(state: RetryCallState) -> float:

@@ -61,6 +61,7 @@ class Parts:
     clock: Callable[[], datetime]
     owner: str
     work: asyncio.Event = field(default_factory=asyncio.Event)  # set whenever a run may have become due
+    draining: asyncio.Event = field(default_factory=asyncio.Event)  # set when this replica is to let go of its runs
 
     @asynccontextmanager
     async def turn(self, lock: str | None = None) -> AsyncIterator[Turn]:

@@ -20,6 +20,7 @@ from app.store import leases, runs
 from app.store.events import Entry
 from app.store.leases import Claimant
 from app.store.runs import Run
+from app.store.wakeups import announce
 
 _LONGEST_NAP_SECONDS = 1.0  # another replica may die or hand work over without a wake-up
 _CLAIM = 64
@@ -110,6 +111,8 @@ class Worker:
         """Advance a run until it is folded, has ended or is put off, and with that its lease given back."""
         current: Run | None = run
         while current is not None and current.lease_owner is not None:
+            if self._parts.draining.is_set():
+                return
             try:
                 current = await self._stage(current)
             except (LeaseLostError, StoreUnavailableError):
@@ -155,16 +158,18 @@ class Worker:
                     task.cancel()
 
     async def drain(self, grace_seconds: float) -> None:
-        """Let steps that are being applied finish, then give every lease back."""
-        watching = [task for run_id, task in self._tasks.items() if self._stages.get(run_id) is RunState.VERIFYING]
-        for task in watching:
+        """Let calls that are under way finish, then give every lease back; what only decides or watches stops at once."""
+        self._parts.draining.set()
+        idle = [task for run_id, task in self._tasks.items() if self._stages.get(run_id) is not RunState.RUNNING]
+        for task in idle:
             task.cancel()
         if self._tasks:
             await asyncio.wait(list(self._tasks.values()), timeout=grace_seconds)
         left = list(self._tasks.values())
         for task in left:
             task.cancel()
-        await asyncio.gather(*watching, *left, return_exceptions=True)
+        await asyncio.gather(*idle, *left, return_exceptions=True)
         with suppress(StoreUnavailableError):
             async with self._parts.database.write() as tx:
                 await leases.release_owned(tx, self._parts.owner)
+                await announce(tx)

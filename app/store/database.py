@@ -29,6 +29,14 @@ _BUSY_SECONDS = 5.0
 _OURS = (DataError, IntegrityError, ProgrammingError)
 # A replica that freezes in the middle of a decision must not keep the others from theirs.
 _IDLE_IN_TRANSACTION = "60s"
+# A network that drops packets says nothing: without these a connection waits a quarter of an hour for an answer.
+_NOTICE_SILENCE = {
+    "connect_timeout": "5",
+    "tcp_user_timeout": "10000",  # milliseconds
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+}
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 
 
@@ -43,6 +51,8 @@ def store_url(text_url: str) -> URL:
     driver = _DRIVERS.get(url.drivername)
     if driver is None:
         raise ConfigError(f"the store cannot be {url.drivername!r}; it is sqlite:///path/file.db or postgresql://…")
+    if driver.startswith("postgresql"):
+        url = url.set(query={**_NOTICE_SILENCE, **url.query})
     return url.set(drivername=driver)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, case, func, or_, select, update
+from sqlalchemy import and_, case, func, literal, or_, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -20,7 +20,7 @@ from app.domain.states import RunState
 from app.store import events
 from app.store.events import Entry, Event
 from app.store.runs import Run, from_row
-from app.store.schema import run
+from app.store.schema import Timestamp, run
 
 _LEFT_FOR = timedelta(hours=1)  # so long a rolling upgrade may take
 _LOOK_AGAIN = timedelta(minutes=1)
@@ -89,10 +89,15 @@ async def _end_unreadable(tx: AsyncConnection, row: Row[Any], now: datetime) -> 
 
 
 async def renew(tx: AsyncConnection, owner: str, run_ids: Sequence[str], lease_until: datetime) -> set[str]:
-    """Renew the leases that `owner` still holds; the answer lacks the ones that it lost."""
+    """Renew the leases that `owner` still holds; the answer lacks the ones that it lost.
+
+    None gets shorter: another replica may know already that the database's clock was put forward.
+    """
     mine = and_(run.c.id.in_(run_ids), run.c.lease_owner == owner)
     held = {row.id for row in await tx.execute(select(run.c.id).where(mine))}
-    await tx.execute(update(run).where(mine).values(lease_until=lease_until))
+    until = literal(lease_until, Timestamp)
+    later = case((run.c.lease_until > until, run.c.lease_until), else_=until)
+    await tx.execute(update(run).where(mine).values(lease_until=later))
     return held
 
 

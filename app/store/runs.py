@@ -382,6 +382,15 @@ async def finish_step(tx: AsyncConnection, held: Run, position: int, now: dateti
     await note(tx, held, now, f"step_{outcome.state}", Entry(outcome.error or "", outcome.reason, data=data))
 
 
+async def leave_step(tx: AsyncConnection, held: Run, position: int, now: datetime) -> None:
+    """Take a step's intent back: no try of it has had an effect, so whoever goes on begins it anew."""
+    await check_lease(tx, held)
+    here = and_(step.c.run_id == held.id, step.c.rung == held.rung, step.c.position == position)
+    await tx.execute(delete(step).where(here))
+    message = "the replica that tried it stops; another one goes on"
+    await note(tx, held, now, "step_left", Entry(message, data={"rung": held.rung, "position": position}))
+
+
 async def reachable(tx: AsyncConnection) -> None:
     """Read something small that needs the tables; raises what the store raises."""
     await tx.execute(select(run.c.id).limit(1))

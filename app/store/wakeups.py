@@ -1,6 +1,7 @@
-"""Wakes the other replicas when there is something for them, by PostgreSQL's LISTEN and NOTIFY.
+"""Tells the other replicas that there is something for them, by PostgreSQL's LISTEN and NOTIFY.
 
-A hint only: whoever misses one finds the work when it next looks. SQLite has one replica, which needs none.
+A hint only: whoever misses one finds the work when it next looks, and changed files of the catalog too. SQLite has one
+replica, which needs none.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from app.store.database import Database
 
 _CHANNEL = "remediator"
 _PAUSE_SECONDS = 2.0
+_RELOAD = "reload "  # before the name of the replica that was asked to, and has done it
 log = structlog.get_logger()
 
 
@@ -26,8 +28,14 @@ async def announce(tx: AsyncConnection) -> None:
         await tx.execute(text(f"NOTIFY {_CHANNEL}"))
 
 
-async def listen_forever(database: Database, wake: Callable[[], None]) -> None:
-    """Call `wake` for each announcement of any replica, until cancelled."""
+async def announce_reload(tx: AsyncConnection, owner: str) -> None:
+    """Have all other replicas read their catalog's files again when the transaction is committed."""
+    if tx.dialect.name == "postgresql":
+        await tx.execute(text("SELECT pg_notify(:channel, :what)"), {"channel": _CHANNEL, "what": _RELOAD + owner})
+
+
+async def listen_forever(database: Database, owner: str, wake: Callable[[], None], reload: Callable[[], None]) -> None:
+    """Call `wake` for each announcement of any replica and `reload` where another one asks for that; until cancelled."""
     if database.is_sqlite:
         return
     url = database.url.set(drivername="postgresql").render_as_string(hide_password=False)
@@ -37,8 +45,10 @@ async def listen_forever(database: Database, wake: Callable[[], None]) -> None:
             async with connection:
                 await connection.execute(f"LISTEN {_CHANNEL}")
                 wake()  # for what was announced while nobody listened
-                async for _ in connection.notifies():
+                async for heard in connection.notifies():
                     wake()
+                    if heard.payload.startswith(_RELOAD) and heard.payload != _RELOAD + owner:
+                        reload()
         except psycopg.OperationalError as error:
             log.warning("not listening for other replicas", error=str(error).partition("\n")[0])
         await asyncio.sleep(_PAUSE_SECONDS)

@@ -19,7 +19,7 @@ from app.settings import Settings
 
 DOCS = Path(__file__).parents[2] / "docs"
 README = Path(__file__).parents[2] / "README.md"
-SECTIONS = {"episodes", "audit", "scope", "auth", "log", "connections"}
+SECTIONS = {"tls", "episodes", "audit", "scope", "auth", "log", "connections"}
 
 
 def settings(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -84,7 +84,7 @@ class Edge:
         self._runner = asyncio.Runner()
         self.app = self._application(**settings)
         self._client = httpx.AsyncClient(
-            transport=httpx.ASGITransport(app=self.app), base_url="http://remediator.test", timeout=30
+            transport=httpx.ASGITransport(app=self.app), base_url="http://localhost", timeout=30
         )
         self._committer: asyncio.Task[None] | None = None
 

@@ -167,7 +167,7 @@ def test_what_nobody_expected_is_a_problem_without_details(edge: Edge) -> None:
     transport = httpx.ASGITransport(app=edge.app, raise_app_exceptions=False)
 
     async def ask() -> httpx.Response:
-        async with httpx.AsyncClient(transport=transport, base_url="http://remediator.test") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.get("/-/ready")
 
     response = edge.run(ask())

@@ -1,0 +1,163 @@
+"""A secret of each kind is planted, everything that can go wrong goes wrong, and all that was written is searched."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.acceptance.bench import EVERYWHERE, remediation, write_yaml
+from tests.acceptance.test_cli import remediator
+from tests.support.alerts import alert, notification
+from tests.support.engine import Clock
+from tests.support.processes import free_port, wait_until
+from tests.support.service import Service, ServiceOptions, serve
+
+PLANTED = "Sup3r-S3cret-{}!"
+KINDS = ["token", "postgres", "redis", "notify", "bearer", "audit", "prometheus", "alertmanager"]
+SECRETS = {kind: PLANTED.format(kind) for kind in KINDS}
+
+
+def configuration(home: Path) -> Path:
+    """Every secret that a configuration can hold, for servers that are not there."""
+    port = free_port()
+    files = {}
+    for kind, secret in SECRETS.items():
+        files[kind] = home / f"secret-{kind}"
+        files[kind].write_text(secret)
+    postgres = f"postgresql://user:{quote(SECRETS['postgres'])}@127.0.0.1:{port}/shop"
+    connections: dict[str, Any] = {
+        "timeout": "1s",
+        "postgres": {"main": {"url": {"value": postgres}}},
+        "redis": {"cache": {"url": {"value": f"redis://:{quote(SECRETS['redis'])}@127.0.0.1:{port}"}}},
+        "notify": {"people": {"urls": [{"value": f"json://user:{quote(SECRETS['notify'])}@127.0.0.1:{port}/hook"}]}},
+        "secrets": {"api": {"file": str(files["bearer"])}},
+        "prometheus": {"url": f"http://127.0.0.1:{port}", "bearer_token": {"file": str(files["prometheus"])}},
+        "alertmanager": {
+            "urls": [f"http://127.0.0.1:{port}"],
+            "bearer_token": {"file": str(files["alertmanager"])},
+        },
+    }
+    return write_yaml(
+        home / "config.yaml",
+        {
+            "connections": connections,
+            "scope": EVERYWHERE,
+            "recheck": "300ms",
+            "channel": "people",
+            "log": {"level": "debug", "format": "json"},
+            "audit": {"key": {"file": str(files["audit"])}},
+            "auth": {"tokens": [{"name": "all", "role": "admin", "file": str(files["token"])}]},
+        },
+    )
+
+
+def entries() -> list[dict[str, Any]]:
+    """Something that needs each connection, and fails at it."""
+    bearer = {"url": "http://127.0.0.1:1/{{ labels.x }}", "bearer_token": "api"}
+    off = {"without_guards": {"fresh": "Alertmanager is away, and the others are to fail at their own"}}
+    return [
+        remediation("idle", {"action": "postgres.terminate_idle", "with": {"idle_longer_than": "0s"}})
+        | {"target": {"postgres": {"instance": "main"}}}
+        | off,
+        remediation("flush", {"action": "redis.flush"}, target={"redis": {"instance": "cache"}}, allow_destructive=True)
+        | off,
+        remediation("ask", {"action": "http.request", "with": bearer, "timeout": "1s"}) | off,
+        remediation("tell", _tell()) | off,
+        remediation("query", _tell(), when=[_query()]) | off,
+        remediation("fresh", _tell()),
+        remediation("approve", _tell(), mode="approve") | off,
+    ]
+
+
+def _tell() -> dict[str, Any]:
+    return {"action": "notify.send", "with": {"channel": "people", "title": "t", "body": "b"}, "timeout": "1s"}
+
+
+def _query() -> dict[str, Any]:
+    return {"check": "prometheus.query", "with": {"query": "up", "op": ">", "value": 0}}
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    """A service for which everything goes wrong."""
+    catalog = write_yaml(tmp_path / "catalog.yaml", {"remediations": entries()})
+    options = ServiceOptions(data=tmp_path / "data", catalog=[catalog], config=configuration(tmp_path))
+    with serve(tmp_path, options) as running:
+        yield running
+
+
+def test_no_secret_gets_out(service: Service, tmp_path: Path) -> None:
+    """Into the store, a log, an answer, a metric or what the command line prints."""
+    token = {"authorization": f"Bearer {SECRETS['token']}"}
+    names = [entry["name"] for entry in entries()]
+    body = notification(*(alert(alertname=name, x="y", starts_at=Clock()()) for name in names))
+    json_body = {"content-type": "application/json"} | token
+    assert 202 == service.post("/webhooks/alertmanager", content=body, headers=json_body).status_code
+
+    def decided() -> bool:
+        items = service.get("/remediations", headers=token).json()["items"]
+        return len(items) == len(names) and all(item["reason"] for item in items)
+
+    wait_until(decided, 60, "every run to meet its failure")
+    written = {"log": service.logs}
+    for path in _paths(service, token):
+        written[path] = service.get(path, headers=token).text
+    wrong = base64.b64encode(f"x:{SECRETS['token']}x".encode()).decode()
+    written["refused"] = service.get("/remediations", headers={"authorization": f"Basic {wrong}"}).text
+    config, catalog = tmp_path / "config.yaml", tmp_path / "catalog.yaml"
+    for words in (["check"], ["check", "--live"], ["check", "--live", "--json"], ["plan", "--alert", "-"]):
+        stdin = json.dumps({"labels": {"alertname": "idle", "x": "y"}})
+        done = remediator(*words, "--config", config, "--catalog", catalog, "--data", tmp_path / "data", stdin=stdin)
+        written[" ".join(words)] = done.stdout + done.stderr
+    service.stop()
+    for file in sorted((tmp_path / "data").iterdir()):
+        written[file.name] = file.read_bytes().decode("latin-1")
+    found = [
+        (where, kind)
+        for where, text in written.items()
+        for kind, secret in SECRETS.items()
+        if secret in text or quote(secret) in text or base64.b64encode(secret.encode()).decode() in text
+    ]
+    assert [] == found
+    assert "idle" in written["/remediations?limit=100"]
+    assert any(name.endswith(".db") for name in written)
+
+
+def _paths(service: Service, token: dict[str, str]) -> list[str]:
+    runs = service.get("/remediations", headers=token).json()["items"]
+    paths = ["/remediations?limit=100", "/episodes", "/catalog", "/events", "/metrics", "/-/ready", "/pause"]
+    paths += [f"/remediations/{run['id']}" for run in runs]
+    return paths + [f"/catalog/{entry['name']}" for entry in entries()]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"auth": {"tokens": [{"name": "x", "role": "nobody", "value": SECRETS["token"]}]}},
+        {"connections": {"postgres": {"main": {"url": SECRETS["postgres"]}}}},
+        {"connections": {"redis": {"main": {"url": {"value": SECRETS["redis"], "file": "x"}}}}},
+        {"audit": {"key": SECRETS["audit"]}},
+        {"store": f"mysql://user:{SECRETS['postgres']}@db/x"},
+        {"store": f"postgresql://user:{SECRETS['postgres']}@127.0.0.1:1/x"},
+    ],
+)
+def test_a_broken_configuration_does_not_repeat_a_secret(broken: dict[str, Any], tmp_path: Path) -> None:
+    """The message says where and what is wrong, and not what was written there."""
+    config = write_yaml(tmp_path / "config.yaml", broken)
+    (tmp_path / "remediations").mkdir()
+    for command in (["check"], ["migrate"], ["audit", "verify"]):
+        done = remediator(*command, "--config", config, "--catalog", tmp_path / "remediations")
+        assert not [kind for kind, secret in SECRETS.items() if secret in done.stdout + done.stderr]
+
+
+def test_an_unknown_variable_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would change nothing, and nobody would know."""
+    monkeypatch.setenv("REMEDIATOR_RETENSION", "30d")
+    done = remediator("check", "--data", tmp_path)
+    assert (2, True) == (done.returncode, 'unknown setting "retension"; did you mean "retention"?' in done.stderr)
