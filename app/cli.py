@@ -203,9 +203,8 @@ def _notes(catalog: Catalog) -> list[str]:
 async def _look(settings: Settings, catalog: Catalog) -> list[Preflighted]:
     """Ask the real systems; the store is not among them."""
     database = Database(settings.store_url)
-    parts = parts_of(
-        settings, CatalogHolder(settings.catalog, catalog, lambda *_: None), Metrics(__version__), database
-    )
+    holder = CatalogHolder(settings.catalog, catalog, lambda *_: None)
+    parts = parts_of(settings, holder, Metrics(__version__), database, utc_now)
     try:
         return await Preflight(parts).look(catalog.remediations.values())
     finally:
@@ -260,7 +259,7 @@ async def _explain(settings: Settings, alerts: list[Alert]) -> list[Explanation]
     holder = CatalogHolder(settings.catalog, load(settings.catalog, utc_now()), lambda *_: None)
     with TemporaryDirectory() as empty:
         database = await _store_for_reading(settings, Path(empty))
-        parts = parts_of(settings, holder, Metrics(__version__), database)
+        parts = parts_of(settings, holder, Metrics(__version__), database, utc_now)
         try:
             return [await explain(parts, alert) for alert in alerts]
         finally:

@@ -7,7 +7,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
@@ -30,7 +31,7 @@ from app.catalog.reload import CatalogHolder
 from app.checks.registry import checks
 from app.clients.clients import Clients
 from app.domain.episodes import EpisodeRules
-from app.domain.errors import AppError, ConfigError
+from app.domain.errors import AppError, ConfigError, StoreUnavailableError
 from app.domain.remediation import Mode
 from app.engine.housekeeping import keep_house_forever
 from app.engine.intake import take_in_forever
@@ -39,13 +40,14 @@ from app.engine.lookup import lookup_forever
 from app.engine.outbox import send_forever
 from app.engine.parts import Parts, Policy
 from app.engine.preflight import Preflight
+from app.engine.timekeeping import Timekeeper
 from app.engine.worker import Worker
 from app.settings import Settings
 from app.store import leases, runs, seals
 from app.store.database import Database
 from app.store.inbox import Inbox
 from app.store.migrate import migrate
-from app.store.wakeups import listen_forever
+from app.store.wakeups import announce_reload, listen_forever
 from app.telemetry.metrics import Metrics
 
 # Where Kubernetes tells a pod the namespace it runs in.
@@ -112,7 +114,9 @@ def audit_key_of(settings: Settings) -> bytes:
     return secret.encode()
 
 
-def parts_of(settings: Settings, catalog: CatalogHolder, metrics: Metrics, database: Database) -> Parts:
+def parts_of(
+    settings: Settings, catalog: CatalogHolder, metrics: Metrics, database: Database, clock: Callable[[], datetime]
+) -> Parts:
     """The engine's parts for this process."""
     policy = policy_of(settings)
     return Parts(
@@ -121,7 +125,7 @@ def parts_of(settings: Settings, catalog: CatalogHolder, metrics: Metrics, datab
         clients=Clients(settings.connections, policy.scope),
         metrics=metrics,
         policy=policy,
-        clock=utc_now,
+        clock=clock,
         owner=f"{socket.gethostname()[:40]}-{os.getpid()}-{os.urandom(4).hex()}",
     )
 
@@ -141,7 +145,8 @@ class Service:
         self.auth.check()
         self.database = Database(settings.store_url, self.metrics.store_errors.inc, audit_key_of(settings))
         self.inbox = Inbox(self.database)
-        self.parts = parts_of(settings, self.catalog, self.metrics, self.database)
+        self.clock = Timekeeper(self.database, utc_now, settings.lease)
+        self.parts = parts_of(settings, self.catalog, self.metrics, self.database, self.clock)
         self.worker = Worker(self.parts)
         self.preflight = Preflight(self.parts)
         self.stopping = asyncio.Event()
@@ -172,7 +177,8 @@ class Service:
             catalog=self.catalog,
             metrics=self.metrics,
             auth=self.auth,
-            clock=utc_now,
+            clock=self.clock,
+            reloaded=self._tell_others,
             ready=self.problems,
             work=self.parts.work,
             parts=self.parts,
@@ -190,6 +196,7 @@ class Service:
         """Take the store and start the loops; raises AppError, and has let go of everything then."""
         try:
             before, after = await self._take_store()
+            await self.clock.start()
         except AppError:
             await self.database.close()
             raise
@@ -204,11 +211,12 @@ class Service:
         if self.settings.preflight:
             self.start(self.preflight.look_forever(self.settings.preflight), "preflight")
         self.start(keep_house_forever(self.parts, self.settings.retention), "housekeeping")
-        self.start(self.catalog.watch(utc_now), "catalog")
+        self.start(self.catalog.watch(self.clock), "catalog")
         if self.settings.lookup:
             self.start(lookup_forever(self.parts, self.inbox, self.settings.lookup), "look-up")
-        self.start(listen_forever(self.database, self._wake), "wake-ups")
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload_soon)
+        self.start(self.clock.keep_forever(), "clock")
+        self.start(listen_forever(self.database, self.parts.owner, self._wake, self._reload_soon), "wake-ups")
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hung_up)
 
     def _wake(self) -> None:
         self.inbox.recorded.set()
@@ -233,7 +241,17 @@ class Service:
         self.start(self._reload(), "reload")
 
     async def _reload(self) -> None:
-        await self.catalog.reload(utc_now())
+        await self.catalog.reload(self.clock())
+
+    def _hung_up(self) -> None:
+        self._reload_soon()
+        self.start(self._tell_others(), "reload of others")
+
+    async def _tell_others(self) -> None:
+        """Whoever asks one replica to read its files again means all; one that does not hear of it sees the change."""
+        with suppress(StoreUnavailableError):
+            async with self.database.write() as tx:
+                await announce_reload(tx, self.parts.owner)
 
     async def problems(self) -> list[str]:
         """What keeps this replica from its work; empty when it is ready."""

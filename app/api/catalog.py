@@ -133,8 +133,12 @@ async def set_standing(
     tags=["operation"],
 )
 async def reload(services: Served, _who: Admin) -> Reloaded:
-    """When anything in them is wrong, every problem is answered and the running catalog stays. Role: admin."""
+    """When anything in them is wrong, every problem is answered and the running catalog stays. Role: admin.
+
+    The other replicas read theirs too; what becomes of that is in their metrics and logs.
+    """
     await services.catalog.reload(services.clock())
+    await services.reloaded()
     catalog, error = services.catalog.current, services.catalog.last_error
     if error is not None:
         detail = f"the files were refused; the catalog {catalog.short_digest} stays active"

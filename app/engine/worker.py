@@ -158,7 +158,7 @@ class Worker:
                     task.cancel()
 
     async def drain(self, grace_seconds: float) -> None:
-        """Let calls that are under way finish, then give every lease back; what only decides or watches stops at once."""
+        """Let calls that are under way finish, then give every lease back; what only decides or watches stops."""
         self._parts.draining.set()
         idle = [task for run_id, task in self._tasks.items() if self._stages.get(run_id) is not RunState.RUNNING]
         for task in idle:

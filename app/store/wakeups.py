@@ -35,7 +35,7 @@ async def announce_reload(tx: AsyncConnection, owner: str) -> None:
 
 
 async def listen_forever(database: Database, owner: str, wake: Callable[[], None], reload: Callable[[], None]) -> None:
-    """Call `wake` for each announcement of any replica and `reload` where another one asks for that; until cancelled."""
+    """Call `wake` for each announcement of any replica, `reload` where another asks for that; until cancelled."""
     if database.is_sqlite:
         return
     url = database.url.set(drivername="postgresql").render_as_string(hide_password=False)
