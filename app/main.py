@@ -8,7 +8,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
@@ -31,7 +30,7 @@ from app.catalog.reload import CatalogHolder
 from app.checks.registry import checks
 from app.clients.clients import Clients
 from app.domain.episodes import EpisodeRules
-from app.domain.errors import AppError, ConfigError, StoreUnavailableError
+from app.domain.errors import AppError, ConfigError
 from app.domain.remediation import Mode
 from app.engine.housekeeping import keep_house_forever
 from app.engine.intake import take_in_forever
@@ -178,7 +177,6 @@ class Service:
             metrics=self.metrics,
             auth=self.auth,
             clock=self.clock,
-            reloaded=self._tell_others,
             ready=self.problems,
             work=self.parts.work,
             parts=self.parts,
@@ -245,13 +243,7 @@ class Service:
 
     def _hung_up(self) -> None:
         self._reload_soon()
-        self.start(self._tell_others(), "reload of others")
-
-    async def _tell_others(self) -> None:
-        """Whoever asks one replica to read its files again means all; one that does not hear of it sees the change."""
-        with suppress(StoreUnavailableError):
-            async with self.database.write() as tx:
-                await announce_reload(tx, self.parts.owner)
+        self.start(announce_reload(self.database, self.parts.owner), "reload of others")
 
     async def problems(self) -> list[str]:
         """What keeps this replica from its work; empty when it is ready."""

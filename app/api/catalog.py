@@ -21,6 +21,7 @@ from app.domain.findings import Result
 from app.domain.remediation import Mode, Remediation
 from app.engine.standing import set_by_hand
 from app.store.events import Entry
+from app.store.wakeups import announce_reload
 
 _MAX_PROBLEMS = 100
 router = APIRouter(tags=["catalog"])
@@ -138,7 +139,7 @@ async def reload(services: Served, _who: Admin) -> Reloaded:
     The other replicas read theirs too; what becomes of that is in their metrics and logs.
     """
     await services.catalog.reload(services.clock())
-    await services.reloaded()
+    await announce_reload(services.database, services.parts.owner)
     catalog, error = services.catalog.current, services.catalog.last_error
     if error is not None:
         detail = f"the files were refused; the catalog {catalog.short_digest} stays active"

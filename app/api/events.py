@@ -12,8 +12,8 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime
 
-from app.api.auth import Viewer
-from app.api.problems import errors
+from app.api.auth import Role, Viewer, authorize
+from app.api.problems import ProblemError, errors
 from app.api.services import Served, Services
 from app.domain.errors import StoreUnavailableError
 from app.store import stream
@@ -69,7 +69,7 @@ async def stream_events(
     await stream.page(services.database, start, wanted, 1)  # a store that is away is told before the 200
     if _SSE in request.headers.get("accept", ""):
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(_server_sent(services, start, wanted), media_type=_SSE, headers=headers)
+        return StreamingResponse(_server_sent(request, services, start, wanted), media_type=_SSE, headers=headers)
     return StreamingResponse(_lines(services, start, wanted), media_type=_NDJSON)
 
 
@@ -78,10 +78,10 @@ async def _lines(services: Services, start: Cursor, wanted: Wanted) -> AsyncIter
         yield json.dumps(stream.described(row)) + "\n"
 
 
-async def _server_sent(services: Services, start: Cursor, wanted: Wanted) -> AsyncIterator[str]:
-    """Each event with its cursor as id, until the service stops or the client goes."""
+async def _server_sent(request: Request, services: Services, start: Cursor, wanted: Wanted) -> AsyncIterator[str]:
+    """Each event with its cursor as id, until the service stops, the client goes, or its token no longer holds."""
     silent = 0
-    while not services.stopping.is_set():
+    while not services.stopping.is_set() and _still_may(request):
         try:
             rows = await stream.page(services.database, start, wanted)
         except StoreUnavailableError:
@@ -98,3 +98,11 @@ async def _server_sent(services: Services, start: Cursor, wanted: Wanted) -> Asy
         with suppress(TimeoutError):
             async with asyncio.timeout(_LOOK_SECONDS):
                 await services.stopping.wait()
+
+
+def _still_may(request: Request) -> bool:
+    try:
+        authorize(request, Role.VIEWER)
+    except ProblemError:
+        return False
+    return True

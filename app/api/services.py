@@ -44,7 +44,6 @@ class Services:
     ready: Callable[[], Awaitable[list[str]]]  # what keeps this replica from serving; empty when nothing does
     work: asyncio.Event  # set when a run may have become due
     parts: Parts  # for what people decide about remediations
-    reloaded: Callable[[], Awaitable[None]]  # has the other replicas read their files again
     preflight: Callable[[str], Report | None] = lambda _: None  # what was found out about a remediation
     stopping: asyncio.Event = field(default_factory=asyncio.Event)  # set when streams must end
     limits: Limits = Limits()

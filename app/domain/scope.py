@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from fnmatch import fnmatchcase
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
 from app.domain.model import Value
-from app.domain.plans import Target
+from app.domain.plans import Plan, Target
 
 PROTECTED_NAMESPACES = frozenset({"kube-system", "kube-public", "kube-node-lease"})
 _POD = "Pod"  # stands for the workload that owns it, which is what is acted on
@@ -53,6 +54,20 @@ class Scope(Value):
         if _matches(host, self.hosts):
             return None
         return f"host {host!r} is not in scope; add it to scope.hosts"
+
+    def url_objection(self, url: str) -> str | None:
+        """Say why the host of `url` must not be called, or None."""
+        try:
+            host = urlsplit(url).hostname or ""
+        except ValueError:
+            host = ""
+        return self.host_objection(host)
+
+    def plan_objection(self, plan: Plan) -> str | None:
+        """Say what in `plan` is out of scope, or None."""
+        params = [*(step.params for step in plan.steps), *(check.params for check in plan.verify)]
+        urls = [str(one["url"]) for one in params if "url" in one]
+        return self.objection(plan.target) or next(filter(None, map(self.url_objection, urls)), None)
 
     def _namespace_objection(self, namespace: str) -> str | None:
         if namespace in PROTECTED_NAMESPACES or (namespace and namespace == self.own_namespace):

@@ -37,6 +37,9 @@ class _DrainingError(Exception):
 
 async def apply(parts: Parts, run: Run, plan: Plan) -> Run:
     """Apply what is not yet applied; ends in verifying, in the next rung, or in a final state."""
+    objection = parts.policy.scope.plan_objection(plan)
+    if objection is not None:  # it was in scope when it was planned; the configuration has changed, or the store was
+        return await escalate_or_fail(parts, run, Entry(objection, Reason.OUT_OF_SCOPE))
     async with parts.database.read() as tx:
         recorded = {record.position: record for record in await runs.steps(tx, run.id, run.rung)}
     for position, step in enumerate(plan.steps):

@@ -9,7 +9,6 @@ import asyncio
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -83,7 +82,7 @@ class Planner:
             claimed = Target(
                 backend="kubernetes", key=f"kubernetes:{place}", kind=named.kind, namespace=named.namespace
             )
-            self._hold_to_scope(claimed)
+            _refuse(self._scope.objection(claimed))
             cluster = await self._clients.kubernetes()
             return await cluster.resolve(named.kind, named.namespace, named.name)
         if rendered.postgres is not None:
@@ -92,13 +91,8 @@ class Planner:
         elif rendered.redis is not None:
             cache = rendered.redis
             target = self._clients.redis(cache.instance).resolve(cache.instance, int(cache.database))
-        self._hold_to_scope(target)
+        _refuse(self._scope.objection(target))
         return target
-
-    def _hold_to_scope(self, target: Target) -> None:
-        objection = self._scope.objection(target)
-        if objection is not None:
-            raise PermanentError(objection, reason=Reason.OUT_OF_SCOPE)
 
     async def _plan_step(self, trigger: Trigger, alert: TemplateContext, spec: StepSpec) -> PlannedStep:
         action = actions()[spec.action]
@@ -130,7 +124,7 @@ class Planner:
         """Render and validate arguments; the error names the field and never repeats a value."""
         rendered = render(raw, alert)
         if "url" in rendered:
-            self._refuse_host(str(rendered["url"]))
+            _refuse(self._scope.url_objection(str(rendered["url"])))
         try:
             return model.model_validate(rendered)
         except ValidationError as error:
@@ -138,14 +132,10 @@ class Planner:
             field = ".".join(str(part) for part in first["loc"]) or "with"
             raise PermanentError(f"{where}: {field}: {first['msg']}", reason=Reason.TEMPLATE_FAILED) from error
 
-    def _refuse_host(self, url: str) -> None:
-        try:
-            host = urlsplit(url).hostname or ""
-        except ValueError:
-            host = ""
-        objection = self._scope.host_objection(host)
-        if objection is not None:
-            raise PermanentError(objection, reason=Reason.OUT_OF_SCOPE)
+
+def _refuse(objection: str | None) -> None:
+    if objection is not None:
+        raise PermanentError(objection, reason=Reason.OUT_OF_SCOPE)
 
 
 def _target(alert: TemplateContext) -> Target:

@@ -11,7 +11,7 @@ def scope(facts: Facts) -> Decision:
     """Deny what is out of scope; waiting would not bring it in."""
     if facts.plan is None:
         return allow("scope", "the target is not known yet")
-    objection = facts.scope.objection(facts.plan.target)
+    objection = facts.scope.plan_objection(facts.plan)
     if objection is None:
         return allow("scope")
     return Decision(guard="scope", verdict=Verdict.DENY, reason=Reason.OUT_OF_SCOPE, message=objection)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import psycopg
 import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.domain.errors import StoreUnavailableError
 from app.store.database import Database
 
 _CHANNEL = "remediator"
@@ -28,10 +30,13 @@ async def announce(tx: AsyncConnection) -> None:
         await tx.execute(text(f"NOTIFY {_CHANNEL}"))
 
 
-async def announce_reload(tx: AsyncConnection, owner: str) -> None:
-    """Have all other replicas read their catalog's files again when the transaction is committed."""
-    if tx.dialect.name == "postgresql":
-        await tx.execute(text("SELECT pg_notify(:channel, :what)"), {"channel": _CHANNEL, "what": _RELOAD + owner})
+async def announce_reload(database: Database, owner: str) -> None:
+    """Have all other replicas read their catalog's files again; who does not hear of it sees that they have changed."""
+    if database.is_sqlite:
+        return
+    with suppress(StoreUnavailableError):
+        async with database.write() as tx:
+            await tx.execute(text("SELECT pg_notify(:channel, :what)"), {"channel": _CHANNEL, "what": _RELOAD + owner})
 
 
 async def listen_forever(database: Database, owner: str, wake: Callable[[], None], reload: Callable[[], None]) -> None:

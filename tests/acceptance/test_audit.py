@@ -59,6 +59,25 @@ def test_events_are_told_as_they_happen_until_the_service_stops(service: Service
         assert [] == [line for line in lines if line]
 
 
+def test_a_stream_ends_when_its_token_no_longer_holds(tmp_path: Path) -> None:
+    """A secret that was changed since lets nobody go on listening."""
+    catalog, secret, config = (tmp_path / name for name in ("catalog.yaml", "secret", "config.yaml"))
+    catalog.write_text("remediations: []\n")
+    secret.write_text("before")
+    tokens = [
+        {"name": "listener", "role": "viewer", "file": str(secret)},
+        {"name": "admin", "role": "admin", "value": "x"},
+    ]
+    config.write_text(json.dumps({"auth": {"tokens": tokens}}))
+    with serve(tmp_path, ServiceOptions(data=tmp_path / "data", catalog=[catalog], config=config)) as service:
+        headers = SSE | {"authorization": "Bearer before"}
+        with httpx.stream("GET", f"{service.url}/events", headers=headers, timeout=PATIENCE) as stream:
+            assert 200 == stream.status_code
+            secret.write_text("after")
+            assert [] == [line for line in stream.iter_lines() if line]
+        assert 401 == service.get("/events", headers=headers).status_code
+
+
 def test_what_somebody_changed_in_the_store_is_found(service: Service, tmp_path: Path) -> None:
     """Beside the running service, with what was changed; exit status 1."""
     pause(service, "first")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ class ServiceOptions:
     config: Path | None = None
     arguments: Sequence[str] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    tls: ssl.SSLContext | None = None  # how to reach it, where its configuration has certificates
 
     def command(self, port: int) -> list[str]:
         """The command line on this port."""
@@ -41,11 +43,11 @@ class Service:
 
     def __init__(self, home: Path, options: ServiceOptions) -> None:
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if options.tls else 'http'}://127.0.0.1:{self.port}"
         self.log = home / f"service-{self.port}.log"
         self.options = options
         self.process: Process | None = None
-        self._client = httpx.Client(base_url=self.url, trust_env=False, timeout=30)
+        self._client = httpx.Client(base_url=self.url, verify=options.tls or True, trust_env=False, timeout=30)
 
     def start(self) -> None:
         """Start the process and wait until it says that it is ready."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.domain.plans import Target
+from app.domain.plans import Plan, PlannedCheck, PlannedStep, Target
 from app.domain.scope import PROTECTED_NAMESPACES, Scope
 
 
@@ -83,3 +83,18 @@ def test_hosts_need_a_pattern() -> None:
     scope = Scope(hosts=("*.shop.example",))
     assert scope.host_objection("api.shop.example") is None
     assert "add it to scope.hosts" in str(scope.host_objection("evil.example"))
+
+
+@pytest.mark.parametrize("part", ["target", "step", "check"])
+def test_a_plan_is_in_scope_with_everything_that_it_names(part: str) -> None:
+    """Its target, and the hosts that its steps and checks call."""
+    inside, outside = {"url": "https://api.shop.example/purge"}, {"url": "https://evil.example/"}
+    plan = Plan(
+        rung=0,
+        target=kubernetes("bank" if part == "target" else "shop"),
+        steps=(PlannedStep(action="http.request", summary="", params=outside if part == "step" else inside),),
+        verify=(PlannedCheck(check="http.ok", params=outside if part == "check" else inside),),
+    )
+    assert "not in scope" in str(Scope(namespaces=("shop",), hosts=("*.shop.example",)).plan_objection(plan))
+    wide = Scope(namespaces=("shop", "bank"), hosts=("*.shop.example", "evil.example"))
+    assert wide.plan_objection(plan) is None

@@ -1,0 +1,121 @@
+"""A clock that is set while the service runs, or between two of its runs, delays nothing and does nothing twice."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from app.domain.states import RunState
+from app.engine.timekeeping import Timekeeper
+from app.store import leases
+from app.store.leases import Claimant
+from tests.support.aio import run
+from tests.support.engine import Clock, engine, sqlite, until
+from tests.support.entries import asked, poke
+from tests.support.web import WebServer
+
+HOUR = timedelta(hours=1)
+LEASE = timedelta(seconds=30)
+MOMENT = timedelta(seconds=2)
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR], ids=["forward", "back"])
+def test_the_engine_does_not_follow_the_wall_at_once(tmp_path: Path, step: timedelta) -> None:
+    """Between two looks its time goes on as if nothing had happened; a look follows."""
+
+    async def scenario() -> None:
+        wall = Clock()
+        async with engine(sqlite(tmp_path), tmp_path, working=False) as one:
+            time = Timekeeper(one.database, wall, LEASE)
+            await time.start()
+            wall.ahead += step
+            assert abs(time() - datetime.now(UTC)) < MOMENT
+            await time.compare()
+            assert abs(time() - datetime.now(UTC) - step) < MOMENT
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["while it runs", "between two runs"])
+def test_what_waits_does_not_wait_longer_by_what_the_clock_was_set_back(
+    tmp_path: Path, sink: WebServer, running: bool
+) -> None:
+    """It is looked at once more and put off as the limits say; it would else wait for an hour more."""
+
+    async def scenario() -> None:
+        wall = Clock()
+        entry = poke(sink, limits={"cooldown": "10m", "rate": "100/1h"})
+        async with engine(sqlite(tmp_path), tmp_path, entry, clock=wall) as one:
+            time = Timekeeper(one.database, wall, LEASE)
+            await time.start()
+            await one.fire()
+            await one.ended(count=1)
+            await one.resolve()
+            await one.fire()
+            await one.reached(RunState.SUCCEEDED, RunState.DEFERRED, count=2)
+            one.loops[1].cancel()  # nobody works, so that what the step does is seen
+            wall.ahead -= HOUR
+            if running:
+                await time.compare()
+            else:
+                await Timekeeper(one.database, wall, LEASE).start()
+            _, second = await one.runs()
+            assert second.not_before <= wall()
+            assert 1 == asked(sink)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR], ids=["forward", "back"])
+def test_nobody_loses_a_lease_over_a_step(tmp_path: Path, sink: WebServer, step: timedelta) -> None:
+    """Stepped forward it would have run out at once, stepped back a dead owner's would hold for an hour."""
+
+    async def scenario() -> None:
+        wall = Clock()
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink), clock=wall, working=False) as one:
+            time = Timekeeper(one.database, wall, LEASE)
+            await time.start()
+            await one.fire()
+            async with one.database.write() as tx:
+                held = await leases.claim(tx, Claimant("other", time() + LEASE), time(), 1)
+            assert held.runs
+            wall.ahead += step
+            await time.compare()
+            (row,) = await one.runs()
+            left = row.lease_until - time()
+            assert LEASE - MOMENT < left <= LEASE
+            async with one.database.write() as tx:
+                assert not (await leases.claim(tx, Claimant("another", time() + LEASE), time(), 1)).runs
+                later = time() + LEASE
+                assert (await leases.claim(tx, Claimant("another", later + LEASE), later, 1)).runs
+
+    run(scenario())
+
+
+def test_an_alert_keeps_its_time_to_settle(tmp_path: Path, sink: WebServer) -> None:
+    """Stepped forward, it would have failed its run at once; stepped back, it ends when it would have."""
+
+    async def scenario() -> None:
+        wall = Clock()
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink, settle="10m"), clock=wall) as one:
+            time = Timekeeper(one.database, wall, LEASE)
+            await time.start()
+            await one.fire()
+
+            async def settling() -> timedelta | None:
+                (row,) = await one.reached(RunState.VERIFYING, count=1)
+                until: datetime | None = row.settle_until
+                return until - time() if until is not None else None
+
+            first = await until(settling, 10, "the alert to be waited for")
+            one.loops[1].cancel()
+            for step in (HOUR, -2 * HOUR):
+                wall.ahead += step
+                await time.compare()
+                left = await settling()
+                assert left is not None
+                assert first - timedelta(seconds=30) < left <= timedelta(minutes=10)
+
+    run(scenario())
