@@ -42,7 +42,7 @@ from app.engine.preflight import Preflight
 from app.engine.timekeeping import Timekeeper
 from app.engine.worker import Worker
 from app.settings import Settings
-from app.store import leases, runs, seals
+from app.store import leases, seals
 from app.store.database import Database
 from app.store.inbox import Inbox
 from app.store.migrate import migrate
@@ -249,8 +249,8 @@ class Service:
         """What keeps this replica from its work; empty when it is ready."""
         found = [f"{task.get_name()} has stopped" for task in self._tasks if task.done() and _failed(task)]
         try:
-            async with asyncio.timeout(2), self.database.read() as tx:
-                await runs.reachable(tx)
+            async with asyncio.timeout(2):
+                await self.database.probe()
         except (AppError, TimeoutError):
             found.append("the store is not available")
         return found

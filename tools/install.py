@@ -55,6 +55,8 @@ PROGRAMS: Mapping[str, Program] = {
     "initdb": Program(("initdb",), "POSTGRES_BIN_DIR", "postgresql", for_demo=True),
     "postgres": Program(("postgres",), "POSTGRES_BIN_DIR", "postgresql", for_demo=True),
     "redis-server": Program(("redis-server",), "REDIS_SERVER_BIN", "redis-server", for_demo=True),
+    "ip": Program(("ip",), "IP_BIN", "iproute2"),
+    "openssl": Program(("openssl",), "OPENSSL_BIN", "openssl"),
     "docker": Program(("docker",), "DOCKER_BIN", "docker.io"),
     "dockerd": Program(("dockerd",), "DOCKERD_BIN", "docker.io"),
     "etcd": _kubernetes("etcd", "go.etcd.io/etcd/server/v3"),

@@ -35,7 +35,7 @@ async def keep_house_forever(parts: Parts, keep: timedelta) -> None:
                         next_prune = parts.clock() + _PRUNE_EVERY
                         await prune(parts, parts.clock() - keep)
             except StoreUnavailableError as error:
-                log.warning("housekeeping waits for the store", error=error.message)
+                log.debug("housekeeping waits for the store", error=error.message)
             except Exception:  # the loop: what cannot be pruned today must not end sealing
                 log.exception("housekeeping failed")
             await asyncio.sleep(_SEAL_SECONDS)

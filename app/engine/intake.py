@@ -65,7 +65,7 @@ async def take_in_forever(parts: Parts, box: Inbox) -> None:
         try:
             taken = await take_in(parts)
         except StoreUnavailableError as error:
-            log.warning("take-in waits for the store", error=error.message)
+            log.debug("take-in waits for the store", error=error.message)
             taken = 0
         if taken == 0:
             await _wait(box.recorded, _IDLE_SECONDS)

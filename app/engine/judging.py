@@ -66,7 +66,7 @@ async def judge_forever(parts: Parts) -> None:
             followed = await follow(parts, followed)
             judged = await judge(parts)
         except StoreUnavailableError as error:
-            log.warning("judging waits for the store", error=error.message)
+            log.debug("judging waits for the store", error=error.message)
             judged = 0
         except Exception:  # the loop: one run that cannot be judged must not end it
             log.exception("runs could not be judged")

@@ -60,7 +60,7 @@ async def lookup_forever(parts: Parts, box: Inbox, interval: timedelta) -> None:
                 else:
                     lookup.forget()
             except StoreUnavailableError as error:
-                log.warning("the look-up waits for the store", error=error.message)
+                log.debug("the look-up waits for the store", error=error.message)
                 lookup.forget()
             except Exception:  # the next look may go well
                 log.exception("the look-up failed")

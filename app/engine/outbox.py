@@ -33,7 +33,7 @@ async def send_forever(parts: Parts) -> None:
         try:
             sent = await send_due(parts)
         except StoreUnavailableError as error:
-            log.warning("the outbox waits for the store", error=error.message)
+            log.debug("the outbox waits for the store", error=error.message)
         except Exception:  # the loop: no message may stop the others
             log.exception("the outbox could not send")
         if sent < _BATCH:

@@ -44,7 +44,7 @@ class Worker:
                 started = await self._claim()
                 nap = 0.0 if started == _CLAIM else await self._nap()
             except StoreUnavailableError as error:
-                log.warning("the worker waits for the store", error=error.message)
+                log.debug("the worker waits for the store", error=error.message)
                 nap = _LONGEST_NAP_SECONDS
             except Exception:  # the worker loop: no run may stop the others
                 log.exception("the worker could not claim runs")
@@ -151,7 +151,7 @@ class Worker:
                 async with self._parts.database.write() as tx:
                     kept = await leases.renew(tx, self._parts.owner, list(held), self._parts.clock() + lease)
             except StoreUnavailableError as error:
-                log.warning("leases could not be renewed", error=error.message)
+                log.debug("leases could not be renewed", error=error.message)
                 continue
             for run_id, task in held.items():
                 if run_id not in kept:

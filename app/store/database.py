@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import time
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import structlog
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, OperationalError, ProgrammingError
@@ -37,6 +39,8 @@ _NOTICE_SILENCE = {
     "keepalives_interval": "2",
     "keepalives_count": "3",
 }
+log = structlog.get_logger()
+_READ, _WRITE = "read", "write"
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 
 
@@ -67,6 +71,8 @@ class Database:
         event.listen(self._engine.sync_engine, "connect", self._give_key)
         self._writer = asyncio.Lock()
         self._on_error = on_error
+        self._failing: set[str] = set()  # of reading and writing, what did not work the last time
+        self._away_since = 0.0
         self._file_lock: int | None = None
 
     def _give_key(self, _connection: Any, record: ConnectionPoolEntry) -> None:
@@ -105,14 +111,14 @@ class Database:
     async def write(self, lock: str | None = None) -> AsyncIterator[AsyncConnection]:
         """A transaction, committed at the end; raises StoreUnavailableError when the database is away or full."""
         if not self.is_sqlite:
-            async with self._translated(), self._engine.begin() as connection:
+            async with self._translated(_WRITE), self._engine.begin() as connection:
                 if lock is not None:
                     await connection.execute(
                         text("SELECT pg_advisory_xact_lock(:key)"), {"key": zlib.crc32(lock.encode())}
                     )
                 yield connection
             return
-        async with self._writer, self._translated(), self._engine.connect() as raw:
+        async with self._writer, self._translated(_WRITE), self._engine.connect() as raw:
             connection = await raw.execution_options(immediate=True)
             async with connection.begin():
                 yield connection
@@ -120,21 +126,47 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that only reads."""
-        async with self._translated(), self._engine.connect() as connection:
+        async with self._translated(_READ), self._engine.connect() as connection:
             yield connection
 
     @asynccontextmanager
-    async def _translated(self) -> AsyncIterator[None]:
+    async def _translated(self, what: str) -> AsyncIterator[None]:
         try:
             yield
         except (OperationalError, PoolTimeoutError, OSError) as error:
-            self._on_error()
-            raise StoreUnavailableError(f"the store is not available: {_short(error)}") from error
+            raise self._unavailable(what, error) from error
         except DBAPIError as error:
-            self._on_error()
             if isinstance(error, _OURS) and not error.connection_invalidated:
+                self._on_error()
                 raise
-            raise StoreUnavailableError(f"the store is not available: {_short(error)}") from error
+            raise self._unavailable(what, error) from error
+        if self._failing:
+            self._worked(what)
+
+    def _unavailable(self, what: str, error: Exception) -> StoreUnavailableError:
+        """Logged once for an outage; whoever asks meanwhile waits, and asks again."""
+        self._on_error()
+        message = f"the store is not available: {_short(error)}"
+        if not self._failing:
+            self._away_since = time.monotonic()
+            log.warning("the store is away; everything waits for it", error=message)
+        self._failing.add(what)
+        return StoreUnavailableError(message)
+
+    def _worked(self, what: str) -> None:
+        """A full disk can be read: only a write is proof of what can be written."""
+        self._failing -= {_READ, what}
+        if not self._failing:
+            log.info("the store is back", seconds=round(time.monotonic() - self._away_since, 1))
+
+    async def probe(self) -> None:
+        """Read something, and where writing failed write something too; raises StoreUnavailableError."""
+        if _WRITE not in self._failing:
+            async with self.read() as tx:
+                await tx.execute(text("SELECT version_num FROM alembic_version"))
+            return
+        async with self.write() as tx:
+            await tx.execute(text("UPDATE alembic_version SET version_num = version_num"))
 
     @property
     def engine(self) -> AsyncEngine:

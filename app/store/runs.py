@@ -389,8 +389,3 @@ async def leave_step(tx: AsyncConnection, held: Run, position: int, now: datetim
     await tx.execute(delete(step).where(here))
     message = "the replica that tried it stops; another one goes on"
     await note(tx, held, now, "step_left", Entry(message, data={"rung": held.rung, "position": position}))
-
-
-async def reachable(tx: AsyncConnection) -> None:
-    """Read something small that needs the tables; raises what the store raises."""
-    await tx.execute(select(run.c.id).limit(1))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import httpx
 import pytest
 
 from tests.support.alertmanager import serve as alertmanager
-from tests.support.binaries import unavailable
+from tests.support.binaries import find
 from tests.support.processes import BedError, wait_until
 from tests.support.service import Service, ServiceOptions, serve
 
@@ -26,7 +25,7 @@ class Authority:
     """A certificate authority in a directory."""
 
     def __init__(self, home: Path) -> None:
-        self._openssl = shutil.which("openssl") or unavailable("openssl is not installed")
+        self._openssl = find("openssl")
         self._home = home
         self.file = home / "ca.pem"
         self._make("/CN=testbed CA", home / "ca.key", self.file, "-addext", "keyUsage=critical,keyCertSign")

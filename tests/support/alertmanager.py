@@ -67,6 +67,10 @@ class Alertmanager:
         alert |= {"endsAt": ends_at.isoformat()} if ends_at else {}
         self._client.post("/api/v2/alerts", json=[alert]).raise_for_status()
 
+    def push_all(self, labels: Sequence[Mapping[str, str]]) -> None:
+        """Send many alerts at once."""
+        self._client.post("/api/v2/alerts", json=[{"labels": dict(one)} for one in labels]).raise_for_status()
+
     def alerts(self) -> list[dict[str, Any]]:
         """The alerts that it holds."""
         found: list[dict[str, Any]] = self._client.get("/api/v2/alerts").raise_for_status().json()

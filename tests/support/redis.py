@@ -49,6 +49,11 @@ class RedisServer:
         self._process = Process([find("redis-server"), *options], self._home / "redis.log")
         self._process.wait_ready(self._answers)
 
+    @property
+    def pid(self) -> int | None:
+        """The process's id while it is started."""
+        return self._process.pid if self._process else None
+
     def stop(self) -> None:
         """Stop the server; its clients are cut off."""
         if self._process:

@@ -28,10 +28,14 @@ class ServiceOptions:
     arguments: Sequence[str] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     tls: ssl.SSLContext | None = None  # how to reach it, where its configuration has certificates
+    host: str = "127.0.0.1"
+    within: Sequence[str] = ()  # what the command line begins with: what runs it in a network of its own
+    token: str = ""  # what it is asked with
 
     def command(self, port: int) -> list[str]:
         """The command line on this port."""
-        words = [sys.executable, "-m", "app", "serve", "--listen", f"127.0.0.1:{port}", "--data", str(self.data)]
+        words = [*self.within, sys.executable, "-m", "app", "serve"]
+        words += ["--listen", f"{self.host}:{port}", "--data", str(self.data)]
         words += ["--store", self.store] if self.store else []
         words += [word for path in self.catalog for word in ("--catalog", str(path))]
         words += ["--config", str(self.config)] if self.config else []
@@ -43,11 +47,13 @@ class Service:
 
     def __init__(self, home: Path, options: ServiceOptions) -> None:
         self.port = free_port()
-        self.url = f"{'https' if options.tls else 'http'}://127.0.0.1:{self.port}"
+        self.url = f"{'https' if options.tls else 'http'}://{options.host}:{self.port}"
         self.log = home / f"service-{self.port}.log"
         self.options = options
         self.process: Process | None = None
-        self._client = httpx.Client(base_url=self.url, verify=options.tls or True, trust_env=False, timeout=30)
+        headers = {"Authorization": f"Bearer {options.token}"} if options.token else {}
+        verify = options.tls or True
+        self._client = httpx.Client(base_url=self.url, verify=verify, headers=headers, trust_env=False, timeout=30)
 
     def start(self) -> None:
         """Start the process and wait until it says that it is ready."""
@@ -71,6 +77,21 @@ class Service:
         self.stop()
         self.start()
 
+    def freeze(self) -> None:
+        """Stop it where it is, as a paused machine or an overloaded host does."""
+        assert self.process, "the service is not started"
+        self.process.send(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        assert self.process, "the service is not started"
+        self.process.send(signal.SIGCONT)
+
+    def terminate(self) -> None:
+        """Ask the process to end, and do not wait for it."""
+        assert self.process, "the service is not started"
+        self.process.send(signal.SIGTERM)
+
     def hangup(self) -> None:
         """Send SIGHUP, which asks for a reload."""
         assert self.process, "the service is not started"
@@ -88,6 +109,10 @@ class Service:
     def post(self, path: str, **arguments: Any) -> httpx.Response:
         """Send a POST; arguments as of httpx."""
         return self._client.post(path, **arguments)
+
+    def ask(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        """Send any other request; arguments as of httpx."""
+        return self._client.request(method, path, **arguments)
 
     @property
     def logs(self) -> str:

@@ -33,14 +33,14 @@ class WebServer:
 
 
 @contextmanager
-def serve(tls: ssl.SSLContext | None = None) -> Iterator[WebServer]:
-    """Run a server on a free port of loopback."""
+def serve(tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> Iterator[WebServer]:
+    """Run a server on a free port, of loopback unless `host` is another address of this machine."""
     web = WebServer()
     web.answering.set()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(web))
+    server = ThreadingHTTPServer((host, 0), _handler(web))
     if tls:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
-    web.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}"
+    web.url = f"{'https' if tls else 'http'}://{host}:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

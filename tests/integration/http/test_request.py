@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import ssl
 import subprocess
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from app.domain.errors import ActionError, OutcomeUnknownError, PermanentError, 
 from app.domain.model import JsonObject
 from app.domain.reasons import Reason
 from tests.support import contexts, web
-from tests.support.binaries import unavailable
+from tests.support.binaries import find
 from tests.support.processes import free_port
 
 ACTION = Request()
@@ -252,8 +251,16 @@ def test_tls_verifies_the_name_and_not_the_address(
 
 
 def _certificate_for_localhost(home: Path) -> ssl.SSLContext:
-    openssl = shutil.which("openssl") or unavailable("openssl is not installed")
-    command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command = [
+        str(find("openssl")),
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+    ]
     command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "1"]
     command += ["-keyout", str(home / "key.pem"), "-out", str(home / "cert.pem")]
     subprocess.run(command, check=True, capture_output=True)
