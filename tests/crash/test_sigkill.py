@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-import signal
+import os
+import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import httpx
 import pytest
-import yaml
 from redis import Redis
 
-from app.domain.states import FINAL_STATES
+from tests.crash.replica import DEADLINE, Replica
 from tests.support import redis, web
 from tests.support.alerts import alert, notification
 from tests.support.crashing import Crashing, Point
 from tests.support.engine import Clock
 from tests.support.entries import flush, ok, poke, request
 from tests.support.postgres import PostgresServer
-from tests.support.processes import free_port, wait_until
+from tests.support.processes import wait_until
 
 COMMIT = "app.store.database.Database.write"
 COMMITS = range(2, 26)  # from the first write after the migration to beyond the last one of the three runs
 PARALLEL = 8
-DEADLINE = 40
-ASK_SECONDS = 0.1  # asking costs the service the time that its runs need
+SOAK = os.environ.get("REMEDIATOR_HYPOTHESIS") == "soak"
+INSTANTS = 100 if SOAK else 12  # for each store
 _numbers = count(1)
 
 
@@ -87,134 +87,64 @@ def _watching(bed: Bed) -> Iterator[None]:
         thread.join()
 
 
-class Replica:
-    """One service that is to die at a point, and that is started again without one."""
-
-    def __init__(self, bed: Bed, home: Path, store: str | None) -> None:
-        self.bed = bed
-        self.number = next(_numbers)
-        self.home = home / str(self.number)
-        self.home.mkdir(parents=True)
-        self.log = self.home / "service.log"
-        self._port = free_port()
-        self._client = httpx.Client(base_url=f"http://127.0.0.1:{self._port}", trust_env=False, timeout=30)
-        self._arguments = ["serve", "--listen", f"127.0.0.1:{self._port}", "--catalog", str(self._catalog())]
-        self._arguments += ["--data", str(self.home), "--config", str(self._config())]
-        self._arguments += ["--store", store] if store else []
-        self._process: Any = None
-
-    def _catalog(self) -> Path:
-        """One remediation that may be repeated, one that must not, one that destroys."""
-        sink = web.WebServer(url=f"{self.bed.sink.url}/{self.number}")
-        post = request(sink, "/post")
-        post["with"]["method"] = "POST"
-        entries = [
-            poke(sink, name="put", steps=[request(sink, "/put")], verify=[ok(sink)]),
-            poke(sink, name="post", steps=[post]),
-            flush(str(self.number)),
-        ]
-        file = self.home / "catalog.yaml"
-        file.write_text(yaml.safe_dump({"remediations": entries}))
-        return file
-
-    def _config(self) -> Path:
-        file = self.home / "config.yaml"
-        url = f"redis://{self.bed.cache.host}:{self.bed.cache.port}"
-        scope = {"redis": ["cache/*"], "hosts": ["127.0.0.1"]}
-        connections = {"redis": {"cache": {"url": {"value": url}}}}
-        file.write_text(yaml.safe_dump({"connections": connections, "scope": scope}))
-        return file
-
-    def start(self, point: Point | None = None) -> None:
-        """Start the service; it may die before it serves."""
-        environment = {"REMEDIATOR_LEASE": "2s", "REMEDIATOR_LOG__LEVEL": "warning"}
-        self._process = self.bed.crashing.start(point, self._arguments, environment, self.log)
-
-    @property
-    def is_dead(self) -> bool:
-        """Whether the process has ended."""
-        return self.exitcode is not None
-
-    @property
-    def exitcode(self) -> int | None:
-        """The process's exit status; negative is the signal that ended it."""
-        code: int | None = self._process.exitcode
-        return code
-
-    def stop(self) -> None:
-        """Ask it to end, as an orchestrator does."""
-        self._process.terminate()
-
-    def kill(self) -> None:
-        """End it, as a crash does."""
-        self._process.kill()
-        self._process.join()
-
-    def post(self, body: bytes) -> bool:
-        """Send a notification; False when nobody said that it is recorded."""
-        try:
-            return self._client.post("/webhooks/alertmanager", content=body, headers=_JSON).status_code == 202
-        except httpx.TransportError:
-            return False
-
-    def runs(self) -> dict[str, str]:
-        """The state of each remediation's only run; nothing while the service does not answer."""
-        try:
-            answer = self._client.get("/remediations")
-        except httpx.TransportError:
-            return {}
-        items = answer.json()["items"] if answer.is_success else []
-        assert len(items) == len({item["remediation"] for item in items}), f"a second run: {items}"
-        return {item["remediation"]: item["state"] for item in items}
-
-    def is_done(self) -> bool:
-        """Whether every remediation's run has ended."""
-        time.sleep(ASK_SECONDS)
-        runs = self.runs()
-        return {"put", "post", "flush"} == set(runs) and set(runs.values()) <= FINAL_STATES
-
-    def close(self) -> None:
-        """End everything."""
-        self.kill()
-        self._client.close()
+def _entries(bed: Bed, number: int) -> list[dict[str, Any]]:
+    """One remediation that may be repeated, one that must not, one that destroys."""
+    sink = web.WebServer(url=f"{bed.sink.url}/{number}")
+    post = request(sink, "/post", method="POST")
+    return [
+        poke(sink, name="put", steps=[request(sink, "/put")], verify=[ok(sink)]),
+        poke(sink, name="post", steps=[post]),
+        flush(str(number)),
+    ]
 
 
-_JSON = {"Content-Type": "application/json"}
+@contextmanager
+def _replica(bed: Bed, home: Path, store: str | None) -> Iterator[tuple[int, Replica]]:
+    """A service with paths and a database of its own, with something in it; not yet started."""
+    number = next(_numbers)
+    connections = {"redis": {"cache": {"url": {"value": f"redis://{bed.cache.host}:{bed.cache.port}"}}}}
+    config = {"connections": connections, "scope": {"redis": ["cache/*"], "hosts": ["127.0.0.1"]}}
+    with bed.cache.client(number) as client:
+        client.set("key", "value")
+    replica = Replica(bed.crashing, home / str(number), store, _entries(bed, number), config)
+    try:
+        yield number, replica
+    finally:
+        replica.close()
 
 
 def _survive(bed: Bed, home: Path, store: str | None, point: Point) -> bool:
     """Let a service die at the point and another one go on; False when the point is never reached."""
-    replica = Replica(bed, home, store)
-    with ExitStack() as stack:
-        stack.callback(replica.close)
-        with bed.cache.client(replica.number) as client:
-            client.set("key", "value")
+    with _replica(bed, home, store) as (number, replica):
         replica.start(point)
-        died = False
-
-        def revived() -> bool:
-            nonlocal died
-            if replica.is_dead:
-                assert -signal.SIGKILL == replica.exitcode
-                died = True
-                replica.start()
-            return False
-
         body = notification(alert(starts_at=Clock()()))
         for _ in range(2):  # Alertmanager sends again what was not answered, and repeats what was
-            wait_until(lambda: replica.post(body) or revived(), DEADLINE, "the notification to be recorded")
-            wait_until(lambda: replica.is_done() or revived(), DEADLINE, f"every run to end; {replica.runs()}")
-        _judge(bed, replica)
-        return died
+            replica.deliver(body)
+            replica.finish()
+        _judge(bed, number, replica)
+        return replica.died
 
 
-def _judge(bed: Bed, replica: Replica) -> None:
+def _survive_instant(bed: Bed, home: Path, store: str | None, seconds: float) -> bool:
+    """Kill a service so long after it has taken an alert, whatever it is doing then."""
+    with _replica(bed, home, store) as (number, replica):
+        replica.start()
+        replica.deliver(notification(alert(starts_at=Clock()())))
+        time.sleep(seconds)
+        replica.kill()
+        replica.start()
+        replica.finish()
+        _judge(bed, number, replica)
+        return True
+
+
+def _judge(bed: Bed, number: int, replica: Replica) -> None:
     """At most one effect, and none that the ledger does not tell of."""
     runs = replica.runs()
-    puts, posts = bed.asked(replica.number, "put"), bed.asked(replica.number, "post")
+    puts, posts = bed.asked(number, "put"), bed.asked(number, "post")
     if "succeeded" == runs["flush"]:
-        wait_until(lambda: bed.flushed.get(replica.number), 5, "the FLUSHDB to be seen")
-    flushes = bed.flushed.get(replica.number, 0)
+        wait_until(lambda: bed.flushed.get(number), 5, "the FLUSHDB to be seen")
+    flushes = bed.flushed.get(number, 0)
     assert "succeeded" == runs["put"]
     assert 1 == len({one.headers["Idempotency-Key"] for one in puts})
     assert len(puts) <= 2
@@ -224,14 +154,22 @@ def _judge(bed: Bed, replica: Replica) -> None:
         assert effects == 1 or runs[name] == "interrupted", f"{name} is {runs[name]} without its effect"
 
 
-def _sweep(bed: Bed, home: Path, server: PostgresServer | None, points: Sequence[Point]) -> int:
+T = TypeVar("T")
+
+
+def _sweep(
+    home: Path,
+    server: PostgresServer | None,
+    points: Sequence[T],
+    survive: Callable[[Path, str | None, T], bool],
+) -> int:
     """Every point, several at a time; how many of them were reached."""
 
-    def one(point: Point) -> bool:
+    def one(point: T) -> bool:
         with ExitStack() as stack:
             store = server.database_url(stack.enter_context(server.database())) if server else None
             try:
-                return _survive(bed, home, store, point)
+                return survive(home, store, point)
             except (AssertionError, TimeoutError) as error:
                 raise AssertionError(f"killed {point}: {error}") from error
 
@@ -252,7 +190,7 @@ def test_killed_at_each_commit(bed: Bed, tmp_path: Path, server: PostgresServer 
     """Just before and just after each transaction, from the start of the service to the last run's end."""
     # After one commit is before the next, but for what happens to the world in between: every second one will do.
     points = [Point(COMMIT, moment, number) for number in COMMITS[:: 1 if moment == "before" else 2]]
-    assert _sweep(bed, tmp_path, server, points) >= len(points) * 2 // 3
+    assert _sweep(tmp_path, server, points, partial(_survive, bed)) >= len(points) * 2 // 3
 
 
 @pytest.mark.timeout(300)
@@ -270,26 +208,28 @@ def test_killed_around_each_effect(bed: Bed, tmp_path: Path, server: PostgresSer
         for moment in ("before", "after")
         for number in range(1, calls + 1)
     ]
-    assert len(points) == _sweep(bed, tmp_path, server, points)
+    assert len(points) == _sweep(tmp_path, server, points, partial(_survive, bed))
+
+
+@pytest.mark.timeout(7200 if SOAK else 300)
+def test_killed_at_random_instants(bed: Bed, tmp_path: Path, server: PostgresServer | None) -> None:
+    """Also where nobody thought of a point."""
+    instants = [round(random.uniform(0, 1.2), 3) for _ in range(INSTANTS)]  # what a failure says
+    assert INSTANTS == _sweep(tmp_path, server, instants, partial(_survive_instant, bed))
 
 
 def test_a_graceful_stop_in_the_middle_loses_nothing(bed: Bed, tmp_path: Path) -> None:
     """SIGTERM lets the step under way finish; the rest is done after the next start, and nothing twice."""
-    replica = Replica(bed, tmp_path, None)
-    with ExitStack() as stack:
-        stack.callback(replica.close)
+    with _replica(bed, tmp_path, None) as (number, replica), ExitStack() as stack:
         stack.callback(bed.sink.answering.set)
-        with bed.cache.client(replica.number) as client:
-            client.set("key", "value")
-        body = notification(alert(starts_at=Clock()()))
         replica.start()
-        wait_until(lambda: replica.post(body), DEADLINE, "the notification to be recorded")
+        replica.deliver(notification(alert(starts_at=Clock()())))
         bed.sink.answering.clear()
-        wait_until(lambda: bed.asked(replica.number, "post"), DEADLINE, "the request")
+        wait_until(lambda: bed.asked(number, "post"), DEADLINE, "the request")
         replica.stop()
         bed.sink.answering.set()
         wait_until(lambda: replica.is_dead, DEADLINE, "the service to end")
         replica.start()
-        wait_until(replica.is_done, DEADLINE, "every run to end")
-        _judge(bed, replica)
+        replica.finish()
+        _judge(bed, number, replica)
         assert {"succeeded"} == set(replica.runs().values())

@@ -508,20 +508,25 @@ class Histories(RuleBasedStateMachine):
         assert [] == report.findings, "the audit is not intact"
 
     async def _every_alert_decided(self) -> None:
-        """Each episode has a run of each remediation that it matched, and no more than its attempts (1)."""
+        """Each episode has a run of each remediation that it matched, and began no more than its attempts (1).
+
+        A run that other alerts of the target began is shared with it too; such a run counts for those.
+        """
         async with self.world.replicas[0].database.read() as tx:
-            matched = {row.id: row.matched for row in await tx.execute(select(episode.c.id, episode.c.matched))}
+            columns = select(episode.c.id, episode.c.matched, episode.c.fingerprint)
+            matched = {row.id: (row.matched, row.fingerprint) for row in await tx.execute(columns)}
             links = (await tx.execute(select(run_episode.c.run_id, run_episode.c.episode_id))).all()
-        rows = {row.id: row for row in await self.world.runs()}
-        tried = Counter(
-            (link.episode_id, rows[link.run_id].remediation)
-            for link in links
-            if rows[link.run_id].purpose == Purpose.REMEDY
-        )
-        for one, names in matched.items():
+        rows = {row.id: row for row in await self.world.runs() if row.purpose == Purpose.REMEDY}
+        for one, (names, fingerprint) in matched.items():
+            runs = [rows[link.run_id] for link in links if link.episode_id == one and link.run_id in rows]
             for name in names:
+                told = [
+                    (row.fingerprint, row.attempt, row.state, row.reason) for row in runs if row.remediation == name
+                ]
+                begun = sum(row[0] == fingerprint for row in told)
                 allowed = 2 + 2 * self.retried[one, name]
-                assert 1 <= tried[one, name] <= allowed, "an alert was not decided, or triggered too often (1)"
+                assert told, f"an alert was not decided about {name} (1)"
+                assert begun <= allowed, f"{fingerprint} triggered {name} too often (1): {told}"
 
 
 def _admission(row: Any) -> Any:

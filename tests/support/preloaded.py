@@ -5,9 +5,9 @@ from __future__ import annotations
 from app import cli, main
 from app.actions.registry import actions
 from app.checks.registry import checks
-from app.clients import http, redis
+from app.clients import http, kubernetes, postgres, redis
 from app.store.migrate import _scripts
 
-__all__ = ["actions", "checks", "cli", "http", "main", "redis"]
+__all__ = ["actions", "checks", "cli", "http", "kubernetes", "main", "postgres", "redis"]
 
 _found = (actions(), checks(), _scripts)
