@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.catalog.catalog import Catalog
 from app.domain.errors import ConflictError, NotFoundError
+from app.domain.remediation import Purpose
 from app.engine.intake import pending_run
 from app.store import episodes, runs
 from app.store.events import Entry
@@ -20,12 +21,14 @@ from app.store.wakeups import announce
 async def decide_again(tx: AsyncConnection, run_id: str, catalog: Catalog, entry: Entry, now: datetime) -> Run:
     """Record a new run for the open alerts of an ended one; it passes every guard, by the catalog as it is now.
 
-    Raises NotFoundError, or ConflictError when the run has not ended, its alerts have, another run works for them, or
-    the remediation is gone.
+    Raises NotFoundError, or ConflictError when the run has not ended, its alerts have, another run works for them,
+    the remediation is gone, or it takes another run back.
     """
     ended = await runs.get(tx, run_id)
     if ended is None:
         raise NotFoundError(f"there is no run {run_id}")
+    if ended.purpose is not Purpose.REMEDY:
+        raise ConflictError(f"run {run_id} takes back run {ended.undoes}; ask for that again: undo run {ended.undoes}")
     if not ended.state.is_final:
         raise ConflictError(f"run {run_id} is {ended.state}; only a run that has ended can be decided again")
     firing = [one for one in await episodes.of_run(tx, run_id) if one.is_open]

@@ -21,6 +21,7 @@ from app.domain.reasons import Reason
 from app.domain.remediation import Purpose, Remediation
 from app.domain.states import RunState
 from app.engine import undoing
+from app.engine.again import decide_again
 from app.store import approvals
 from app.store.approvals import Verb, Word
 from app.store.events import Entry
@@ -108,6 +109,24 @@ def test_what_somebody_changed_since_is_left_alone(store: str, tmp_path: Path, d
             await undo(one, first.id)
             await one.ended(count=3)
             assert 3 == dial.value
+
+    run(scenario())
+
+
+def test_what_takes_back_is_not_decided_again(store: str, tmp_path: Path, dial: Dial) -> None:
+    """Deciding it again would do the remediation once more instead of taking it back."""
+
+    async def scenario() -> None:
+        async with engine(store, tmp_path, turns(dial)) as one:
+            await one.fire()
+            (first,) = await one.ended(count=1)
+            dial.turn(7)
+            new = await undo(one, first.id)
+            await one.ended(count=2)
+            with pytest.raises(ConflictError, match=f"takes back run {first.id}; ask for that again"):
+                async with one.database.write(lock="intake") as tx:
+                    await decide_again(tx, new, one.catalog(), Entry("again", actor="alice"), one.clock())
+            assert 2 == len(await one.runs())
 
     run(scenario())
 
