@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
@@ -15,6 +15,7 @@ from app.api.decisions import Remark
 from app.api.edge import KnownHost, Measured, SameOrigin
 from app.api.holds import BreakerWord, Pause, PauseOf
 from app.api.problems import Problem
+from app.api.query import only_known
 from app.api.services import Services
 from app.domain.alerts import Notification
 
@@ -57,7 +58,9 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(SameOrigin)
     app.add_middleware(KnownHost, is_open=services.auth.is_open)
     app.add_middleware(Measured, metrics=services.metrics)
-    for part in (webhook, remediations, decisions, episodes, events, holds, catalog, ops):
+    for part in (webhook, ops):
         app.include_router(part.router)
+    for part in (remediations, decisions, episodes, events, holds, catalog):
+        app.include_router(part.router, dependencies=[Depends(only_known)])
     handlers.install(app)
     return app

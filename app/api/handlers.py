@@ -77,7 +77,8 @@ def _wrong_path(request: Request) -> Response:
     path = request.scope.get("raw_path", b"")[:200].decode("ascii", "backslashreplace")  # as it was sent, escaped
     if services.logged.first("wrong path", path):
         log.warning("a POST to a path that does not exist", path=path)
-    detail = f"nothing is received at this path; Alertmanager's webhook_configs url must end with {webhook.PATH}"
+    where = f"/openapi.json lists what there is; Alertmanager's webhook_configs url must end with {webhook.PATH}"
+    detail = f"nothing is received at this path; {where}"
     return ProblemError(404, ProblemReason.WRONG_PATH, detail).response()
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from app.api.auth import Approver, Identity, Role, Viewer
 from app.api.given import body_of, read_given, storable
@@ -18,6 +18,7 @@ from app.catalog.names import did_you_mean
 from app.domain.durations import Duration
 from app.domain.errors import NotFoundError
 from app.domain.obstacles import Hold
+from app.domain.plans import BACKENDS
 from app.domain.states import RunState
 from app.store import approvals, breakers, events, holds
 from app.store.approvals import Verb, Word
@@ -65,6 +66,13 @@ class PauseOf(Pause):
         if self.remediation is not None and self.target is not None:
             raise ValueError("at most one of remediation and target must be given")
         return self
+
+    @field_validator("target")
+    @classmethod
+    def _a_key(cls, target: str | None) -> str | None:
+        if target is not None and target.partition(":")[0] not in BACKENDS:
+            raise ValueError("must be a target's key as runs show it, for example kubernetes:Deployment/shop/api")
+        return target
 
 
 class PauseAnswer(Answer):
@@ -120,6 +128,8 @@ async def show_pauses(services: Served, _who: Viewer) -> Pauses:
 async def put_pause(request: Request, services: Served, who: Approver) -> Pauses:
     """One pause for each person and subject: a second one replaces the first. Running steps finish. Role: approver."""
     given = await read_given(request, PauseOf)
+    if given.remediation is not None:
+        _known(services, given.remediation)
     return await _put(services, _subject(given.remediation, given.target), given, who)
 
 
@@ -193,7 +203,7 @@ async def close_breaker(request: Request, services: Served, who: Approver, name:
         was_open = await breakers.close(tx, name, now)
         said = f"breaker closed by {who.name}; what waited is " + ("dropped" if given.waiting == "drop" else "decided")
         data = {"waiting": given.waiting, "dropped": dropped, "comment": given.comment}
-        entry = Entry(said, actor=who.name, data=data)
+        entry = Entry(said if was_open else f"{said}; it was not open", actor=who.name, data=data)
         await events.append(tx, [Event(catalog_chain(name), now, "breaker_closed", "", entry)])
     services.metrics.runs.labels(name, RunState.CANCELLED).inc(dropped)
     services.work.set()
@@ -221,7 +231,7 @@ async def _take(services: Services, held: Held, who: Identity, holder: str | Non
         if not await holds.take(tx, held, whose, who.name, now):
             others = [row.holder for row in await holds.standing(tx, now) if (row.scope, row.subject) == _key(held)]
             hint = f"; it is paused by {', '.join(others)} (holder=…)" if others else ""
-            raise NotFoundError(f"{whose} holds no pause of {_told(held)}{hint}")
+            raise NotFoundError(f"there is no pause of {_told(held)} by {whose}{hint}")
         said = f"{_told(held)} resumed by {who.name}" + (f" for {whose}" if whose != who.name else "")
         await events.append(tx, [_event(held, now, "resumed", Entry(said, actor=who.name))])
         left = _answer(await holds.standing(tx, now))

@@ -9,12 +9,16 @@ import base64
 import binascii
 import re
 import uuid
+from collections.abc import Collection
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
+from fastapi import Request
+from fastapi.routing import APIRoute
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from app.api.problems import ProblemError, ProblemReason
 from app.catalog.names import did_you_mean, listed
 from app.domain.durations import parse_duration
 from app.domain.states import FINAL_STATES, RunState
@@ -22,6 +26,24 @@ from app.store.audit import Alerts, EpisodeFilter, Page, RunFilter
 
 _ZONE = re.compile(r" (\d\d:\d\d)$")  # a plus sign of an offset that the sender did not escape
 _TIME: TypeAdapter[datetime] = TypeAdapter(datetime)
+
+
+async def only_known(request: Request) -> None:
+    """Refuse a query parameter that a route does not have: what was meant would silently be left out."""
+    if not request.query_params:
+        return
+    route: APIRoute = request.scope["route"]
+    operation = request.app.openapi()["paths"][route.path_format][request.method.lower()]
+    known = [one["name"] for one in operation.get("parameters", ()) if one["in"] == "query"]
+    for name in request.query_params:
+        if name not in known:
+            raise ProblemError(422, ProblemReason.INVALID_QUERY, unknown_parameter(name, known), field=name[:60])
+
+
+def unknown_parameter(name: str, known: Collection[str]) -> str:
+    """What to say about a query parameter that is not known."""
+    there = listed(sorted(known)) if known else "this path takes none"
+    return f"unknown query parameter {name[:60]!r}{did_you_mean(name, known)} ({there})"
 
 
 class Format(StrEnum):
@@ -97,10 +119,7 @@ class ListQuery(BaseModel):
         """Name the parameter that was meant; refuse what no text column can hold."""
         for name, value in dict(values).items():
             if name not in cls.model_fields:
-                known = listed(sorted(cls.model_fields))
-                raise ValueError(
-                    f"unknown query parameter {name[:60]!r}{did_you_mean(name, cls.model_fields)} ({known})"
-                )
+                raise ValueError(unknown_parameter(name, cls.model_fields))
             if any("\0" in text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)):
                 raise ValueError(f"query parameter {name!r} holds a NUL character")
         return values

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NoReturn
+from urllib.parse import quote
 
 import jinja2
 from jinja2 import nodes
@@ -120,7 +121,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         # The output is no HTML; where it becomes JSON or a URL, the filters tojson and urlencode are the way.
         super().__init__(undefined=_Missing, autoescape=False, finalize=_printable)
         self.globals.clear()
-        self.filters = {name: self.filters[name] for name in _FILTERS}
+        self.filters = {name: self.filters[name] for name in _FILTERS} | {"urlencode": _quoted}
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if operator == "**" or not (isinstance(left, int | float) and isinstance(right, int | float)):
@@ -140,6 +141,11 @@ class _Environment(ImmutableSandboxedEnvironment):
     def getitem(self, obj: Any, argument: Any) -> Any:
         _refuse_unbounded(obj, argument)
         return super().getitem(obj, argument)
+
+
+def _quoted(value: object) -> str:
+    """One part of a path or of a query; Jinja2's own filter lets a slash through, and with that another path."""
+    return quote(str(value), safe="")
 
 
 def _refuse_unbounded(obj: object, attribute: object) -> None:

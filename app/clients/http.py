@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import re
 import socket
 import ssl
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ _METADATA = frozenset(
     ipaddress.ip_address(text) for text in ("100.100.100.200", "192.0.0.192", "168.63.129.16", "fd00:ec2::254")
 )
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_DOTS = re.compile(r"[/\\](?:\.|%2e){1,2}(?=[/\\]|$)", re.IGNORECASE)
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _BODY_LIMIT = 1024 * 1024
 
@@ -162,7 +164,8 @@ def describe(url: str) -> str:
     """A URL for messages: without user, password, query and fragment."""
     parsed = _parse(url)
     port = f":{parsed.port}" if parsed.port else ""
-    return f"{parsed.scheme}://{parsed.host}{port}{parsed.path}"
+    path = parsed.raw_path.partition(b"?")[0].decode("ascii")  # as it is sent: a quoted ? or # is part of it
+    return f"{parsed.scheme}://{parsed.host}{port}{path}"
 
 
 def _parse(url: str) -> httpx.URL:
@@ -174,6 +177,9 @@ def _parse(url: str) -> httpx.URL:
     if parsed.scheme not in {"http", "https"} or not parsed.host or parsed.userinfo:
         msg = "the URL must be http:// or https:// with a host and without a user or password"
         raise PermanentError(msg, reason=Reason.CONFIG_INVALID)
+    if _DOTS.search(re.split(r"[?#]", url, maxsplit=1)[0]):
+        # They would be resolved before it is sent: a label in the path could choose another one.
+        raise PermanentError("the path of the URL has a segment . or ..", reason=Reason.TEMPLATE_FAILED)
     return parsed
 
 

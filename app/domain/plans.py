@@ -11,11 +11,13 @@ from app.domain.model import JsonObject, Value
 from app.domain.reasons import Reason
 from app.domain.remediation import Risk
 
+BACKENDS = ("kubernetes", "postgres", "redis", "none")
+
 
 class Target(Value):
     """The exact thing that is acted on; `key` is unique over all backends and is what the target lock holds."""
 
-    backend: str  # kubernetes | postgres | redis | none
+    backend: str  # one of BACKENDS
     key: str  # for example kubernetes:Deployment/shop/api, postgres:main/orders, redis:cache/0
     kind: str = ""
     namespace: str = ""

@@ -61,7 +61,7 @@ class Scope(Value):
             host = urlsplit(url).hostname or ""
         except ValueError:
             host = ""
-        return self.host_objection(host)
+        return self.host_objection(host) if host else "the URL names no host"
 
     def plan_objection(self, plan: Plan) -> str | None:
         """Say what in `plan` is out of scope, or None."""

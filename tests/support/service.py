@@ -31,10 +31,11 @@ class ServiceOptions:
     host: str = "127.0.0.1"
     within: Sequence[str] = ()  # what the command line begins with: what runs it in a network of its own
     token: str = ""  # what it is asked with
+    module: Sequence[str] = (sys.executable, "-m", "app")
 
     def command(self, port: int) -> list[str]:
         """The command line on this port."""
-        words = [*self.within, sys.executable, "-m", "app", "serve"]
+        words = [*self.within, *self.module, "serve"]
         words += ["--listen", f"{self.host}:{port}", "--data", str(self.data)]
         words += ["--store", self.store] if self.store else []
         words += [word for path in self.catalog for word in ("--catalog", str(path))]

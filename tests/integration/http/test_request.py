@@ -84,6 +84,14 @@ def test_the_idempotency_key_belongs_to_run_and_step(site: web.WebServer, config
     assert (True, True, True) == (keys[0] == keys[1], keys[0] != keys[2], keys[0].startswith(f"{contexts.RUN_ID}-"))
 
 
+@pytest.mark.parametrize("label", ["..", ".", "a/../../admin", "%2e%2E", "x/..?y"])
+def test_no_label_chooses_another_path(site: web.WebServer, configured: Configured, label: str) -> None:
+    """A path that would be resolved before it is sent is refused, however it is written."""
+    with pytest.raises(ActionError, match=r"segment \. or \.\."):
+        contexts.plan(configured(), ACTION, url=f"{site.url}/cache/{label}")
+    assert [] == site.requests
+
+
 def test_redirects_are_not_followed(site: web.WebServer, configured: Configured) -> None:
     """A server cannot send the request elsewhere."""
     site.status, site.headers = 302, {"Location": f"{site.url}/elsewhere"}

@@ -69,7 +69,9 @@ def test_a_pause_ends_by_itself(edge: Edge) -> None:
         ({}, 422, "why is missing"),
         ({"why": ""}, 422, "why"),
         ({"why": "x", "for": "1h", "until": "2026-03-01T13:00:00Z"}, 422, "at most one of for and until"),
-        ({"why": "x", "remediation": "a", "target": "b"}, 422, "at most one of remediation and target"),
+        ({"why": "x", "remediation": "a", "target": "none:b"}, 422, "at most one of remediation and target"),
+        ({"why": "x", "target": "shop/api"}, 422, "must be a target's key"),
+        ({"why": "x", "remediation": "restart-apo"}, 404, "did you mean"),
         ({"why": "x", "until": "2026-03-01T11:00:00Z"}, 422, "over already"),
         ({"why": "x", "for": "soon"}, 422, "not a duration"),
         ({"why": "x", "who": "me"}, 422, "who is not known here"),
@@ -81,6 +83,19 @@ def test_a_pause_that_makes_no_sense_is_refused(edge: Edge, body: dict[str, str]
     assert status == response.status_code
     assert said in response.json()["detail"]
     assert [] == edge.get("/pause").json()["items"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("DELETE", "/pause?remedation=restart-api"), ("GET", "/events?limit=3"), ("GET", "/catalog?mode=auto")],
+)
+def test_a_parameter_with_a_typing_error_is_refused(edge: Edge, method: str, path: str) -> None:
+    """Left out silently, it would take away the pause of everything, or answer with everything."""
+    edge.request("PUT", "/pause", json={"why": "all of it"})
+    response = edge.request(method, path)
+    assert (422, "invalid_query") == (response.status_code, response.json()["reason"])
+    assert "unknown query parameter" in response.json()["detail"]
+    assert ["all of it"] == [item["why"] for item in edge.get("/pause").json()["items"]]
 
 
 def test_resuming_lets_what_waited_be_decided_at_once(edge: Edge) -> None:

@@ -1,0 +1,160 @@
+"""How fast notifications are answered and taken in, beside receivers that keep less."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from statistics import median
+
+from tests.support.service import Service
+from tools.bench.load import Load, Sent, percentile, post
+from tools.bench.parts import Bench, alternate, database, metric, ours, quiet, receiver, unmatched
+from tools.bench.results import Curve, Result
+
+_SIZES = {1: 4000, 10: 3000, 100: 1000, 5000: 12}  # alerts of a notification: how many notifications
+
+
+def _rate(sent: list[Sent]) -> float:
+    return median(one.alerts_a_second for one in sent)
+
+
+def _refused(sent: list[Sent]) -> None:
+    wrong = {status: count for one in sent for status, count in one.statuses.items() if status not in {200, 202}}
+    assert not wrong, f"not everything was taken: {wrong}"
+
+
+def acknowledgement(bench: Bench) -> Iterator[Result | Curve]:
+    """Answers after the commit, beside a receiver that validates and keeps nothing."""
+    with receiver(bench, "validating") as beside, ours(bench) as service:
+        urls = {"ours": service.url, "beside": beside}
+        for alerts, bound in ((1, 1.0), (100, 0.7)):
+            found = alternate(bench, Load(bench.count(_SIZES[alerts]), alerts, 32), urls, lambda: quiet(service))
+            _refused(found["ours"])
+            name = (
+                f"acknowledged, SQLite, {alerts} an alert at once"
+                if alerts == 1
+                else f"acknowledged, SQLite, {alerts} alerts"
+            )
+            yield Result(
+                "acknowledgement",
+                f"{name}, concurrency 32, take-in running",
+                _rate(found["ours"]),
+                "alerts/s",
+                _rate(found["beside"]),
+                bound,
+                at_least=True,
+            )
+    with receiver(bench, "validating") as beside, ours(bench, paused=True) as service:
+        found = alternate(bench, Load(bench.count(_SIZES[100]), 100, 32), {"ours": service.url, "beside": beside})
+        yield Result(
+            "acknowledgement",
+            "acknowledged, SQLite, 100 alerts, concurrency 32, take-in paused",
+            _rate(found["ours"]),
+            "alerts/s",
+            _rate(found["beside"]),
+            0.95,
+            at_least=True,
+        )
+    with (
+        database() as store,
+        database() as other,
+        receiver(bench, "postgresql", other) as beside,
+        ours(bench, store=store) as service,
+    ):
+        urls = {"ours": service.url, "beside": beside}
+        for alerts in (1, 100):
+            found = alternate(bench, Load(bench.count(_SIZES[alerts] // 2), alerts, 32), urls, lambda: quiet(service))
+            _refused(found["ours"])
+            yield Result(
+                "acknowledgement",
+                f"acknowledged, PostgreSQL, {alerts} alerts, concurrency 32, take-in running",
+                _rate(found["ours"]),
+                "alerts/s",
+                _rate(found["beside"]),
+                2.0,
+                at_least=True,
+            )
+
+
+def growth(bench: Bench) -> Iterator[Result | Curve]:
+    """The same over sizes, concurrency, and fingerprints that are known already."""
+    with receiver(bench, "bare") as bare, receiver(bench, "validating") as beside, ours(bench) as service:
+        urls = {"ours": service.url, "validating": beside, "bare": bare}
+        for distinct, kind in ((0, "new"), (100, "repeated")):
+            for concurrency in (1, 8, 32):
+                curves = {
+                    name: Curve(f"alerts-a-second-by-alerts-of-a-notification-{kind}-{concurrency}", name)
+                    for name in urls
+                }
+                for alerts, count in _SIZES.items():
+                    load = Load(bench.count(count // 4), alerts, concurrency, distinct)
+                    found = alternate(bench, load, urls, lambda: quiet(service))
+                    for name, sent in found.items():
+                        curves[name].x.append(alerts)
+                        curves[name].y.append(_rate(sent))
+                yield from curves.values()
+
+
+def taking_in(bench: Bench) -> Iterator[Result | Curve]:
+    """Until every alert has its episode, is matched against 200 remediations, and has its run."""
+    load = Load(bench.count(150), 100, 8)
+    with receiver(bench, "sqlite") as beside:
+        entry = unmatched(199)
+        acting = {"name": "acts", "summary": "Measured.", "match": [f'alertname="{load.alertname}"'], "mode": "observe"}
+        acting |= {"steps": [{"action": "http.request", "with": {"url": "http://127.0.0.1:9/{{ labels.instance }}"}}]}
+        rates: list[float] = []
+        theirs: list[float] = []
+        for _ in range(bench.rounds):
+            theirs.append(post(beside, load).alerts_a_second)
+            # Without a worker's share, which is measured as runs: take-in alone is what the reference does too.
+            with ours(bench, [*entry, acting], workers=1) as service:
+                rates.append(_taken_in(service, load))
+    yield Result(
+        "take-in",
+        "taken in, SQLite, 100 alerts, 200 remediations, a run for each",
+        median(rates),
+        "alerts/s",
+        median(theirs),
+        0.6,
+        at_least=True,
+    )
+
+
+def _taken_in(service: Service, load: Load) -> float:
+    begun = time.perf_counter()
+    post(service.url, load)
+    quiet(service)
+    seconds = time.perf_counter() - begun
+    assert metric(service, "remediator_alerts_total") >= load.count * load.alerts
+    return load.count * load.alerts / seconds
+
+
+def storm(bench: Bench) -> Iterator[Result | Curve]:
+    """10,000 alerts at once: every answer 202, nothing lost, all decided, and the interfaces still answer."""
+    from tools.bench.running import watched  # noqa: PLC0415 - used by this case only
+
+    load = Load(bench.count(10_000), 1, 8, kinds=200)
+    with receiver(bench, "validating") as beside:
+        theirs = median(percentile(post(beside, load).latencies, 0.99) for _ in range(bench.rounds))
+    for store, (sent, seen) in watched(bench, load).items():
+        assert set(sent.statuses) == {202}, sent.statuses
+        ack = percentile(sent.latencies, 0.99) * 1000
+        yield Result("storm", f"storm, {store}: acknowledgement, p99", ack, "ms", theirs * 1000, 2.0)
+        yield Result(
+            "storm",
+            f"storm, {store}: decided",
+            seen.decided,
+            "alerts",
+            note=f"of {load.count}, in {seen.seconds:.0f} s",
+        )
+        yield Result("storm", f"storm, {store}: memory grows by", seen.growth, "MiB", bound=40)
+        yield Result(
+            "storm",
+            f"storm, {store}: /remediations answers, the slowest",
+            seen.slowest["/remediations"] * 1000,
+            "ms",
+            bound=100,
+        )
+        yield Result(
+            "storm", f"storm, {store}: /metrics answers, the slowest", seen.slowest["/metrics"] * 1000, "ms", bound=100
+        )
