@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from app.api.auth import Approver, Identity
+from app.api.auth import Approver
 from app.api.given import body_of, read_given, storable
 from app.api.models import RunSummary
 from app.api.problems import errors
@@ -36,6 +37,11 @@ class Remark(BaseModel):
     comment: Annotated[str, AfterValidator(storable)] = Field(default="", max_length=1000)
 
 
+Question = Annotated[
+    str, Query(max_length=60, description="Which plan is meant, as the question names it; another one is not approved.")
+]
+
+
 @router.post(
     "/remediations/{run_id}/approve",
     operation_id="approveRemediation",
@@ -43,9 +49,11 @@ class Remark(BaseModel):
     responses=_ERRORS,
     openapi_extra=body_of(Remark, required=False),
 )
-async def approve(request: Request, services: Served, who: Approver, run_id: RunId) -> RunSummary:
+async def approve(
+    request: Request, services: Served, who: Approver, run_id: RunId, question: Question = ""
+) -> RunSummary:
     """All guards decide once more at this moment; then it runs. Role: approver."""
-    return await _decide(request, services, str(run_id), Verb.APPROVE, who)
+    return await _decide(request, services, str(run_id), Word(Verb.APPROVE, who.name, question=question))
 
 
 @router.post(
@@ -57,7 +65,7 @@ async def approve(request: Request, services: Served, who: Approver, run_id: Run
 )
 async def reject(request: Request, services: Served, who: Approver, run_id: RunId) -> RunSummary:
     """The run ends as denied. Role: approver."""
-    return await _decide(request, services, str(run_id), Verb.REJECT, who)
+    return await _decide(request, services, str(run_id), Word(Verb.REJECT, who.name))
 
 
 @router.post(
@@ -69,7 +77,7 @@ async def reject(request: Request, services: Served, who: Approver, run_id: RunI
 )
 async def cancel(request: Request, services: Served, who: Approver, run_id: RunId) -> RunSummary:
     """The run ends as cancelled; what is being applied already is never cut off. Role: approver."""
-    return await _decide(request, services, str(run_id), Verb.CANCEL, who)
+    return await _decide(request, services, str(run_id), Word(Verb.CANCEL, who.name))
 
 
 @router.post(
@@ -119,13 +127,13 @@ async def undo(request: Request, services: Served, who: Approver, run_id: RunId)
     return RunSummary.model_validate(record.run)
 
 
-async def _decide(request: Request, services: Services, run_id: str, verb: Verb, who: Identity) -> RunSummary:
+async def _decide(request: Request, services: Services, run_id: str, word: Word) -> RunSummary:
     remark = await read_given(request, Remark)
     now = services.clock()
     async with services.database.write() as tx:
-        decided = await approvals.decide(tx, run_id, Word(verb, who.name, remark.comment), now)
+        decided = await approvals.decide(tx, run_id, replace(word, comment=remark.comment), now)
         turn = Turn(tx, now, services.parts)
-        await learn_word(turn, decided.run, rejected=verb is Verb.REJECT, helped=decided.helped)
+        await learn_word(turn, decided.run, rejected=word.verb is Verb.REJECT, helped=decided.helped)
         if decided.run.state.is_final and not await episodes.any_open(tx, run_id):
             await undoing.give_back_after(tx, now, decided.run)
         record = await audit.read_run(tx, run_id)

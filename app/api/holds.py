@@ -26,7 +26,7 @@ from app.store.events import SERVICE, Entry, Event, catalog_chain
 from app.store.holds import Held
 
 _ERRORS = errors(400, 401, 403, 404, 413, 415, 422, 503)
-_LOCK = "holds"
+_LOCK = "admission"  # when a pause is answered, no decision that has not seen it is still under way
 Words = Annotated[str, AfterValidator(storable), Field(max_length=1000)]
 Name = Annotated[str, Path(description="The remediation's name.")]
 router = APIRouter()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from datetime import timedelta
 
 from pydantic import Field
@@ -80,6 +82,11 @@ class Plan(Value):
     # The runs whose steps are taken back. Only then stored: a release that does not know the field cannot read such a
     # plan, and so does not apply the steps once more.
     undoes: tuple[str, ...] = Field(default=(), exclude_if=lambda runs: not runs)
+
+    @property
+    def question(self) -> str:
+        """Names this very plan, so that a yes can say what it is about."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def changes(self) -> bool:

@@ -135,7 +135,7 @@ async def admit(parts: Parts, matter: Matter) -> Run | None:
     run, plan = matter.run, matter.plan
     async with parts.turn(lock="admission") as turn:
         if not await still_wanted(turn, run):
-            return await _unwanted(turn, run)
+            return await unwanted(turn, run)
         if plan is not None and run.admitted_at is None and run.purpose is Purpose.REMEDY:
             other = await runs.sharing(turn.tx, run, plan.target.key)
             if other is not None:
@@ -158,7 +158,8 @@ async def admit(parts: Parts, matter: Matter) -> Run | None:
         await runs.save_decisions(turn.tx, run, decisions)
         if decision.reason is Reason.STORM:
             await _storm(turn, run, decision, facts.storms)
-        if decision.verdict is Verdict.ALLOW and facts.breaker.opened_at is not None and facts.is_remedy:
+        is_first = run.admitted_at is None and facts.is_remedy
+        if decision.verdict is Verdict.ALLOW and facts.breaker.opened_at is not None and is_first:
             await breakers.begin_trial(turn.tx, run.remediation.name, run.id)
         if plan is not None and run.purpose is Purpose.REMEDY:
             await undos.wake_for_target(turn.tx, turn.now, run, plan.target.key)
@@ -179,7 +180,7 @@ async def _storm(turn: Turn, run: Run, decision: Decision, found: tuple[Storm, .
         await tell(turn, about, Notice(f"storm:{new}", title, body))
 
 
-async def _unwanted(turn: Turn, run: Run) -> Run:
+async def unwanted(turn: Turn, run: Run) -> Run:
     """The alert ended before this decision, or fires again before a revert: nothing is done any more."""
     if run.purpose is Purpose.REVERT:
         # Linked with what fires now, so that its end has the revert planned anew.

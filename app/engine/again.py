@@ -22,7 +22,7 @@ async def decide_again(tx: AsyncConnection, run_id: str, catalog: Catalog, entry
     """Record a new run for the open alerts of an ended one; it passes every guard, by the catalog as it is now.
 
     Raises NotFoundError, or ConflictError when the run has not ended, its alerts have, another run works for them,
-    the remediation is gone, or it takes another run back.
+    the remediation is gone or does not match them any more, or it takes another run back.
     """
     ended = await runs.get(tx, run_id)
     if ended is None:
@@ -40,6 +40,9 @@ async def decide_again(tx: AsyncConnection, run_id: str, catalog: Catalog, entry
     remediation = catalog.get(ended.remediation.name)
     if remediation is None:
         raise ConflictError(f"the catalog has no remediation {ended.remediation.name!r} any more")
+    firing = [one for one in firing if remediation in catalog.match(one.labels)]
+    if not firing:
+        raise ConflictError(f"the remediation {ended.remediation.name!r} no longer matches the alerts of run {run_id}")
     again = pending_run(remediation, catalog.digest, firing[0], now, attempt=ended.attempt)
     await runs.create(tx, [again])
     await episodes.link(tx, [(again.id, one.id) for one in firing])

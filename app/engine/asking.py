@@ -83,10 +83,11 @@ def _body(turn: Turn, run: Run, plan: Plan, decision: Decision) -> Iterator[str]
     yield f"Why it asks: {one_line(decision.message, 2000)}"
     yield f"Until: {until:%Y-%m-%d %H:%M:%S} UTC; no answer means no"
     yield f"Look: {path}"
+    approve = f"{path}/approve?question={plan.question}"  # somebody else's yes to an older plan is not one to this
     if turn.parts.policy.external_url:
-        yield f'Approve: curl -X POST -H "Authorization: Bearer $TOKEN" {path}/approve'
+        yield f'Approve: curl -X POST -H "Authorization: Bearer $TOKEN" "{approve}"'
     else:
-        yield f"Approve: POST {path}/approve"
+        yield f"Approve: POST {approve}"
     yield f"Reject: POST {path}/reject"
     yield ""
     yield from _alert(run)

@@ -102,10 +102,11 @@ async def _next_attempt(turn: Turn, failed: Run) -> None:
     if failed.attempt >= failed.remediation.limits.attempts:
         return
     tx, now = turn.tx, turn.now
-    affected = [one for one in await episodes.of_run(tx, failed.id) if one.is_open]
     catalog = turn.parts.catalog()
     remediation = catalog.get(failed.remediation.name)
-    if remediation is None:
+    firing = [one for one in await episodes.of_run(tx, failed.id) if one.is_open]
+    affected = [one for one in firing if remediation in catalog.match(one.labels)]
+    if remediation is None or not affected:
         return
     again = pending_run(remediation, catalog.digest, affected[0], now, attempt=failed.attempt + 1)
     await runs.create(tx, [again])

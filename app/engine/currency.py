@@ -13,11 +13,30 @@ from app.domain.remediation import Purpose
 from app.domain.states import RunState
 from app.engine.closing import close
 from app.engine.parts import Parts
-from app.store import runs
+from app.store import episodes, runs
 from app.store.events import Entry
 from app.store.runs import Run
 
 _LAG = timedelta(minutes=5)  # the longest that Kubernetes takes to bring a changed ConfigMap to every pod, amply
+
+
+async def speak_for(parts: Parts, run: Run) -> Run:
+    """The run with an alert that it still has to answer.
+
+    A run that alerts share is planned and judged by the one that recorded it; when that is over, or too old to be acted
+    on, the newest of the others takes its place.
+    """
+    if run.admitted_at is not None or run.purpose is not Purpose.REMEDY:
+        return run
+    async with parts.database.read() as tx:
+        firing = [one for one in await episodes.of_run(tx, run.id) if one.is_open]
+    own = next((one for one in firing if one.fingerprint == run.fingerprint), None)
+    newest = max(firing, key=lambda one: one.starts_at, default=None)
+    oldest = parts.clock() - run.remediation.expires
+    if newest is None or newest is own or (own is not None and own.starts_at > oldest):
+        return run
+    async with parts.turn() as turn:
+        return await runs.speak_for(turn.tx, run, newest, turn.now)
 
 
 async def follow_catalog(parts: Parts, run: Run) -> Run:

@@ -7,6 +7,7 @@ drains finishes its calls and leaves the rest, further tries of the same step to
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from contextlib import suppress
 from functools import partial
@@ -16,12 +17,13 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 
 from app.actions.base import Context
 from app.actions.registry import actions
-from app.domain.errors import AppError, StoreUnavailableError, TransientError
+from app.domain.errors import AppError, LeaseLostError, StoreUnavailableError, TransientError
 from app.domain.plans import Plan, PlannedStep
 from app.domain.reasons import Reason
 from app.domain.states import RunState
 from app.engine.closing import close, escalate_or_fail
 from app.engine.parts import Parts
+from app.engine.timekeeping import steady
 from app.store import runs
 from app.store.events import Entry
 from app.store.runs import Run, StepOutcome, StepRecord
@@ -48,7 +50,8 @@ async def apply(parts: Parts, run: Run, plan: Plan) -> Run:
         try:
             outcome = await _step(parts, run, plan, position, recorded.get(position))
         except _DrainingError:
-            return await _leave(parts, run, position)
+            forgets = not actions()[step.action].can_repeat(step)
+            return await _leave(parts, run, position, forgets=forgets)
         if outcome.state == "interrupted":
             return await _interrupted(parts, run, position, outcome)
         if outcome.state == "failed":
@@ -59,11 +62,14 @@ async def apply(parts: Parts, run: Run, plan: Plan) -> Run:
         return await runs.move(turn.tx, run, RunState.VERIFYING, turn.now, Entry(message))
 
 
-async def _leave(parts: Parts, run: Run, position: int | None = None) -> Run:
-    """Give the run back as it is; the step at `position` had not happened at its last try, and begins anew."""
+async def _leave(parts: Parts, run: Run, position: int | None = None, *, forgets: bool = False) -> Run:
+    """Give the run back as it is; the step at `position` goes on elsewhere.
+
+    What must not be repeated is begun anew, since no try of it has happened; its intent would end the run.
+    """
     async with parts.turn() as turn:
         if position is not None:
-            await runs.leave_step(turn.tx, run, position, turn.now)
+            await runs.leave_step(turn.tx, run, position, turn.now, forgets=forgets)
         await announce(turn.tx)
         return await runs.postpone(turn.tx, run, turn.now)
 
@@ -123,14 +129,14 @@ async def _call(parts: Parts, run: Run, plan: Plan, step: PlannedStep) -> StepOu
                 retry=retry_if_exception_type(TransientError),
                 wait=_pause,
                 stop=stop_before_delay(deadline),
-                sleep=partial(_sleep, parts.draining),
+                sleep=partial(_sleep, parts, run.id),
                 reraise=True,
             ):
                 with attempt:
                     tries += 1
                     result = await (action.undo if plan.undoes else action.apply)(context, step)
         return StepOutcome("succeeded", tries, result)
-    except _DrainingError:
+    except (_DrainingError, LeaseLostError):
         raise
     except TimeoutError:
         known = action.can_repeat(step)
@@ -146,13 +152,18 @@ async def _call(parts: Parts, run: Run, plan: Plan, step: PlannedStep) -> StepOu
         parts.metrics.action_duration.labels(step.action).observe(time.monotonic() - begun)
 
 
-async def _sleep(draining: asyncio.Event, seconds: float) -> None:
-    """Wait between two tries, unless this replica drains: then raises _DrainingError."""
+async def _sleep(parts: Parts, run_id: str, seconds: float) -> None:
+    """Wait between two tries; raises _DrainingError where this replica drains, LeaseLostError where it is too late.
+
+    A replica that cannot reach the store does not hear that its lease was lost; by its own clock it knows when.
+    """
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            await draining.wait()
-    if draining.is_set():
+            await parts.draining.wait()
+    if parts.draining.is_set():
         raise _DrainingError
+    if steady() > parts.held_until.get(run_id, math.inf):
+        raise LeaseLostError
 
 
 def _pause(state: RetryCallState) -> float:

@@ -17,7 +17,7 @@ from app.domain.standings import Mark
 from app.engine import standing
 from app.engine.parts import Parts, Turn
 from app.engine.telling import Notice, tell
-from app.store import breakers, effects
+from app.store import breakers, effects, runs
 from app.store.breakers import Ended
 from app.store.effects import Judged
 from app.store.runs import Run
@@ -76,13 +76,15 @@ async def judge_forever(parts: Parts) -> None:
 
 
 async def follow(parts: Parts, followed: Catalog | None) -> Catalog:
-    """Bring the standings to the running catalog, unless that was done."""
+    """Bring the standings to the running catalog and have what waits decided by it, unless that was done."""
     catalog = parts.catalog()
     if catalog is followed:
         return catalog
-    if any(one.earn is not None for one in catalog.remediations.values()):
-        async with parts.turn(lock="intake") as turn:
+    async with parts.turn(lock="intake") as turn:
+        await runs.wake_deferred(turn.tx, turn.now, catalog.digest)
+        if any(one.earn is not None for one in catalog.remediations.values()):
             await standing.follow(turn, catalog)
+    parts.work.set()
     return catalog
 
 

@@ -119,7 +119,10 @@ class Lookup:
         async with self._parts.database.read() as tx:
             known = await episodes.newest(tx, (name for _, name in named))
         missed = [alert for alert, name in named if is_missed(alert, name, known.get(name), now, rules)]
-        due = [one for one in missed if one.fingerprint in self._missed or now - one.starts_at >= _OVERDUE]
+        # What belongs to an episode that is open may have ended while Alertmanager was asked, however old it is.
+        waits = {one.fingerprint for one, name in named if (last := known.get(name)) is not None and last.is_open}
+        overdue = {one.fingerprint for one in missed if now - one.starts_at >= _OVERDUE} - waits
+        due = [one for one in missed if one.fingerprint in self._missed | overdue]
         self._missed = frozenset(alert.fingerprint for alert in missed)
         for start in range(0, len(due), _CHUNK):
             await self._box.record(_received(now, map(_firing, due[start : start + _CHUNK])), _RECORD_SECONDS)

@@ -61,6 +61,8 @@ class Parts:
     clock: Callable[[], datetime]
     owner: str
     work: asyncio.Event = field(default_factory=asyncio.Event)  # set whenever a run may have become due
+    # Until when this replica holds a run at least, by the steady clock.
+    held_until: dict[str, float] = field(default_factory=dict)
     draining: asyncio.Event = field(default_factory=asyncio.Event)  # set when this replica is to let go of its runs
 
     @asynccontextmanager

@@ -23,9 +23,9 @@ from app.domain.reasons import Reason
 from app.domain.remediation import Purpose
 from app.domain.states import RunState
 from app.engine import undoing
-from app.engine.admission import Matter, admit, defer, refuse_early
+from app.engine.admission import Matter, admit, defer, refuse_early, unwanted
 from app.engine.closing import close, escalate_or_fail, still_wanted
-from app.engine.currency import follow_catalog
+from app.engine.currency import follow_catalog, speak_for
 from app.engine.execution import apply
 from app.engine.outside import look_outside
 from app.engine.parts import Parts
@@ -55,7 +55,7 @@ async def advance(parts: Parts, run: Run) -> Run | None:
 
 async def decide(parts: Parts, run: Run) -> Run | None:
     """Plan and guard: ends in running, deferred, awaiting approval, or a final state."""
-    run = await follow_catalog(parts, run)
+    run = await follow_catalog(parts, await speak_for(parts, run))
     if run.state.is_final or run.not_before > parts.clock():
         return run
     refused = await refuse_early(parts, run)
@@ -115,4 +115,6 @@ async def expire(parts: Parts, run: Run) -> Run:
             message = f"nobody approved within {format_duration(parts.policy.approval_timeout)}"
             entry = Entry(message, Reason.APPROVAL_EXPIRED)
         await messages.answer(turn.tx, run.id, f"{run.remediation.name}: {state}", entry.message, turn.now)
+        if state is RunState.CANCELLED and run.admitted_at is not None:
+            return await unwanted(turn, run)
         return await close(turn, run, state, entry)

@@ -55,8 +55,14 @@ class Planner:
             raise TransientError(f"planning took longer than {self._deadline_seconds:g} s") from error
 
     async def _plan(self, trigger: Trigger) -> Plan:
-        target = await self._resolve(trigger)
         rung = trigger.remediation.rungs[trigger.rung]
+        try:
+            target = await self._resolve(trigger)
+        except (PermanentError, TransientError):
+            # A later rung that only tells people must reach them, most of all when the target is gone.
+            if trigger.rung == 0 or any(actions()[step.action].target_backend for step in rung.steps):
+                raise
+            target = _nowhere(trigger)
         alert = replace(trigger.alert, target=target)
         conditions = trigger.remediation.when if trigger.rung == 0 else ()
         seen = [await self._look(trigger, alert, spec) for spec in conditions]
@@ -73,8 +79,7 @@ class Planner:
         """The exact target that the alert and the remediation mean; the scope comes before the first read of it."""
         spec = trigger.remediation.target
         if spec is None:
-            place = f"{trigger.remediation.name}/{trigger.alert.fingerprint}"
-            return Target(backend="none", key=f"none:{place}", name=place)
+            return _nowhere(trigger)
         rendered = render_target(spec, trigger.alert)
         if rendered.kubernetes is not None:
             named = rendered.kubernetes
@@ -131,6 +136,11 @@ class Planner:
             first = error.errors(include_url=False, include_input=False)[0]
             field = ".".join(str(part) for part in first["loc"]) or "with"
             raise PermanentError(f"{where}: {field}: {first['msg']}", reason=Reason.TEMPLATE_FAILED) from error
+
+
+def _nowhere(trigger: Trigger) -> Target:
+    place = f"{trigger.remediation.name}/{trigger.alert.fingerprint}"
+    return Target(backend="none", key=f"none:{place}", name=place)
 
 
 def _refuse(objection: str | None) -> None:

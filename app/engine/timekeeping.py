@@ -30,11 +30,11 @@ class Timekeeper:
         self._database = database
         self._wall = wall
         self._lease = lease
-        self._read, self._read_at = wall(), _steady()
+        self._read, self._read_at = wall(), steady()
 
     def __call__(self) -> datetime:
         """The time now."""
-        return self._at(_steady())
+        return self._at(steady())
 
     def _at(self, moment: float) -> datetime:
         return self._read + timedelta(seconds=moment - self._read_at)
@@ -56,11 +56,13 @@ class Timekeeper:
                 await self.compare()
             except StoreUnavailableError as error:
                 log.debug("the time cannot be compared with the store's", error=error.message)
+            except Exception:  # the loop: it goes on by the time that it has
+                log.exception("the time could not be compared with the store's")
 
     async def compare(self) -> None:
         """Follow the store's time; where it was set, what waits follows first."""
         read, at = await self._compare()
-        if _steady() - at > _SLOW_SECONDS:
+        if steady() - at > _SLOW_SECONDS:
             return
         step = read - self._at(at)
         if abs(step) > _STEP:
@@ -70,11 +72,11 @@ class Timekeeper:
     async def _compare(self) -> tuple[datetime, float]:
         """The store's time, and when by our own clock that was."""
         if self._database.is_sqlite:
-            return self._wall(), _steady()
+            return self._wall(), steady()
         async with self._database.read() as tx:
-            begun = _steady()
+            begun = steady()
             read = await clock.database_time(tx)
-            return read, (begun + _steady()) / 2
+            return read, (begun + steady()) / 2
 
     async def _follow(self, now: datetime, step: timedelta) -> None:
         log.warning("the clock was set", seconds=round(step.total_seconds()))
@@ -82,6 +84,6 @@ class Timekeeper:
             await clock.follow_step(tx, now, step, self._lease)
 
 
-def _steady() -> float:
+def steady() -> float:
     """Seconds that go on while the machine sleeps, and that nobody sets."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

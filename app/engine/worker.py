@@ -16,6 +16,7 @@ from app.domain.states import RunState
 from app.engine.closing import close
 from app.engine.parts import Parts
 from app.engine.pipeline import advance
+from app.engine.timekeeping import steady
 from app.store import leases, runs
 from app.store.events import Entry
 from app.store.leases import Claimant
@@ -24,6 +25,7 @@ from app.store.wakeups import announce
 
 _LONGEST_NAP_SECONDS = 1.0  # another replica may die or hand work over without a wake-up
 _CLAIM = 64
+_LOST = "the lease was lost; another replica works on this run"
 log = structlog.get_logger()
 
 
@@ -57,7 +59,7 @@ class Worker:
         room = self._room()
         if room <= 0:
             return 0
-        now = self._parts.clock()
+        now, begun = self._parts.clock(), steady()
         claimant = Claimant(self._parts.owner, now + self._parts.policy.lease, frozenset(self._tasks))
         async with self._parts.database.read() as tx:
             due = await leases.next_due(tx, claimant)
@@ -72,6 +74,7 @@ class Worker:
             log.warning("a run cannot be read by this release and is left to a newer replica", run=run_id)
         for run in claimed.runs:
             self._stages[run.id] = run.state
+            self._parts.held_until[run.id] = begun + self._parts.policy.lease.total_seconds()
             self._tasks[run.id] = asyncio.create_task(self._work_on(run), name=f"run {run.id}")
         return len(claimed.runs)
 
@@ -95,7 +98,7 @@ class Worker:
             with structlog.contextvars.bound_contextvars(run=run.id, remediation=run.remediation.name):
                 await self._advance(run)
         except LeaseLostError:
-            log.warning("the lease was lost; another replica works on this run", run=run.id)
+            log.warning(_LOST, run=run.id)
         except StoreUnavailableError as error:
             log.warning("the store went away; the run is taken up again", run=run.id, error=error.message)
             await asyncio.sleep(_LONGEST_NAP_SECONDS)
@@ -105,6 +108,7 @@ class Worker:
         finally:
             del self._tasks[run.id]
             del self._stages[run.id]
+            del self._parts.held_until[run.id]
             self._parts.work.set()
 
     async def _advance(self, run: Run) -> None:
@@ -144,7 +148,7 @@ class Worker:
         lease = self._parts.policy.lease
         while True:
             await asyncio.sleep(lease.total_seconds() / 3)
-            held = dict(self._tasks)
+            held, begun = dict(self._tasks), steady()
             if not held:
                 continue
             try:
@@ -153,9 +157,15 @@ class Worker:
             except StoreUnavailableError as error:
                 log.debug("leases could not be renewed", error=error.message)
                 continue
+            except Exception:  # the loop: the next try may renew them
+                log.exception("leases could not be renewed")
+                continue
             for run_id, task in held.items():
-                if run_id not in kept:
+                if run_id not in kept and not task.done():
+                    log.warning(_LOST, run=run_id)
                     task.cancel()
+                elif run_id in self._parts.held_until:
+                    self._parts.held_until[run_id] = begun + lease.total_seconds()
 
     async def drain(self, grace_seconds: float) -> None:
         """Let calls that are under way finish, then give every lease back; what only decides or watches stops."""

@@ -59,6 +59,7 @@ class Word:
     verb: Verb
     actor: str
     comment: str = ""
+    question: str = ""  # which plan it is about, as the question named it; empty: the present one
 
     @property
     def message(self) -> str:
@@ -89,6 +90,8 @@ async def decide(tx: AsyncConnection, run_id: str, word: Word, now: datetime) ->
         raise ConflictError(f"{told}; only a run that is {states} can be {effect.done}")
     if word.verb is Verb.APPROVE and not await _still_wanted(tx, run_id):
         return await _too_late(tx, run_id, now)
+    if word.question:
+        await _check_question(tx, run_id, word.question)
     values, helped = await _values(tx, run_id, word, effect, now)
     await tx.execute(update(run).where(run.c.id == run_id, run.c.state == before).values(values))
     data = {"comment": word.comment} if word.comment else {}
@@ -103,6 +106,15 @@ async def decide(tx: AsyncConnection, run_id: str, word: Word, now: datetime) ->
     if before == RunState.AWAITING_APPROVAL:
         await messages.answer(tx, run_id, f"{decided.remediation.name}: {effect.done}", word.message, now)
     return Decided(decided, helped)
+
+
+async def _check_question(tx: AsyncConnection, run_id: str, question: str) -> None:
+    """Raise ConflictError when another plan is asked about by now."""
+    asked = await runs.get(tx, run_id)
+    present = asked.plan.question if asked is not None and asked.plan is not None else ""
+    if question != present:
+        told = f"the plan of run {run_id} is another one than that of question {question[:60]!r}"
+        raise ConflictError(f"{told}; look at it again, and answer question {present!r}")
 
 
 async def _still_wanted(tx: AsyncConnection, run_id: str) -> bool:

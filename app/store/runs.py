@@ -15,6 +15,7 @@ from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.decisions import Decision, Verdict
+from app.domain.episodes import Episode
 from app.domain.errors import ConflictError, LeaseLostError, UnreadableError
 from app.domain.model import JsonObject, Value
 from app.domain.plans import Plan, PlannedStep
@@ -244,14 +245,34 @@ async def respecify(tx: AsyncConnection, held: Run, remediation: Remediation, di
     """Give a run that has not begun the remediation as it is now; nobody has approved that one yet."""
     changed = remediation != held.remediation
     approved_by = None if changed else held.approved_by
-    values = {"spec": remediation.to_stored(), "digest": digest, "approved_by": approved_by}
+    rung, setback = (0, None) if changed else (held.rung, held.setback)  # it begins from the first rung that it has now
+    values = {"spec": remediation.to_stored(), "digest": digest, "approved_by": approved_by, "rung": rung}
+    values |= {"setback": None} if changed else {}
     result = await tx.execute(fenced(held).values(values))
     if result.rowcount != 1:
         raise LeaseLostError
     if changed:
         message = "the remediation has changed since; it is decided as it is now"
         await note(tx, held, now, "respecified", Entry(message, data={"catalog": digest}))
-    return replace(held, remediation=remediation, digest=digest, approved_by=approved_by)
+    return replace(held, remediation=remediation, digest=digest, approved_by=approved_by, rung=rung, setback=setback)
+
+
+async def speak_for(tx: AsyncConnection, held: Run, one: Episode, now: datetime) -> Run:
+    """Have a run that has not begun answer this alert of those that it is for."""
+    alert: dict[str, Any] = {
+        "labels": one.labels,
+        "annotations": one.annotations,
+        "fingerprint": one.fingerprint,
+        "generator_url": one.generator_url,
+        "alert_starts_at": one.starts_at,
+    }
+    shown = {name: one.labels.get(name, "")[:_INDEXED] for name in ("alertname", "namespace")}
+    result = await tx.execute(fenced(held).values(alert | shown))
+    if result.rowcount != 1:
+        raise LeaseLostError
+    message = f"it goes on for the alert {one.fingerprint}, since the one before it is over or too old"
+    await note(tx, held, now, "speaks_for", Entry(message, data={"fingerprint": one.fingerprint}))
+    return replace(held, **alert)
 
 
 async def check_lease(tx: AsyncConnection, held: Run) -> None:
@@ -270,6 +291,12 @@ async def save_decisions(tx: AsyncConnection, held: Run, decisions: Sequence[Dec
     """Keep the guards' answers of the latest decision with the run."""
     rows = [decision.model_dump(mode="json") for decision in decisions]
     await tx.execute(fenced(held).values(decisions=rows))
+
+
+async def wake_deferred(tx: AsyncConnection, now: datetime, digest: str) -> None:
+    """Let what another catalog put off be decided again: its freeze or its limit may be gone."""
+    waits = and_(run.c.active, run.c.state == RunState.DEFERRED, run.c.digest != digest, run.c.not_before > now)
+    await tx.execute(update(run).where(waits, run.c.purpose == Purpose.REMEDY).values(not_before=now))
 
 
 async def would_have_acted(tx: AsyncConnection, run_id: str) -> bool:
@@ -382,10 +409,11 @@ async def finish_step(tx: AsyncConnection, held: Run, position: int, now: dateti
     await note(tx, held, now, f"step_{outcome.state}", Entry(outcome.error or "", outcome.reason, data=data))
 
 
-async def leave_step(tx: AsyncConnection, held: Run, position: int, now: datetime) -> None:
-    """Take a step's intent back: no try of it has had an effect, so whoever goes on begins it anew."""
+async def leave_step(tx: AsyncConnection, held: Run, position: int, now: datetime, *, forgets: bool) -> None:
+    """Leave a step to whoever goes on; `forgets` takes its intent back, so that it begins anew."""
     await check_lease(tx, held)
     here = and_(step.c.run_id == held.id, step.c.rung == held.rung, step.c.position == position)
-    await tx.execute(delete(step).where(here))
+    if forgets:
+        await tx.execute(delete(step).where(here))
     message = "the replica that tried it stops; another one goes on"
     await note(tx, held, now, "step_left", Entry(message, data={"rung": held.rung, "position": position}))

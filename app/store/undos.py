@@ -17,16 +17,20 @@ from app.store.runs import Run
 from app.store.schema import episode, run, run_episode, step
 
 _CHUNK = 500  # ids per statement, well under SQLite's limit of variables
-_ENDED = (RunState.SUCCEEDED, RunState.FAILED)
-# Nobody knows whether these steps took effect; undoing compares with the plan, and leaves alone what they did not do.
-_PERHAPS = (Reason.DEADLINE_EXCEEDED, Reason.OUTCOME_UNKNOWN, Reason.INTERRUPTED)
+_PERHAPS = (
+    *(Reason.DEADLINE_EXCEEDED, Reason.OUTCOME_UNKNOWN, Reason.INTERRUPTED, Reason.TARGET_UNREACHABLE),
+    Reason.UNEXPECTED,
+)
 _BORROWS = run.c.spec["revert"].as_string() == "on_resolved"
 
 
 async def applied(tx: AsyncConnection, run_id: str) -> list[PlannedStep]:
-    """The steps of a run that changed something, or may have, the last one first."""
-    took_effect = or_(step.c.state == "succeeded", step.c.reason.in_(_PERHAPS))
-    query = select(step.c.planned).where(step.c.run_id == run_id, took_effect)
+    """The steps of a run that changed something, or may have, the last one first.
+
+    Whatever lost its answer may have taken effect; undoing compares with the plan, and leaves alone what was not done.
+    """
+    perhaps = or_(step.c.state.in_(("succeeded", "started")), step.c.reason.in_(_PERHAPS))
+    query = select(step.c.planned).where(step.c.run_id == run_id, perhaps)
     rows = await tx.execute(query.order_by(step.c.rung.desc(), step.c.position.desc()))
     steps = [PlannedStep.model_validate(row.planned) for row in rows]
     return [one for one in steps if one.changes]
@@ -70,7 +74,7 @@ async def borrowed(tx: AsyncConnection, remediation: str, target_key: str) -> li
         here,
         _BORROWS,
         run.c.purpose == Purpose.REMEDY,
-        run.c.state.in_(_ENDED),
+        run.c.finished_at.is_not(None),
         run.c.admitted_at.is_not(None),
         run.c.id.not_in(undone),
     )

@@ -54,6 +54,6 @@ async def listen_forever(database: Database, owner: str, wake: Callable[[], None
                     wake()
                     if heard.payload.startswith(_RELOAD) and heard.payload != _RELOAD + owner:
                         reload()
-        except psycopg.OperationalError as error:
+        except (psycopg.Error, OSError) as error:  # also a server that is just a standby
             log.warning("not listening for other replicas", error=str(error).partition("\n")[0])
         await asyncio.sleep(_PAUSE_SECONDS)

@@ -18,6 +18,7 @@ from sqlalchemy.engine import Row
 from app.clients.connections import Connections, NotifyChannel, SecretSource
 from app.domain.errors import AppError
 from app.domain.obstacles import Hold
+from app.domain.plans import Plan
 from app.domain.reasons import Reason
 from app.domain.remediation import Purpose
 from app.domain.states import RunState
@@ -69,17 +70,24 @@ async def asking(store: str, folder: Path, dial: Dial, people: WebServer, **give
         yield one
 
 
-async def say(one: Engine, verb: Verb, who: str = "alice", run_id: str | None = None) -> RunState | str:
+async def say(
+    one: Engine, verb: Verb, who: str = "alice", run_id: str | None = None, question: str = ""
+) -> RunState | str:
     """Say a word as the API does; the state after it, or why it was refused."""
     asked_for = run_id or (await one.runs())[0].id
     try:
         async with one.database.write() as tx:
-            decided = await approvals.decide(tx, asked_for, Word(verb, who), one.clock())
+            decided = await approvals.decide(tx, asked_for, Word(verb, who, question=question), one.clock())
     except AppError as error:
         return error.message
     finally:
         one.parts.work.set()
     return decided.refused or decided.run.state
+
+
+def approve(row: Row[Any]) -> str:
+    """Where one says yes to the plan that a run has now."""
+    return f"/remediations/{row.id}/approve?question={Plan.model_validate(row.plan).question}"
 
 
 async def events(one: Engine, kind: str) -> list[Row[Any]]:
@@ -104,7 +112,7 @@ def test_the_question_says_exactly_what_would_be_done(
                 "Why it asks: the mode is approve",
                 f"Until: {row.not_before:%Y-%m-%d %H:%M:%S} UTC; no answer means no",
                 f"Look: {URL}/remediations/{row.id}",
-                f'Approve: curl -X POST -H "Authorization: Bearer $TOKEN" {URL}/remediations/{row.id}/approve',
+                f'Approve: curl -X POST -H "Authorization: Bearer $TOKEN" "{URL}{approve(row)}"',
                 f"Reject: POST {URL}/remediations/{row.id}/reject",
                 "  pod: api-1",
                 "1. turn from 3 to 5",
@@ -127,7 +135,7 @@ def test_without_an_address_the_question_names_the_paths(
             await send_due(one.parts)
             (row,) = await one.runs()
             lines = received(people)[0][1].splitlines()
-            assert {f"Look: /remediations/{row.id}", f"Approve: POST /remediations/{row.id}/approve"} <= set(lines)
+            assert {f"Look: /remediations/{row.id}", f"Approve: POST {approve(row)}"} <= set(lines)
 
     run(scenario())
 
@@ -191,6 +199,32 @@ def test_an_approval_is_void_when_the_plan_is_another_one(
             await say(one, Verb.APPROVE, "bob")
             (row,) = await one.ended(count=1)
             assert (RunState.SUCCEEDED, "bob", [3, 4, 5]) == (row.state, row.approved_by, dial.history)
+
+    run(scenario())
+
+
+def test_a_yes_to_another_plan_is_none_to_this_one(store: str, tmp_path: Path, dial: Dial, people: WebServer) -> None:
+    """Two people are asked, one is faster, the plan changes: the other's link is about what is not asked any more."""
+
+    async def scenario() -> None:
+        async with asking(store, tmp_path, dial, people, entry={"steps": [turn(dial, by=2)]}) as one:
+            (asked,) = await one.runs()
+            first = Plan.model_validate(asked.plan).question
+            dial.turn(30)
+            assert RunState.PENDING == await say(one, Verb.APPROVE, question=first)
+
+            async def asked_anew() -> bool:
+                (row,) = await one.runs()
+                return row.state == RunState.AWAITING_APPROVAL and Plan.model_validate(row.plan).question != first
+
+            await until(asked_anew, 10, "the question to be put anew", one.runs)
+            assert "another one than that of question" in str(await say(one, Verb.APPROVE, "bob", question=first))
+            assert [3, 30] == dial.history
+            (row,) = await one.runs()
+            second = Plan.model_validate(row.plan).question
+            assert RunState.PENDING == await say(one, Verb.APPROVE, "bob", question=second)
+            await one.ended(count=1)
+            assert [3, 30, 32] == dial.history
 
     run(scenario())
 

@@ -14,7 +14,8 @@ from sqlalchemy import select
 from sqlalchemy.engine import Row
 
 from app.actions.base import Context
-from app.domain.errors import ConflictError, NotFoundError
+from app.actions.registry import actions
+from app.domain.errors import ConflictError, NotFoundError, TransientError
 from app.domain.model import JsonObject
 from app.domain.plans import Plan, PlannedStep
 from app.domain.reasons import Reason
@@ -54,6 +55,12 @@ async def told(one: Engine) -> list[str]:
 async def reverts(one: Engine) -> list[Row[Any]]:
     """The runs that give back."""
     return [row for row in await one.runs() if row.purpose == Purpose.REVERT]
+
+
+async def settling(one: Engine) -> bool:
+    """Whether the only run waits for its alert."""
+    (row,) = await one.runs()
+    return row.settle_until is not None
 
 
 async def resolved(one: Engine, **labels: str) -> None:
@@ -127,6 +134,60 @@ def test_what_takes_back_is_not_decided_again(store: str, tmp_path: Path, dial: 
                 async with one.database.write(lock="intake") as tx:
                     await decide_again(tx, new, one.catalog(), Entry("again", actor="alice"), one.clock())
             assert 2 == len(await one.runs())
+
+    run(scenario())
+
+
+def test_what_may_have_happened_can_be_undone(store: str, tmp_path: Path, dial: Dial, monkeypatch: Any) -> None:
+    """The target did it, and every answer was lost: the step failed, and is taken back."""
+
+    class Unheard(Turn):
+        async def apply(self, context: Context, step: PlannedStep) -> JsonObject:
+            await super().apply(context, step)
+            raise TransientError("no answer came")
+
+    async def scenario() -> None:
+        monkeypatch.setitem(actions(), "test.turn", Unheard())
+        step = turn(dial, to=5) | {"timeout": "1s"}
+        async with engine(store, tmp_path, turns(dial, steps=[step], limits={"attempts": 1})) as one:
+            await one.fire()
+            (first,) = await one.ended(count=1)
+            assert (RunState.FAILED, 5) == (first.state, dial.value)
+            await undo(one, first.id)
+            await one.ended(count=2)
+            assert 3 == dial.value
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("how", ["nobody answers", "rejected", "resolved"])
+def test_what_was_borrowed_is_given_back_however_a_later_rung_ends(
+    store: str, tmp_path: Path, dial: Dial, how: str
+) -> None:
+    """The first rung turned the dial; the second waits for a yes that does not come."""
+
+    async def scenario() -> None:
+        second = {"steps": [turn(dial, to=9, dangerous=True)]}
+        async with engine(store, tmp_path, turns(dial, **BORROWS, settle="5m", escalate=[second])) as one:
+            await one.fire()
+            await one.reached(RunState.VERIFYING, count=1)
+            await until(lambda: settling(one), 10, "the alert to be waited for", one.runs)
+            one.forward(6 * MINUTE)
+            await one.reached(RunState.AWAITING_APPROVAL, count=1)
+            if how == "nobody answers":
+                one.forward(timedelta(hours=2))
+                await one.reached(RunState.EXPIRED, count=1)
+            if how == "rejected":
+                async with one.database.write() as tx:
+                    (row,) = await one.runs()
+                    await approvals.decide(tx, row.id, Word(Verb.REJECT, "alice"), one.clock())
+            await resolved(one)
+            if how == "resolved":
+                one.forward(timedelta(hours=2))
+            await until(lambda: reverts(one), 10, "a revert to be recorded", one.runs)
+            one.forward(timedelta(hours=1))
+            await reverted(one)
+            assert [3, 5, 3] == dial.history
 
     run(scenario())
 

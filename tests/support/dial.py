@@ -50,6 +50,7 @@ class TurnParams(Value):
     file: str
     to: int | None = None
     by: int = 0
+    dangerous: bool = False
 
 
 class Turn(Action[TurnParams]):
@@ -67,13 +68,14 @@ class Turn(Action[TurnParams]):
         """Read the number."""
         now = Dial(Path(params.file)).value
         goal = now + params.by if params.to is None else params.to
-        return self.planned(
+        planned = self.planned(
             params,
             summary=f"turn from {now} to {goal}",
             before={"value": now, "planned_at": context.now.isoformat()},
             desired={"value": goal},
             changes=now != goal,
         )
+        return planned.model_copy(update={"risk": Risk.DESTRUCTIVE if params.dangerous else Risk.DISRUPTIVE})
 
     async def apply(self, context: Context, step: PlannedStep) -> JsonObject:  # noqa: ARG002 - the contract's
         """Go there."""

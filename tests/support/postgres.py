@@ -36,6 +36,11 @@ class PostgresServer:
         self._user = _server_user()
 
     @property
+    def data(self) -> Path:
+        """Its data directory."""
+        return self._home / "data"
+
+    @property
     def url(self) -> str:
         """The superuser's URL of the database `postgres`."""
         return self.database_url("postgres")

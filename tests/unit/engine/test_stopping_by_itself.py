@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from sqlalchemy.engine import Row
 
 from app.domain.durations import Rate
@@ -15,10 +16,10 @@ from app.domain.reasons import Reason
 from app.domain.states import RunState
 from app.store import breakers, holds
 from app.store.holds import Held
-from app.store.schema import message, storm
+from app.store.schema import breaker, message, storm
 from tests.support.aio import run
 from tests.support.engine import Engine, engine, sqlite, until
-from tests.support.entries import asked, poke
+from tests.support.entries import asked, poke, request
 from tests.support.web import WebServer
 
 MINUTE = timedelta(minutes=1)
@@ -79,7 +80,7 @@ def test_a_pause_on_another_remediation_or_target_is_none(tmp_path: Path, sink: 
 
 
 def test_a_freeze_of_the_catalog_defers_to_its_end(tmp_path: Path, sink: WebServer) -> None:
-    """A reload that takes it away lets the run go on at its next look."""
+    """The run says why it waits, and goes on then."""
 
     async def scenario() -> None:
         async with engine(sqlite(tmp_path), tmp_path, poke(sink)) as one:
@@ -128,6 +129,37 @@ def test_a_remediation_that_fails_again_and_again_stops_itself(tmp_path: Path, s
                 assert Breaker() == await breakers.get(tx, "poke")
 
     run(scenario())
+
+
+def test_a_further_rung_is_no_trial(tmp_path: Path, sink: WebServer) -> None:
+    """A run that was let through before the breaker opened goes on, and does not close it by its end."""
+
+    async def scenario() -> None:
+        entry = poke(sink, settle="5m", escalate=[{"steps": [request(sink, "/more")]}])
+        async with engine(sqlite(tmp_path), tmp_path, entry) as one:
+            await one.fire()
+
+            async def settling() -> bool:
+                (row,) = await one.reached(RunState.VERIFYING, count=1)
+                return row.settle_until is not None
+
+            await until(settling, 10, "the alert to be waited for")
+            opened = Breaker(3, one.clock(), one.clock() + HOUR)
+            async with one.database.write() as tx:
+                await tx.execute(insert(breaker).values(remediation="poke", **asdict(opened)))
+            one.forward(6 * MINUTE)
+            await until(lambda: more(sink), 10, "the second rung to be tried")
+            await one.resolve()
+            await one.ended(count=1)
+            async with one.database.read() as tx:
+                assert opened == await breakers.get(tx, "poke")
+
+    run(scenario())
+
+
+async def more(sink: WebServer) -> bool:
+    """Whether the second rung has acted."""
+    return bool(asked(sink, "/more"))
 
 
 def test_a_storm_touches_nothing_and_pages_once(tmp_path: Path, sink: WebServer) -> None:

@@ -19,6 +19,7 @@ from app.store.runs import Run, StepOutcome
 from tests.support.aio import run
 from tests.support.engine import Engine, engine, sqlite
 from tests.support.entries import asked, poke, request
+from tests.support.processes import free_port
 from tests.support.web import WebServer
 
 LEASE = timedelta(seconds=30)
@@ -61,6 +62,21 @@ def test_a_step_without_a_result_is_repeated_only_where_that_is_harmless(
                 assert (RunState.SUCCEEDED, 1) == (row.state, asked(sink))
             else:
                 assert (RunState.INTERRUPTED, Reason.INTERRUPTED, 0) == (row.state, row.reason, asked(sink))
+
+    run(scenario())
+
+
+def test_no_further_try_follows_when_the_lease_is_over(tmp_path: Path) -> None:
+    """A replica without its store does not hear that another one has ended the run; its own clock tells it."""
+
+    async def scenario() -> None:
+        nobody = WebServer(url=f"http://127.0.0.1:{free_port()}")
+        entry = poke(nobody, steps=[request(nobody, method="POST", timeout="5m")], limits=LIMITS)
+        async with engine(sqlite(tmp_path), tmp_path, entry, lease=timedelta(seconds=1)) as one:
+            one.loops[2].cancel()  # nothing is renewed any more
+            await one.fire()
+            (row,) = await one.ended(count=1, seconds=30)
+            assert (RunState.INTERRUPTED, Reason.INTERRUPTED) == (row.state, row.reason)
 
     run(scenario())
 

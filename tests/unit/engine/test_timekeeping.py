@@ -7,15 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from app.domain.remediation import Purpose
 from app.domain.states import RunState
 from app.engine.timekeeping import Timekeeper
 from app.store import leases
 from app.store.leases import Claimant
 from tests.support.aio import run
+from tests.support.dial import Dial, dial, turns
 from tests.support.engine import Clock, engine, sqlite, until
 from tests.support.entries import asked, poke
 from tests.support.web import WebServer
 
+__all__ = ["dial"]
 HOUR = timedelta(hours=1)
 LEASE = timedelta(seconds=30)
 MOMENT = timedelta(seconds=2)
@@ -90,6 +93,52 @@ def test_nobody_loses_a_lease_over_a_step(tmp_path: Path, sink: WebServer, step:
                 assert not (await leases.claim(tx, Claimant("another", time() + LEASE), time(), 1)).runs
                 later = time() + LEASE
                 assert (await leases.claim(tx, Claimant("another", later + LEASE), later, 1)).runs
+
+    run(scenario())
+
+
+def test_a_replica_that_stood_still_changes_nothing_for_the_others(tmp_path: Path, sink: WebServer) -> None:
+    """Its own clock stopped with its machine; what it takes for a step is a time in which the others have lived."""
+
+    async def scenario() -> None:
+        wall = Clock()
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink, settle="10m"), clock=wall) as one:
+            still = Timekeeper(one.database, wall, LEASE)
+            await still.start()
+            wall.ahead += HOUR  # nobody else's clock was set: the others go by this one
+            await one.fire()
+
+            async def settling() -> datetime | None:
+                (row,) = await one.reached(RunState.VERIFYING, count=1)
+                found: datetime | None = row.settle_until
+                return found
+
+            before = await until(settling, 10, "the alert to be waited for")
+            await still.compare()
+            assert abs(still() - wall()) < MOMENT
+            assert before == await settling()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR], ids=["forward", "back"])
+def test_what_was_borrowed_is_given_back_in_its_time(tmp_path: Path, dial: Dial, step: timedelta) -> None:
+    """After the alert has stayed away for as long as it says, whatever the clock was set to."""
+
+    async def scenario() -> None:
+        wall = Clock()
+        entry = turns(dial, revert="on_resolved", revert_after="10m")
+        async with engine(sqlite(tmp_path), tmp_path, entry, clock=wall) as one:
+            time = Timekeeper(one.database, wall, LEASE)
+            await time.start()
+            await one.fire()
+            await one.ended(count=1)
+            await one.resolve()
+            wall.ahead += step
+            await time.compare()
+            (revert,) = [row for row in await one.runs() if row.purpose == Purpose.REVERT]
+            assert timedelta(minutes=9) < revert.settle_until - time() <= timedelta(minutes=10)
+            assert 5 == dial.value
 
     run(scenario())
 
