@@ -23,6 +23,7 @@ from tools.bench.receivers import PATH
 
 _END = b"\r\n\r\n"
 _runs = counting(1)
+_BEGAN = datetime.now(UTC).isoformat()  # alerts that are old are not acted on
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def _alert(load: Load, which: int, salt: str) -> dict[str, object]:
             "runbook_url": "https://runbooks.example/storage/disk-space-filling",
             "summary": f"Disk space filling on {instance}",
         },
-        "startsAt": datetime(2026, 1, 15, 8, tzinfo=UTC).isoformat(),
+        "startsAt": _BEGAN,
         "endsAt": "0001-01-01T00:00:00Z",
         "generatorURL": "http://prometheus.example:9090/graph?g0.expr=node_filesystem_avail_bytes+%2F+node_filesystem_size",
         "fingerprint": hashlib.blake2b(f"{salt}/{which}".encode(), digest_size=8).hexdigest(),
