@@ -29,6 +29,7 @@ from app.store.events import Entry
 from app.store.runs import Run, StepOutcome, StepRecord
 from app.store.wakeups import announce
 
+_TRYING = 0.9  # of the time; a try that begins later would be cut off and tell nothing
 _backoff = wait_random_exponential(multiplier=0.4, max=10)
 log = structlog.get_logger()
 
@@ -128,7 +129,7 @@ async def _call(parts: Parts, run: Run, plan: Plan, step: PlannedStep) -> StepOu
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(TransientError),
                 wait=_pause,
-                stop=stop_before_delay(deadline),
+                stop=stop_before_delay(_TRYING * deadline),
                 sleep=partial(_sleep, parts, run.id),
                 reraise=True,
             ):
