@@ -376,6 +376,11 @@ def verify_command(settings: Settings, *, as_json: bool) -> None:
     Exit status: 0 it is as it was recorded, 1 it is not, 2 it cannot be read.
     """
     report = asyncio.run(_with_store(settings, verify))
+    if report.has_other_key:
+        raise ConfigError(
+            f"none of the {report.hashed} events has a hash that the given key makes: "
+            "pass the --config whose audit.key they were made with"
+        )
     if as_json:
         click.echo(json.dumps(_as_json(report), indent=2))
     else:
