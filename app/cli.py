@@ -150,7 +150,8 @@ def check(settings: Settings, paths: tuple[Path, ...], *, live: bool, as_json: b
                 click.echo(str(diagnostic), err=True)
             click.echo(error.message, err=True)
         sys.exit(_NO)
-    warnings = [*catalog.warnings, *unconfigured(catalog, settings.connections, policy_of(settings).scope)]
+    scope = policy_of(settings).scope
+    warnings = [*catalog.warnings, *unconfigured(catalog, settings.connections, scope, settings.channel)]
     reports = asyncio.run(_look(settings, catalog)) if live else []
     can_run = not any(report.result is Result.CANNOT for report in reports)
     if as_json:

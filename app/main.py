@@ -138,7 +138,7 @@ class Service:
         catalog = load(settings.catalog, utc_now())
         self.catalog = CatalogHolder(settings.catalog, catalog, self._reloaded)
         self._reloaded(successful=True, catalog=catalog, error=None)
-        for warning in unconfigured(catalog, settings.connections, policy_of(settings).scope):
+        for warning in unconfigured(catalog, settings.connections, policy_of(settings).scope, settings.channel):
             log.warning("catalog", at=str(warning))
         self.auth = Authenticator(settings.auth.tokens)
         self.auth.check()
