@@ -198,9 +198,25 @@ def require(needed: Role) -> Callable[..., Awaitable[Identity]]:
     """A dependency that lets only this role (or one that includes it) pass."""
 
     async def dependency(request: Request, _documented: Annotated[None, Depends(documented)]) -> Identity:
-        return authorize(request, needed)
+        try:
+            return authorize(request, needed)
+        except ProblemError as problem:
+            _log_refusal(request, problem)
+            raise
 
     return dependency
+
+
+def _log_refusal(request: Request, problem: ProblemError) -> None:
+    """By the route's template, since a path holds what anybody may choose."""
+    log.warning(
+        "request refused",
+        status=problem.status,
+        reason=problem.reason,
+        method=request.method,
+        route=request.scope["route"].path,
+        client=request.client.host if request.client else "",
+    )
 
 
 Notifier = Annotated[Identity, Depends(require(Role.ALERTMANAGER))]
