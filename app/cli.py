@@ -21,7 +21,6 @@ import click
 from pydantic import ValidationError
 
 from app import __version__
-from app.api.auth import Authenticator
 from app.catalog.catalog import Catalog
 from app.catalog.connected import unconfigured
 from app.catalog.loader import load
@@ -35,7 +34,7 @@ from app.domain.findings import Result
 from app.domain.remediation import Mode
 from app.engine.explain import Explanation, Prospect, explain
 from app.engine.preflight import Preflight
-from app.main import audit_key_of, parts_of, policy_of, serve, utc_now
+from app.main import audit_key_of, parts_of, policy_of, read_files, serve, utc_now
 from app.settings import Settings, load_settings
 from app.store import stream
 from app.store.database import Database
@@ -138,7 +137,7 @@ def check(settings: Settings, paths: tuple[Path, ...], *, live: bool, as_json: b
     PATHS are files or directories of remediations, by default the configured ones. Exit status: 0 well, 1 problems in
     the catalog or, with --live, a remediation that cannot run, 2 problems in the configuration.
     """
-    Authenticator(settings.auth.tokens).check()
+    read_files(settings)
     try:
         catalog = load(paths or settings.catalog, utc_now())
     except ConfigError as error:

@@ -118,6 +118,33 @@ def test_wrong_configuration_is_told_with_its_place(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ({"audit": {"key": {"file": "{}/none"}}}, "audit.key.file: cannot read the secret file {}/none: No such file"),
+        ({"audit": {"key": {"file": "{}/binary"}}}, "audit.key.file: cannot read the secret file {}/binary: it is not"),
+        ({"store_file": "{}/none"}, "store_file: cannot read the secret file {}/none: No such file"),
+        ({"store": "nonsense"}, "the store is not a URL"),
+        (
+            {"auth": {"tokens": [{"name": "ops", "role": "admin", "file": "{}/none"}]}},
+            "auth.tokens 'ops': cannot read the secret file {}/none: No such file",
+        ),
+        ({"tls": {"cert_file": "{}/none", "key_file": "{}/none"}}, "tls.cert_file {}/none and tls.key_file cannot be"),
+    ],
+)
+def test_check_reads_each_file_that_the_start_reads(tmp_path: Path, config: dict[str, Any], problem: str) -> None:
+    """What it calls well starts; the setting is named."""
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    catalog = write_yaml(tmp_path / "catalog.yaml", {"remediations": []})
+    file = tmp_path / "config.yaml"
+    file.write_text(json.dumps(config).replace("{}", str(tmp_path)))
+
+    for command in ("check", "serve"):
+        done = remediator(command, "--config", file, "--catalog", catalog, "--data", tmp_path)
+        assert (2, True) == (done.returncode, problem.replace("{}", str(tmp_path)) in done.stderr), done.stderr
+        assert "Traceback" not in done.stderr
+
+
 def test_schema_accepts_what_is_shipped() -> None:
     """Editors with the printed schema accept the shipped catalog and point at a typing error."""
     schema = json.loads(remediator("schema").stdout)
