@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from app import __version__
 from app.catalog.catalog import Catalog
 from app.catalog.connected import unconfigured
+from app.catalog.diagnostics import counted
 from app.catalog.loader import load
 from app.catalog.reload import CatalogHolder
 from app.catalog.schema import json_schema
@@ -155,6 +156,7 @@ def check(settings: Settings, paths: tuple[Path, ...], *, live: bool, as_json: b
     can_run = not any(report.result is Result.CANNOT for report in reports)
     if as_json:
         told: dict[str, Any] = {"ok": can_run, "remediations": len(catalog), "digest": catalog.digest}
+        told |= {"freezes": len(catalog.freezes)}
         told |= {"warnings": [_diagnostic(one) for one in warnings], "earning": _earning(catalog)}
         told |= {"without_guards": _without(catalog)}
         told |= {"preflight": [report.model_dump(mode="json") for report in reports]} if live else {}
@@ -166,10 +168,14 @@ def check(settings: Settings, paths: tuple[Path, ...], *, live: bool, as_json: b
             click.echo(line)
         if reports:
             click.echo("\n".join(_table(reports)))
-        count = f"{len(catalog)} remediations in {len(catalog.files)} files, digest {catalog.short_digest}"
-        click.echo(f"{'ok' if can_run else 'NOT ALL CAN RUN'}: {count}")
+        click.echo(f"{'ok' if can_run else 'NOT ALL CAN RUN'}: {_size(catalog)}, digest {catalog.short_digest}")
     if not can_run:
         sys.exit(_NO)
+
+
+def _size(catalog: Catalog) -> str:
+    size = f"{counted(len(catalog), 'remediation')} in {counted(len(catalog.files), 'file')}"
+    return f"{size}, {counted(len(catalog.freezes), 'freeze')}" if catalog.freezes else size
 
 
 def _earning(catalog: Catalog) -> dict[str, dict[str, str]]:
@@ -219,7 +225,7 @@ def _table(reports: list[Preflighted]) -> list[str]:
     for report in reports:
         told = [finding for finding in report.findings if finding.result is not Result.OK]
         rows = [(finding.result.value, f"{finding.subject}: {finding.message}") for finding in told]
-        rows = rows or [("ok", f"{len(report.findings)} questions asked")]
+        rows = rows or [("ok", f"{counted(len(report.findings), 'question')} asked")]
         lines += [f"{report.remediation:<{width}}  {result:<7}  {what}" for result, what in rows]
     return lines
 
@@ -401,7 +407,12 @@ def _as_json(report: Report) -> dict[str, Any]:
 
 
 def _told(report: Report) -> str:
-    lines = [f"{report.events} events in {report.chains} chains, {report.seals} seals"]
+    events, chains, seals = (
+        counted(report.events, "event"),
+        counted(report.chains, "chain"),
+        counted(report.seals, "seal"),
+    )
+    lines = [f"{events} in {chains}, {seals}"]
     for count, what in (
         (report.unsealed, "not sealed yet"),
         (report.unhashed, "without a hash, from a release that made none"),
@@ -411,7 +422,7 @@ def _told(report: Report) -> str:
             lines.append(f"  {count} of them {what}")
     if report.pruned_before:
         lines.append(f"  what is older than {report.pruned_before:%Y-%m-%d %H:%M:%S} UTC was deleted by retention")
-    lines.append("intact" if report.is_intact else f"NOT INTACT: {len(report.findings)} findings")
+    lines.append("intact" if report.is_intact else f"NOT INTACT: {counted(len(report.findings), 'finding')}")
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import datetime
 from typing import Annotated
 
 import structlog
@@ -11,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.api.auth import Admin, Viewer
 from app.api.given import body_of, read_given, storable
-from app.api.models import CatalogAnswer, CatalogItem, Reloaded, RemediationAnswer
+from app.api.models import CatalogAnswer, CatalogItem, FreezeAnswer, Reloaded, RemediationAnswer
 from app.api.problems import ProblemError, ProblemReason, errors
 from app.api.record import Preflight, Record, StandingAnswer, Summary, record, summaries
 from app.api.services import Served, Services
@@ -19,6 +20,7 @@ from app.catalog.catalog import Catalog
 from app.catalog.names import did_you_mean
 from app.domain.errors import ConfigError, NotFoundError, StoreUnavailableError
 from app.domain.findings import Result
+from app.domain.freezes import Freeze
 from app.domain.remediation import Mode, Remediation
 from app.engine.standing import set_by_hand
 from app.store import events
@@ -80,6 +82,7 @@ async def show_catalog(services: Served, _who: Viewer) -> Listing:
             Listed(**_item(catalog, name).model_dump(), record=found.get(name), preflight=_result(services, name))
             for name in catalog.remediations
         ],
+        freezes=[_freeze(one, services.clock()) for one in catalog.freezes],
         warnings=[str(warning) for warning in catalog.warnings],
         last_reload_error=None if error is None else _problems(error),
     )
@@ -188,6 +191,18 @@ def _item(catalog: Catalog, name: str) -> CatalogItem:
         mode=remediation.mode,
         match=list(remediation.match),
         source=str(catalog.sources[name]),
+    )
+
+
+def _freeze(freeze: Freeze, now: datetime) -> FreezeAnswer:
+    holds = freeze.holds(now)
+    return FreezeAnswer(
+        name=freeze.name,
+        summary=freeze.summary,
+        remediations=list(freeze.remediations),
+        when=freeze.when,
+        holds=holds,
+        until=freeze.end(now) if holds else None,
     )
 
 

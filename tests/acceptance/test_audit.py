@@ -93,7 +93,7 @@ def test_what_somebody_changed_in_the_store_is_found(service: Service, tmp_path:
         return bool(report["intact"] and report["seals"] and not report["unsealed"])
 
     wait_until(sealed, PATIENCE, "the events to be sealed")
-    assert "2 events in 1 chains" in remediator("audit", "verify", *keyed).stdout
+    assert "2 events in 1 chain, 1 seal\n" in remediator("audit", "verify", *keyed).stdout
     exported = remediator("audit", "export", "--store", store).stdout.splitlines()
     assert ["paused", "paused"] == [json.loads(line)["kind"] for line in exported]
     after = json.loads(exported[0])["cursor"]
@@ -105,7 +105,7 @@ def test_what_somebody_changed_in_the_store_is_found(service: Service, tmp_path:
         connection.execute("UPDATE event SET message = 'nothing happened' WHERE seq = 2")
     found = remediator("audit", "verify", *keyed)
     assert (1, True) == (found.returncode, "service#2: was changed" in found.stderr)
-    assert "NOT INTACT: 1 findings" in found.stdout
+    assert "NOT INTACT: 1 finding\n" in found.stdout
 
 
 def test_a_store_that_is_not_there_cannot_be_verified(tmp_path: Path) -> None:

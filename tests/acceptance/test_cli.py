@@ -270,3 +270,15 @@ def test_check_shows_which_guards_are_turned_off(tmp_path: Path) -> None:
 
     assert f"idle: the guard storm is turned off: {why}\n" in done.stdout
     assert {"idle": {"storm": why}} == json.loads(parsed.stdout)["without_guards"]
+
+
+def test_check_counts_in_words_that_fit(tmp_path: Path) -> None:
+    """One is no plural; freezes are counted where there are any."""
+    step = {"action": "notify.send", "with": {"channel": "x", "title": "t", "body": "b"}}
+    freezes = [{"name": name, "summary": "s", "weekdays": ["sunday"]} for name in ("one", "two")]
+    catalog = write_yaml(tmp_path / "catalog.yaml", {"remediations": [remediation("idle", step)], "freezes": freezes})
+
+    done, parsed = remediator("check", catalog), remediator("check", catalog, "--json")
+
+    assert done.stdout.startswith("ok: 1 remediation in 1 file, 2 freezes, digest ")
+    assert 2 == json.loads(parsed.stdout)["freezes"]

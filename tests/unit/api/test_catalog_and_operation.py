@@ -40,6 +40,28 @@ def test_the_catalog_is_shown_with_its_digest_and_sources(edge: Edge) -> None:
     assert (edge.services.catalog.current.digest, None) == (shown["digest"], shown["last_reload_error"])
 
 
+def test_freezes_are_shown_with_whether_they_hold(edge: Edge) -> None:
+    """And until when."""
+    text = edge.catalog_file.read_text(encoding="utf-8")
+    edge.catalog_file.write_text(
+        "freezes:\n"
+        '  - {name: move, summary: We move., begins: "2026-03-01T00:00:00Z", ends: "2026-03-02T00:00:00Z"}\n'
+        "  - {name: night, summary: Nobody is there., times: [{start_time: '22:00', end_time: '24:00'}]}\n" + text,
+        encoding="utf-8",
+    )
+    edge.post("/-/reload")
+    move, night = edge.get("/catalog").json()["freezes"]
+    assert {
+        "name": "move",
+        "summary": "We move.",
+        "remediations": ["*"],
+        "when": "from 2026-03-01T00:00:00+00:00; to 2026-03-02T00:00:00+00:00",
+        "holds": True,
+        "until": "2026-03-02T00:00:00Z",
+    } == move
+    assert ("22:00-24:00; UTC", False, None) == (night["when"], night["holds"], night["until"])
+
+
 def test_one_remediation_is_shown_with_its_defaults(edge: Edge) -> None:
     """As every run keeps it too."""
     shown = edge.get("/catalog/restart-api").json()
