@@ -27,7 +27,7 @@ from app.catalog.diagnostics import counted
 from app.catalog.loader import load
 from app.catalog.reload import CatalogHolder
 from app.catalog.schema import json_schema
-from app.domain.alerts import Alert, Notification
+from app.domain.alerts import Alert, Notification, fingerprint_of
 from app.domain.durations import format_duration
 from app.domain.errors import AppError, ConfigError
 from app.domain.findings import Report as Preflighted
@@ -287,7 +287,7 @@ async def _store_for_reading(settings: Settings, empty: Path) -> Database:
 
 
 def read_alerts(body: bytes) -> list[Alert]:
-    """The alerts of a notification, of a list, or one alert; a missing fingerprint or time is made up."""
+    """The alerts of a notification, of a list, or one alert; what but the labels is missing is made up."""
     try:
         document = json.loads(body)
         if isinstance(document, dict) and isinstance(document.get("body"), dict):
@@ -295,14 +295,19 @@ def read_alerts(body: bytes) -> list[Alert]:
         if isinstance(document, dict) and "alerts" in document:
             return Notification.model_validate(document).alerts
         given = document if isinstance(document, list) else [document]
-        made_up = {"status": "firing", "fingerprint": "0", "startsAt": utc_now().isoformat()}
-        return [Alert.model_validate(made_up | one) for one in given]
+        return [_completed(one) for one in given]
     except (ValueError, TypeError) as error:
         problem = (
             error.errors(include_url=False, include_input=False)[0] if isinstance(error, ValidationError) else None
         )
         where = ".".join(map(str, problem["loc"])) + ": " + problem["msg"] if problem else str(error)
         raise ConfigError(f"--alert: not an alert or notification of Alertmanager: {where}") from error
+
+
+def _completed(one: dict[str, Any]) -> Alert:
+    """An alert of which perhaps only the labels are given, with the fingerprint that they have."""
+    alert = Alert.model_validate({"status": "firing", "fingerprint": "0", "startsAt": utc_now().isoformat()} | one)
+    return alert if "fingerprint" in one else alert.model_copy(update={"fingerprint": fingerprint_of(alert.labels)})
 
 
 def describe(explanation: Explanation) -> str:

@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from app import __version__
+from app.domain.alerts import fingerprint_of
 from tests.acceptance.audit import PATIENCE
 from tests.acceptance.bench import EVERYWHERE, remediation, write_yaml
 from tests.support import shop
@@ -258,6 +259,21 @@ def test_plan_for_an_alert_that_nothing_answers(tmp_path: Path) -> None:
     assert 'nearest: idle, but not team="web"' in no.stdout
     assert 2 == odd.returncode
     assert "not an alert or notification of Alertmanager: labels: Field required" in odd.stderr
+
+
+def test_plan_of_labels_alone_knows_the_alerts_fingerprint(tmp_path: Path) -> None:
+    """It is what the lock and the cooldown of a remediation without target are about."""
+    entry = remediation("idle", {"action": "notify.send", "with": {"channel": "a", "title": "b", "body": "c"}})
+    catalog = write_yaml(tmp_path / "catalog.yaml", {"remediations": [entry]})
+    config = write_yaml(
+        tmp_path / "config.yaml", {"connections": {"notify": {"a": {"urls": [{"value": "json://127.0.0.1"}]}}}}
+    )
+    words = ("plan", "--config", config, "--catalog", catalog, "--data", tmp_path / "data", "--alert", "-")
+
+    done = remediator(*words, stdin='{"labels": {"alertname": "idle"}}')
+
+    fingerprint = fingerprint_of({"alertname": "idle"})
+    assert f"    target   none:idle/{fingerprint}\n" in done.stdout, done.stderr
 
 
 def test_check_shows_which_guards_are_turned_off(tmp_path: Path) -> None:
