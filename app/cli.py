@@ -225,6 +225,8 @@ def _table(reports: list[Preflighted]) -> list[str]:
     for report in reports:
         told = [finding for finding in report.findings if finding.result is not Result.OK]
         rows = [(finding.result.value, f"{finding.subject}: {finding.message}") for finding in told]
+        if not report.findings:
+            rows = [("unknown", "only an alert says what it needs")]
         rows = rows or [("ok", f"{counted(len(report.findings), 'question')} asked")]
         lines += [f"{report.remediation:<{width}}  {result:<7}  {what}" for result, what in rows]
     return lines
