@@ -21,6 +21,7 @@ import click
 from pydantic import ValidationError
 
 from app import __version__
+from app.api.query import moment
 from app.catalog.catalog import Catalog
 from app.catalog.connected import unconfigured
 from app.catalog.diagnostics import counted
@@ -52,19 +53,16 @@ T = TypeVar("T")
 
 
 class _Moment(click.ParamType):  # type: ignore[type-arg]  # generic only in newer stubs
-    """A time with its offset."""
+    """A time, or how long ago."""
 
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Read RFC 3339."""
+        """Read what the API's `since` takes too."""
         try:
-            moment = datetime.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is not a time; write it as 2026-03-01T12:00:00Z", param, ctx)
-        if moment.tzinfo is None:
-            self.fail(f"{value!r} has no offset; write it as 2026-03-01T12:00:00Z", param, ctx)
-        return moment
+            return moment(str(value), utc_now())
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def main() -> None:
@@ -434,8 +432,8 @@ def _told(report: Report) -> str:
 
 
 @audit.command("export")
-@click.option("--since", type=_Moment(), help="Events from then on (RFC 3339).")
-@click.option("--until", type=_Moment(), help="Events before then (RFC 3339).")
+@click.option("--since", type=_Moment(), help="Events from then on: RFC 3339, or how long ago (24h).")
+@click.option("--until", type=_Moment(), help="Events before then, written the same way.")
 @click.option("--after", default="0-0", show_default=True, help="A cursor: only later events.")
 @click.option("--follow", is_flag=True, help="Go on with new events until interrupted.")
 @_with_settings

@@ -98,6 +98,8 @@ def test_what_somebody_changed_in_the_store_is_found(service: Service, tmp_path:
     assert ["paused", "paused"] == [json.loads(line)["kind"] for line in exported]
     after = json.loads(exported[0])["cursor"]
     assert exported[1:] == remediator("audit", "export", "--store", store, "--after", after).stdout.splitlines()
+    newest = remediator("audit", "export", "--store", store, "--since", "1h", "--until", "0s").stdout.splitlines()
+    assert exported == newest
     other = remediator("audit", "verify", "--store", store)
     assert (2, "") == (other.returncode, other.stdout)
     assert "none of the 2 events has a hash that the given key makes: pass the --config" in other.stderr
