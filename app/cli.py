@@ -21,13 +21,14 @@ import click
 from pydantic import ValidationError
 
 from app import __version__
-from app.api.auth import Authenticator
+from app.api.query import moment
 from app.catalog.catalog import Catalog
 from app.catalog.connected import unconfigured
+from app.catalog.diagnostics import counted
 from app.catalog.loader import load
 from app.catalog.reload import CatalogHolder
 from app.catalog.schema import json_schema
-from app.domain.alerts import Alert, Notification
+from app.domain.alerts import Alert, Notification, fingerprint_of
 from app.domain.durations import format_duration
 from app.domain.errors import AppError, ConfigError
 from app.domain.findings import Report as Preflighted
@@ -35,7 +36,7 @@ from app.domain.findings import Result
 from app.domain.remediation import Mode
 from app.engine.explain import Explanation, Prospect, explain
 from app.engine.preflight import Preflight
-from app.main import audit_key_of, parts_of, policy_of, serve, utc_now
+from app.main import audit_key_of, parts_of, policy_of, read_files, serve, utc_now
 from app.settings import Settings, load_settings
 from app.store import stream
 from app.store.database import Database
@@ -52,19 +53,16 @@ T = TypeVar("T")
 
 
 class _Moment(click.ParamType):  # type: ignore[type-arg]  # generic only in newer stubs
-    """A time with its offset."""
+    """A time, or how long ago."""
 
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Read RFC 3339."""
+        """Read what the API's `since` takes too."""
         try:
-            moment = datetime.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is not a time; write it as 2026-03-01T12:00:00Z", param, ctx)
-        if moment.tzinfo is None:
-            self.fail(f"{value!r} has no offset; write it as 2026-03-01T12:00:00Z", param, ctx)
-        return moment
+            return moment(str(value), utc_now())
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def main() -> None:
@@ -138,7 +136,7 @@ def check(settings: Settings, paths: tuple[Path, ...], *, live: bool, as_json: b
     PATHS are files or directories of remediations, by default the configured ones. Exit status: 0 well, 1 problems in
     the catalog or, with --live, a remediation that cannot run, 2 problems in the configuration.
     """
-    Authenticator(settings.auth.tokens).check()
+    read_files(settings)
     try:
         catalog = load(paths or settings.catalog, utc_now())
     except ConfigError as error:
@@ -150,11 +148,13 @@ def check(settings: Settings, paths: tuple[Path, ...], *, live: bool, as_json: b
                 click.echo(str(diagnostic), err=True)
             click.echo(error.message, err=True)
         sys.exit(_NO)
-    warnings = [*catalog.warnings, *unconfigured(catalog, settings.connections, policy_of(settings).scope)]
+    scope = policy_of(settings).scope
+    warnings = [*catalog.warnings, *unconfigured(catalog, settings.connections, scope, settings.channel)]
     reports = asyncio.run(_look(settings, catalog)) if live else []
     can_run = not any(report.result is Result.CANNOT for report in reports)
     if as_json:
         told: dict[str, Any] = {"ok": can_run, "remediations": len(catalog), "digest": catalog.digest}
+        told |= {"freezes": len(catalog.freezes)}
         told |= {"warnings": [_diagnostic(one) for one in warnings], "earning": _earning(catalog)}
         told |= {"without_guards": _without(catalog)}
         told |= {"preflight": [report.model_dump(mode="json") for report in reports]} if live else {}
@@ -166,10 +166,14 @@ def check(settings: Settings, paths: tuple[Path, ...], *, live: bool, as_json: b
             click.echo(line)
         if reports:
             click.echo("\n".join(_table(reports)))
-        count = f"{len(catalog)} remediations in {len(catalog.files)} files, digest {catalog.short_digest}"
-        click.echo(f"{'ok' if can_run else 'NOT ALL CAN RUN'}: {count}")
+        click.echo(f"{'ok' if can_run else 'NOT ALL CAN RUN'}: {_size(catalog)}, digest {catalog.short_digest}")
     if not can_run:
         sys.exit(_NO)
+
+
+def _size(catalog: Catalog) -> str:
+    size = f"{counted(len(catalog), 'remediation')} in {counted(len(catalog.files), 'file')}"
+    return f"{size}, {counted(len(catalog.freezes), 'freeze')}" if catalog.freezes else size
 
 
 def _earning(catalog: Catalog) -> dict[str, dict[str, str]]:
@@ -219,7 +223,9 @@ def _table(reports: list[Preflighted]) -> list[str]:
     for report in reports:
         told = [finding for finding in report.findings if finding.result is not Result.OK]
         rows = [(finding.result.value, f"{finding.subject}: {finding.message}") for finding in told]
-        rows = rows or [("ok", f"{len(report.findings)} questions asked")]
+        if not report.findings:
+            rows = [("unknown", "only an alert says what it needs")]
+        rows = rows or [("ok", f"{counted(len(report.findings), 'question')} asked")]
         lines += [f"{report.remediation:<{width}}  {result:<7}  {what}" for result, what in rows]
     return lines
 
@@ -281,7 +287,7 @@ async def _store_for_reading(settings: Settings, empty: Path) -> Database:
 
 
 def read_alerts(body: bytes) -> list[Alert]:
-    """The alerts of a notification, of a list, or one alert; a missing fingerprint or time is made up."""
+    """The alerts of a notification, of a list, or one alert; what but the labels is missing is made up."""
     try:
         document = json.loads(body)
         if isinstance(document, dict) and isinstance(document.get("body"), dict):
@@ -289,14 +295,19 @@ def read_alerts(body: bytes) -> list[Alert]:
         if isinstance(document, dict) and "alerts" in document:
             return Notification.model_validate(document).alerts
         given = document if isinstance(document, list) else [document]
-        made_up = {"status": "firing", "fingerprint": "0", "startsAt": utc_now().isoformat()}
-        return [Alert.model_validate(made_up | one) for one in given]
+        return [_completed(one) for one in given]
     except (ValueError, TypeError) as error:
         problem = (
             error.errors(include_url=False, include_input=False)[0] if isinstance(error, ValidationError) else None
         )
         where = ".".join(map(str, problem["loc"])) + ": " + problem["msg"] if problem else str(error)
         raise ConfigError(f"--alert: not an alert or notification of Alertmanager: {where}") from error
+
+
+def _completed(one: dict[str, Any]) -> Alert:
+    """An alert of which perhaps only the labels are given, with the fingerprint that they have."""
+    alert = Alert.model_validate({"status": "firing", "fingerprint": "0", "startsAt": utc_now().isoformat()} | one)
+    return alert if "fingerprint" in one else alert.model_copy(update={"fingerprint": fingerprint_of(alert.labels)})
 
 
 def describe(explanation: Explanation) -> str:
@@ -376,6 +387,11 @@ def verify_command(settings: Settings, *, as_json: bool) -> None:
     Exit status: 0 it is as it was recorded, 1 it is not, 2 it cannot be read.
     """
     report = asyncio.run(_with_store(settings, verify))
+    if report.has_other_key:
+        raise ConfigError(
+            f"none of the {report.hashed} events has a hash that the given key makes: "
+            "pass the --config whose audit.key they were made with"
+        )
     if as_json:
         click.echo(json.dumps(_as_json(report), indent=2))
     else:
@@ -396,7 +412,12 @@ def _as_json(report: Report) -> dict[str, Any]:
 
 
 def _told(report: Report) -> str:
-    lines = [f"{report.events} events in {report.chains} chains, {report.seals} seals"]
+    events, chains, seals = (
+        counted(report.events, "event"),
+        counted(report.chains, "chain"),
+        counted(report.seals, "seal"),
+    )
+    lines = [f"{events} in {chains}, {seals}"]
     for count, what in (
         (report.unsealed, "not sealed yet"),
         (report.unhashed, "without a hash, from a release that made none"),
@@ -406,13 +427,13 @@ def _told(report: Report) -> str:
             lines.append(f"  {count} of them {what}")
     if report.pruned_before:
         lines.append(f"  what is older than {report.pruned_before:%Y-%m-%d %H:%M:%S} UTC was deleted by retention")
-    lines.append("intact" if report.is_intact else f"NOT INTACT: {len(report.findings)} findings")
+    lines.append("intact" if report.is_intact else f"NOT INTACT: {counted(len(report.findings), 'finding')}")
     return "\n".join(lines)
 
 
 @audit.command("export")
-@click.option("--since", type=_Moment(), help="Events from then on (RFC 3339).")
-@click.option("--until", type=_Moment(), help="Events before then (RFC 3339).")
+@click.option("--since", type=_Moment(), help="Events from then on: RFC 3339, or how long ago (24h).")
+@click.option("--until", type=_Moment(), help="Events before then, written the same way.")
 @click.option("--after", default="0-0", show_default=True, help="A cursor: only later events.")
 @click.option("--follow", is_flag=True, help="Go on with new events until interrupted.")
 @_with_settings

@@ -16,7 +16,6 @@ from typing import Any
 import structlog
 import uvicorn
 from fastapi import FastAPI
-from sqlalchemy.engine import make_url
 
 from app import __version__, certificates
 from app.actions.registry import actions
@@ -43,7 +42,7 @@ from app.engine.timekeeping import Timekeeper
 from app.engine.worker import Worker
 from app.settings import Settings
 from app.store import leases, seals
-from app.store.database import Database
+from app.store.database import Database, store_url
 from app.store.inbox import Inbox
 from app.store.migrate import migrate
 from app.store.wakeups import announce_reload, listen_forever
@@ -68,7 +67,7 @@ def _namespace_of_this_pod() -> str:
 
 def _own_databases(settings: Settings) -> tuple[str, ...]:
     """The configured PostgreSQL targets that are this service's own store."""
-    store = make_url(settings.store_url)
+    store = store_url(settings.store_url)
     if store.get_backend_name() == "sqlite":
         return settings.scope.own_databases
     from app.clients.postgres import server_of  # noqa: PLC0415 - its driver is needed only here
@@ -107,10 +106,17 @@ def audit_key_of(settings: Settings) -> bytes:
     key = settings.audit.key
     if key is None:
         return b""
-    secret = key.read().strip()
+    secret = key.read("audit.key.file").strip()
     if not secret:
         raise ConfigError("audit.key is empty")
     return secret.encode()
+
+
+def read_files(settings: Settings) -> None:
+    """Read what the start needs besides the catalog; raises ConfigError where `serve` would."""
+    Authenticator(settings.auth.tokens).check()
+    audit_key_of(settings)
+    certificates.server_options(settings.tls)
 
 
 def parts_of(
@@ -138,7 +144,7 @@ class Service:
         catalog = load(settings.catalog, utc_now())
         self.catalog = CatalogHolder(settings.catalog, catalog, self._reloaded)
         self._reloaded(successful=True, catalog=catalog, error=None)
-        for warning in unconfigured(catalog, settings.connections, policy_of(settings).scope):
+        for warning in unconfigured(catalog, settings.connections, policy_of(settings).scope, settings.channel):
             log.warning("catalog", at=str(warning))
         self.auth = Authenticator(settings.auth.tokens)
         self.auth.check()

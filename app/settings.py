@@ -241,7 +241,7 @@ class Settings(BaseSettings):
     def store_url(self) -> str:
         """Where the store is."""
         if self.store_file is not None:
-            return SecretSource(file=self.store_file).read()
+            return SecretSource(file=self.store_file).read("store_file")
         return self.store or f"sqlite:///{self.data / 'remediator.db'}"
 
 

@@ -64,8 +64,8 @@ class Token(Protocol):
     def file(self) -> Path | None:
         """Where the secret is, unless it was given in place."""
 
-    def read(self) -> str:
-        """The secret; raises ConfigError."""
+    def read(self, setting: str = "") -> str:
+        """The secret; raises ConfigError that names the setting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +111,7 @@ class _Known:
 
     def checked(self) -> str:
         """The secret; raises ConfigError when there is none."""
-        try:
-            secret = self._token.read().strip()
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"the secret of token {self.identity.name!r} is not UTF-8 text") from error
+        secret = self._token.read(f"auth.tokens {self.identity.name!r}").strip()
         if not secret:
             raise ConfigError(f"the secret of token {self.identity.name!r} is empty")
         return secret
@@ -198,9 +195,25 @@ def require(needed: Role) -> Callable[..., Awaitable[Identity]]:
     """A dependency that lets only this role (or one that includes it) pass."""
 
     async def dependency(request: Request, _documented: Annotated[None, Depends(documented)]) -> Identity:
-        return authorize(request, needed)
+        try:
+            return authorize(request, needed)
+        except ProblemError as problem:
+            _log_refusal(request, problem)
+            raise
 
     return dependency
+
+
+def _log_refusal(request: Request, problem: ProblemError) -> None:
+    """By the route's template, since a path holds what anybody may choose."""
+    log.warning(
+        "request refused",
+        status=problem.status,
+        reason=problem.reason,
+        method=request.method,
+        route=request.scope["route"].path,
+        client=request.client.host if request.client else "",
+    )
 
 
 Notifier = Annotated[Identity, Depends(require(Role.ALERTMANAGER))]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import datetime
 from typing import Annotated
 
+import structlog
 from fastapi import APIRouter, Path, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.api.auth import Admin, Viewer
 from app.api.given import body_of, read_given, storable
-from app.api.models import CatalogAnswer, CatalogItem, Reloaded, RemediationAnswer
+from app.api.models import CatalogAnswer, CatalogItem, FreezeAnswer, Reloaded, RemediationAnswer
 from app.api.problems import ProblemError, ProblemReason, errors
 from app.api.record import Preflight, Record, StandingAnswer, Summary, record, summaries
 from app.api.services import Served, Services
@@ -18,12 +20,15 @@ from app.catalog.catalog import Catalog
 from app.catalog.names import did_you_mean
 from app.domain.errors import ConfigError, NotFoundError, StoreUnavailableError
 from app.domain.findings import Result
+from app.domain.freezes import Freeze
 from app.domain.remediation import Mode, Remediation
 from app.engine.standing import set_by_hand
-from app.store.events import Entry
+from app.store import events
+from app.store.events import SERVICE, Entry, Event
 from app.store.wakeups import announce_reload
 
 _MAX_PROBLEMS = 100
+log = structlog.get_logger()
 router = APIRouter(tags=["catalog"])
 
 
@@ -77,6 +82,7 @@ async def show_catalog(services: Served, _who: Viewer) -> Listing:
             Listed(**_item(catalog, name).model_dump(), record=found.get(name), preflight=_result(services, name))
             for name in catalog.remediations
         ],
+        freezes=[_freeze(one, services.clock()) for one in catalog.freezes],
         warnings=[str(warning) for warning in catalog.warnings],
         last_reload_error=None if error is None else _problems(error),
     )
@@ -133,7 +139,7 @@ async def set_standing(
     responses=errors(401, 403, 422),
     tags=["operation"],
 )
-async def reload(services: Served, _who: Admin) -> Reloaded:
+async def reload(services: Served, who: Admin) -> Reloaded:
     """When anything in them is wrong, every problem is answered and the running catalog stays. Role: admin.
 
     The other replicas read theirs too; what becomes of that is in their metrics and logs.
@@ -141,6 +147,7 @@ async def reload(services: Served, _who: Admin) -> Reloaded:
     await services.catalog.reload(services.clock())
     await announce_reload(services.database, services.parts.owner)
     catalog, error = services.catalog.current, services.catalog.last_error
+    await _note_reload(services, who.name, catalog, is_accepted=error is None)
     if error is not None:
         detail = f"the files were refused; the catalog {catalog.short_digest} stays active"
         raise ProblemError(422, ProblemReason.CATALOG_INVALID, detail, errors=_problems(error))
@@ -150,6 +157,18 @@ async def reload(services: Served, _who: Admin) -> Reloaded:
         remediations=len(catalog),
         warnings=[str(warning) for warning in catalog.warnings],
     )
+
+
+async def _note_reload(services: Services, actor: str, catalog: Catalog, *, is_accepted: bool) -> None:
+    """Audit it; it is done already, so a store that is away does not make it fail."""
+    result = "accepted" if is_accepted else "refused"
+    said = f"reload by {actor}: the files were {result}, the catalog is {catalog.short_digest}"
+    entry = Entry(said, actor=actor, data={"digest": catalog.digest, "result": result})
+    try:
+        async with services.database.write() as tx:
+            await events.append(tx, [Event(SERVICE, services.clock(), "reloaded", "", entry)])
+    except StoreUnavailableError:
+        log.warning("a reload could not be recorded", actor=actor, result=result)
 
 
 def _known(catalog: Catalog, name: str) -> Remediation:
@@ -172,6 +191,18 @@ def _item(catalog: Catalog, name: str) -> CatalogItem:
         mode=remediation.mode,
         match=list(remediation.match),
         source=str(catalog.sources[name]),
+    )
+
+
+def _freeze(freeze: Freeze, now: datetime) -> FreezeAnswer:
+    holds = freeze.holds(now)
+    return FreezeAnswer(
+        name=freeze.name,
+        summary=freeze.summary,
+        remediations=list(freeze.remediations),
+        when=freeze.when,
+        holds=holds,
+        until=freeze.end(now) if holds else None,
     )
 
 

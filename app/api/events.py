@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import StreamingResponse
-from pydantic import AwareDatetime
+from pydantic import AfterValidator
 
 from app.api.auth import Role, Viewer, authorize
 from app.api.problems import ProblemError, errors
+from app.api.query import Moment, moment
 from app.api.services import Served, Services
 from app.domain.errors import StoreUnavailableError
 from app.store import stream
@@ -24,7 +26,7 @@ _LOOK_SECONDS = 1.0
 _SILENT_LOOKS = 15  # then a comment is sent, so that proxies keep the connection
 _SSE = "text/event-stream"
 _NDJSON = "application/x-ndjson"
-_CURSOR = "^[0-9]{1,18}-[0-9]{1,18}$"
+_CURSOR = re.compile("[0-9]{1,18}-[0-9]{1,18}")
 _CONTENT: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {_NDJSON: {"schema": {"type": "string"}}, _SSE: {"schema": {"type": "string"}}},
@@ -34,18 +36,28 @@ _CONTENT: dict[int | str, dict[str, Any]] = {
 router = APIRouter(tags=["audit"])
 
 
+def _cursor(text: str) -> str:
+    if not _CURSOR.fullmatch(text):
+        raise ValueError("is not a cursor; take it from the `cursor` of an event")
+    return text
+
+
+Place = Annotated[str, AfterValidator(_cursor)]
+
+
 async def _wanted(
+    services: Served,
     remediation: Annotated[str | None, Query(max_length=63, description="Only what is about this one.")] = None,
     kind: Annotated[list[str] | None, Query(max_length=20, description="Only this kind; repeatable.")] = None,
-    since: Annotated[AwareDatetime | None, Query(description="Only from this time on.")] = None,
+    since: Annotated[Moment | None, Query(description="Not before: RFC 3339, or a duration ago (24h).")] = None,
 ) -> Wanted:
     """Which events a request asks for."""
-    return Wanted(remediation, tuple(kind or ()), since)
+    return Wanted(remediation, tuple(kind or ()), moment(since, services.clock()) if since else None)
 
 
 async def _start(
-    after: Annotated[str, Query(pattern=_CURSOR, description="A `cursor`: only later events.")] = "0-0",
-    last_event_id: Annotated[str | None, Header(pattern=_CURSOR, description="The same as `after`.")] = None,
+    after: Annotated[Place, Query(description="A `cursor`: only later events.")] = "0-0",
+    last_event_id: Annotated[Place | None, Header(description="The same as `after`.")] = None,
 ) -> Cursor:
     """Where a request begins; a browser that connects again says where it was."""
     return Cursor.parse(last_event_id or after)

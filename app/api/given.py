@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from app.api.body import read_body
 from app.api.problems import ProblemError, ProblemReason
 from app.api.refusals import not_an_object, wrong_field
+from app.catalog.names import did_you_mean
 
 _MAX_BODY = 16 * 1024
 M = TypeVar("M", bound=BaseModel)
@@ -22,16 +23,23 @@ async def read_given(request: Request, model: type[M]) -> M:
         return model.model_validate_json(body if body.strip() else b"{}")
     except ValidationError as error:
         found: list[Any] = error.errors(include_url=False, include_input=False)
-        raise _problem(found) from error
+        raise _problem(found, model) from error
 
 
-def _problem(found: list[Any]) -> ProblemError:
+def _problem(found: list[Any], model: type[BaseModel]) -> ProblemError:
     first = found[0]
     if first["loc"]:
-        return wrong_field(found)
+        return wrong_field(found, _hint(first, model))
     if first["type"] == "value_error":  # a rule over several fields
         return ProblemError(422, ProblemReason.WRONG_SHAPE, str(first["ctx"]["error"]))
     return not_an_object(first)
+
+
+def _hint(problem: Any, model: type[BaseModel]) -> str:
+    """Which field was probably meant by one that there is not."""
+    if problem["type"] != "extra_forbidden":
+        return ""
+    return did_you_mean(str(problem["loc"][-1]), [field.alias or name for name, field in model.model_fields.items()])
 
 
 def body_of(model: type[BaseModel], *, required: bool) -> dict[str, Any]:

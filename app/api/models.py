@@ -167,6 +167,17 @@ class CatalogItem(Answer):
     source: str = Field(description="The file and line where it is written.")
 
 
+class FreezeAnswer(Answer):
+    """A freeze of the running catalog."""
+
+    name: str
+    summary: str
+    remediations: list[str] = Field(description="The names that it is for, with * for any part.")
+    when: str = Field(description="Its times, as they are written.")
+    holds: bool = Field(description="Whether it holds now.")
+    until: datetime | None = Field(description="When it stops to hold; null while it does not.")
+
+
 class CatalogAnswer(Answer):
     """The running catalog."""
 
@@ -174,6 +185,7 @@ class CatalogAnswer(Answer):
     loaded_at: datetime
     files: list[str]
     items: list[CatalogItem]
+    freezes: list[FreezeAnswer]
     warnings: list[str]
     last_reload_error: list[str] | None = Field(description="What is wrong with the files, when they were refused.")
 

@@ -14,16 +14,20 @@ from app.catalog.templates import contains_template, is_template
 from app.clients.connections import Connections
 from app.domain.errors import Diagnostic
 from app.domain.plans import Target
-from app.domain.remediation import CheckSpec, Remediation, StepSpec, TargetSpec
+from app.domain.remediation import CheckSpec, Mode, Remediation, StepSpec, TargetSpec
 from app.domain.scope import Scope
 
 
-def unconfigured(catalog: Catalog, connections: Connections, scope: Scope) -> list[Diagnostic]:
-    """One warning for each remediation and what it lacks, where the remediation is written."""
+def unconfigured(
+    catalog: Catalog, connections: Connections, scope: Scope, channel: str | None = None
+) -> list[Diagnostic]:
+    """One warning for each remediation and what it lacks, where it is written; `channel` is the one for all."""
     return [
         Diagnostic(catalog.sources[name].file, catalog.sources[name].line, 1, name, message)
         for name, remediation in catalog.remediations.items()
-        for message in sorted({*_missing(remediation, connections), *_out_of_scope(remediation, scope)})
+        for message in sorted(
+            {*_missing(remediation, connections), *_out_of_scope(remediation, scope), *_unheard(remediation, channel)}
+        )
     ]
 
 
@@ -42,6 +46,13 @@ def _missing(remediation: Remediation, connections: Connections) -> Iterator[str
             yield from _unless(spec.with_["bearer_token"], connections.secrets, "secrets")
         if isinstance(spec, CheckSpec) and spec.check == "prometheus.query" and connections.prometheus is None:
             yield "connections.prometheus is not configured"
+
+
+def _unheard(remediation: Remediation, channel: str | None) -> Iterator[str]:
+    """A question that reaches nobody expires."""
+    asks = remediation.mode is Mode.APPROVE or remediation.earn is not None
+    if asks and remediation.channel is None and channel is None:
+        yield "it asks for approval and no channel is configured: nobody is told; set channel"
 
 
 def _out_of_scope(remediation: Remediation, scope: Scope) -> Iterator[str]:

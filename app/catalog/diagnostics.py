@@ -268,8 +268,9 @@ _SENTENCES: dict[str, Callable[[dict[str, Any], object], str]] = {
 def summary(problems: Sequence[Diagnostic]) -> str:
     """``3 problems in 2 files``."""
     files = len({problem.file for problem in problems})
-    return f"{_counted(len(problems), 'problem')} in {_counted(files, 'file')}"
+    return f"{counted(len(problems), 'problem')} in {counted(files, 'file')}"
 
 
-def _counted(count: int, noun: str) -> str:
+def counted(count: int, noun: str) -> str:
+    """``1 file``, ``2 files``."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,13 @@ def load(
     loading = _Loading(vocabulary)
     reports = [_report_without_files(path) for path in paths if path.is_dir() and not find_files([path])]
     reports += [loading.read(file) for file, *_ in seen]
+    loading.warn_of_freezes(now)
     problems = [problem for report in reports for problem in report.problems]
     if problems:
         raise ConfigError(summary(problems), problems)
     warnings = [warning for report in reports for warning in report.warnings]
-    return Catalog.of(loading.entries, loading.freezes, seen=seen, warnings=warnings, loaded_at=now)
+    freezes = [freeze for freeze, *_ in loading.freezes]
+    return Catalog.of(loading.entries, freezes, seen=seen, warnings=warnings, loaded_at=now)
 
 
 def _report_without_files(path: Path) -> Report:
@@ -62,7 +65,7 @@ class _Loading:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.entries: list[Entry] = []
-        self.freezes: list[Freeze] = []
+        self.freezes: list[tuple[Freeze, Place, Report]] = []
         self._vocabulary = vocabulary
         self._named: dict[tuple[str, str], str] = {}
 
@@ -83,6 +86,17 @@ class _Loading:
             report.warning(_START, "", "the file is empty")
         return report
 
+    def warn_of_freezes(self, now: datetime) -> None:
+        """When all is read: say which freezes keep nothing from acting."""
+        names = [entry.remediation.name for entry in self.entries]
+        for freeze, place, report in self.freezes:
+            if freeze.is_over(now):
+                report.warning(place.at, place.path, "the freeze is over for good; it can be taken out")
+            for pattern in freeze.remediations:
+                if names and not any(fnmatchcase(name, pattern) for name in names):
+                    hint = did_you_mean(pattern, names)
+                    report.warning(place.at, place.path, f'"{pattern}" is the name of no remediation{hint}')
+
     def _read_root(self, root: Node, report: Report) -> None:
         if not isinstance(root.value, dict):
             report.problem(root.at, "", f'must be a mapping with the list "{_KEY}", not {show(root.value)}')
@@ -96,7 +110,7 @@ class _Loading:
         for place in self._items(root, _FREEZES, report):
             freeze = read_freeze(place, report)
             if freeze is not None:
-                self.freezes.append(freeze)
+                self.freezes.append((freeze, place, report))
         for place in self._items(root, _KEY, report):
             entry = read_entry(place, report, self._vocabulary)
             if entry is not None:

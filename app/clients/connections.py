@@ -28,15 +28,16 @@ class SecretSource(Value):
             raise ValueError(msg)
         return self
 
-    def read(self) -> str:
-        """The secret; raises ConfigError that names the file and never its content."""
+    def read(self, setting: str = "") -> str:
+        """The secret; raises ConfigError that names the file, and where it is known the setting, never the content."""
         if self.value is not None:
             return self.value.get_secret_value()
         try:
             return Path(str(self.file)).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            msg = f"cannot read the secret file {self.file}: {error.strerror}"
-            raise ConfigError(msg) from error
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            msg = f"{setting}{': ' if setting else ''}cannot read the secret file {self.file}: {why}"
+            raise ConfigError(msg) from None
 
 
 class KubernetesConnection(Value):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import os
 import re
 import socket
 import ssl
@@ -194,14 +195,25 @@ def _is_refused(text: str) -> bool:
 
 
 def _unconnected(where: str, failure: httpx.TransportError | None) -> PermanentError | TransientError:
+    why = ""
     cause: BaseException | None = failure
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return PermanentError(f"{where}: certificate not accepted: {cause.verify_message}")
+        why = _why(cause) or why
         cause = cause.__cause__ or cause.__context__
     if isinstance(failure, httpx.ConnectError):
-        return TransientError(f"cannot connect to {where}")
+        return TransientError(f"cannot connect to {where}{': ' if why else ''}{why}")
     return TransientError(f"connecting to {where} timed out")
+
+
+def _why(cause: BaseException) -> str:
+    """What the system says, such as `connection refused`; never the text of an error, which may hold anything."""
+    if isinstance(cause, ssl.SSLError):
+        return f"no TLS connection: {str(cause.reason).replace('_', ' ').lower()}"
+    if isinstance(cause, OSError) and cause.errno is not None:
+        return os.strerror(cause.errno).lower()
+    return ""
 
 
 async def _read(response: httpx.Response, limit: int) -> bytes:

@@ -28,6 +28,7 @@ UNSET_YEAR = 1
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _ESCAPED_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
+_FNV_OFFSET, _FNV_PRIME = 0xCBF29CE484222325, 0x100000001B3
 _MAX_COUNT = 2**31 - 1  # what the store's columns hold
 
 
@@ -100,6 +101,16 @@ def parse_notification(body: bytes) -> Notification:
     A NUL in a label is legal UTF-8 for Prometheus and cannot be stored by PostgreSQL; it becomes U+FFFD.
     """
     return Notification.model_validate_json(_ESCAPED_NUL.sub(rb"\1\\ufffd", body))
+
+
+def fingerprint_of(labels: Mapping[str, str]) -> str:
+    """The fingerprint that Prometheus and Alertmanager give an alert with these labels (FNV-1a, 64 bits)."""
+    found = _FNV_OFFSET
+    for name in sorted(labels):
+        for text in (name, labels[name]):
+            for byte in (*text.encode("utf-8", "surrogatepass"), 0xFF):
+                found = (found ^ byte) * _FNV_PRIME & 0xFFFFFFFFFFFFFFFF
+    return f"{found:016x}"
 
 
 def identity(labels: Mapping[str, str], fingerprint: str, ignored: Collection[str]) -> str:

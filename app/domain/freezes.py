@@ -145,6 +145,23 @@ class Freeze(Value):
     def _recurs(self) -> bool:
         return bool(self.times or self.weekdays or self.days_of_month or self.months or self.years)
 
+    @property
+    def when(self) -> str:
+        """Its times in one line, as they are written."""
+        listed = [self.weekdays, [f"day {day}" for day in self.days_of_month], self.months, self.years]
+        listed.append([f"{part.start_time}-{part.end_time}" for part in self.times])
+        parts = [", ".join(one) for one in listed if one]
+        parts += [self.location] if self._recurs else []
+        parts += [f"from {self.begins.isoformat()}"] if self.begins is not None else []
+        parts += [f"to {self.ends.isoformat()}"] if self.ends is not None else []
+        return "; ".join(parts)
+
+    def is_over(self, now: datetime) -> bool:
+        """Whether it holds at no moment from now on."""
+        year = now.astimezone(ZoneInfo(self.location)).year
+        last_year = max((_span(text, int)[1] for text in self.years), default=year)
+        return last_year < year or (self.ends is not None and self.ends <= now)
+
     def concerns(self, remediation: str) -> bool:
         """Whether it holds for the remediation of this name."""
         return any(fnmatchcase(remediation, pattern) for pattern in self.remediations)

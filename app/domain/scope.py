@@ -5,17 +5,29 @@ Nothing is within it but what the configuration names. Some places are refused u
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from fnmatch import fnmatchcase
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from app.domain.model import Value
 from app.domain.plans import Plan, Target
 
 PROTECTED_NAMESPACES = frozenset({"kube-system", "kube-public", "kube-node-lease"})
 _POD = "Pod"  # stands for the workload that owns it, which is what is acted on
+
+
+# host:port, [IPv6]:port, [IPv6] and whatever is a URL; IPv6 itself and patterns of it have colons too.
+_NO_HOST = re.compile(r"[^:]*:[0-9]+|\[.*:.*\](:.*)?|.*/.*")
+
+
+def _host(text: str) -> str:
+    if _NO_HOST.fullmatch(text):
+        raise ValueError(f"{text!r} matches no host; write a host without port, for example shop.example or ::1")
+    return text
 
 
 class Scope(Value):
@@ -27,7 +39,9 @@ class Scope(Value):
     )
     postgres: tuple[str, ...] = Field(default=(), description="PostgreSQL targets as instance/database.")
     redis: tuple[str, ...] = Field(default=(), description="Redis targets as instance/database number.")
-    hosts: tuple[str, ...] = Field(default=(), description="Hosts that http.request and http.ok may call.")
+    hosts: tuple[Annotated[str, AfterValidator(_host)], ...] = Field(
+        default=(), description="Hosts that http.request and http.ok may call."
+    )
     own_namespace: str = Field(
         default="",
         description="Where the remediator runs (in a pod it is found); never touched unless `namespaces` names it.",

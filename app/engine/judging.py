@@ -17,9 +17,10 @@ from app.domain.standings import Mark
 from app.engine import standing
 from app.engine.parts import Parts, Turn
 from app.engine.telling import Notice, tell
-from app.store import breakers, effects, runs
+from app.store import breakers, effects, events, runs
 from app.store.breakers import Ended
 from app.store.effects import Judged
+from app.store.events import Entry, Event, catalog_chain
 from app.store.runs import Run
 
 _PAUSE_SECONDS = 5.0
@@ -47,7 +48,7 @@ async def learn_word(turn: Turn, run: Run, *, rejected: bool, helped: bool) -> N
 
 
 async def tell_breaker(turn: Turn, remediation: Remediation, run_id: str, *, helped: bool) -> None:
-    """Count a run that acted; people are told when that opens the breaker."""
+    """Count a run that acted; when that opens the breaker it is audited, and people are told."""
     name = remediation.name
     opened = await breakers.record(turn.tx, Ended(name, run_id, helped=helped), remediation.limits, turn.now)
     if opened is None:
@@ -55,6 +56,9 @@ async def tell_breaker(turn: Turn, remediation: Remediation, run_id: str, *, hel
     title = f"Breaker open: remediation {name} has stopped"
     trial = f" A trial follows at {opened.trial_at:%Y-%m-%d %H:%M:%S} UTC." if opened.trial_at else ""
     body = f"{opened.failures} runs in a row failed or did not help.{trial}"
+    data = {"run": run_id, "failures": opened.failures}
+    entry = Entry(f"breaker opened: {body}", data=data)
+    await events.append(turn.tx, [Event(catalog_chain(name), turn.now, "breaker_opened", "", entry)])
     await tell(turn, remediation, Notice(f"breaker:{name}:{run_id}", title, body, run_id))
 
 

@@ -27,6 +27,7 @@ from app.store.schema import event, run, seal
 _PAGE = 2000
 _SEALS = 20
 _CHUNK = 400
+_NEVER = 1 << 62  # beyond every id
 _RUN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-")
 # So long after the first seal replicas of a release that makes no hashes may still have run.
 _UPGRADE = timedelta(days=1)
@@ -56,9 +57,19 @@ class Report:
     unhashed: int = 0  # of a release without chains
     unkeyed: int = 0  # from before the key was configured
     pruned_before: datetime | None = None
-    first_keyed: int = 1 << 62  # id of the first event that was made with the key
+    first_keyed: int = _NEVER  # id of the first event that was made with the key
     last_unkeyed: dict[str, tuple[int, int]] = field(default_factory=dict)  # by chain: id and number in it
     findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def hashed(self) -> int:
+        """How many events are chained."""
+        return self.events - self.unhashed
+
+    @property
+    def has_other_key(self) -> bool:
+        """Whether not one hash fits: then it is the key that is another one, and nothing can be said of the rest."""
+        return bool(self.hashed) and not self.unkeyed and self.first_keyed == _NEVER
 
     @property
     def is_intact(self) -> bool:
@@ -98,10 +109,10 @@ async def _tolerated_to(database: Database) -> int:
     async with database.read() as tx:
         first = (await seals.of_page(tx, 0, 1)) or None
         if first is None:
-            return 1 << 62
+            return _NEVER
         later = select(func.min(seal.c.to_id)).where(seal.c.at > first[0].at + _UPGRADE)
         end: int | None = (await tx.execute(later)).scalar_one()
-        return 1 << 62 if end is None else end
+        return _NEVER if end is None else end
 
 
 async def _chains(database: Database) -> AsyncIterator[tuple[str, list[Row[Any]]]]:

@@ -21,10 +21,11 @@ SSE = {"accept": "text/event-stream"}
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    """A service that nobody sends alerts to."""
-    catalog = tmp_path / "catalog.yaml"
+    """A service that nobody sends alerts to, with a key of its audit."""
+    catalog, config = tmp_path / "catalog.yaml", tmp_path / "config.yaml"
     catalog.write_text("remediations: []\n")
-    with serve(tmp_path, ServiceOptions(data=tmp_path / "data", catalog=[catalog])) as running:
+    config.write_text("audit: {key: {value: secret}}\n")
+    with serve(tmp_path, ServiceOptions(data=tmp_path / "data", catalog=[catalog], config=config)) as running:
         yield running
 
 
@@ -84,23 +85,29 @@ def test_what_somebody_changed_in_the_store_is_found(service: Service, tmp_path:
     pause(service, "second")
     (file,) = tmp_path.rglob("remediator.db")
     store = f"sqlite:///{file}"
+    keyed = ("--config", tmp_path / "config.yaml", "--store", store)
 
     def sealed() -> bool:
-        done = remediator("audit", "verify", "--store", store, "--json")
+        done = remediator("audit", "verify", *keyed, "--json")
         report = json.loads(done.stdout)
         return bool(report["intact"] and report["seals"] and not report["unsealed"])
 
     wait_until(sealed, PATIENCE, "the events to be sealed")
-    assert "2 events in 1 chains" in remediator("audit", "verify", "--store", store).stdout
+    assert "2 events in 1 chain, 1 seal\n" in remediator("audit", "verify", *keyed).stdout
     exported = remediator("audit", "export", "--store", store).stdout.splitlines()
     assert ["paused", "paused"] == [json.loads(line)["kind"] for line in exported]
     after = json.loads(exported[0])["cursor"]
     assert exported[1:] == remediator("audit", "export", "--store", store, "--after", after).stdout.splitlines()
+    newest = remediator("audit", "export", "--store", store, "--since", "1h", "--until", "0s").stdout.splitlines()
+    assert exported == newest
+    other = remediator("audit", "verify", "--store", store)
+    assert (2, "") == (other.returncode, other.stdout)
+    assert "none of the 2 events has a hash that the given key makes: pass the --config" in other.stderr
     with sqlite3.connect(file) as connection:
         connection.execute("UPDATE event SET message = 'nothing happened' WHERE seq = 2")
-    found = remediator("audit", "verify", "--store", store)
+    found = remediator("audit", "verify", *keyed)
     assert (1, True) == (found.returncode, "service#2: was changed" in found.stderr)
-    assert "NOT INTACT: 1 findings" in found.stdout
+    assert "NOT INTACT: 1 finding\n" in found.stdout
 
 
 def test_a_store_that_is_not_there_cannot_be_verified(tmp_path: Path) -> None:

@@ -58,6 +58,14 @@ def test_what_can_and_what_cannot_run(tmp_path: Path, redis_server: RedisServer)
     assert not (tmp_path / "data").exists()
 
 
+def test_what_only_an_alert_will_tell_is_not_called_well(tmp_path: Path) -> None:
+    """Nothing was asked, so nothing is known; it is no reason to fail either."""
+    entry = remediation("free", {"action": "http.request", "with": {"url": "http://{{ labels.host }}/"}})
+    done = check("--live", write_yaml(tmp_path / "c.yaml", {"remediations": [entry]}))
+    assert 0 == done.returncode, done.stderr
+    assert ["free", "unknown", "only"] == done.stdout.splitlines()[1].split()[:3]
+
+
 def test_without_live_nothing_is_contacted(tmp_path: Path, redis_server: RedisServer) -> None:
     """A dead server is no problem of the catalog; what earns its mode is told."""
     catalog = write_yaml(tmp_path / "c.yaml", {"remediations": [flush("second", "dead", earn={"start": "observe"})]})

@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from app import __version__
+from app.domain.alerts import fingerprint_of
 from tests.acceptance.audit import PATIENCE
 from tests.acceptance.bench import EVERYWHERE, remediation, write_yaml
 from tests.support import shop
@@ -116,6 +117,33 @@ def test_wrong_configuration_is_told_with_its_place(tmp_path: Path) -> None:
         assert done.stderr.endswith("remediator: the configuration cannot be used\n")
         assert "Traceback" not in done.stderr
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ({"audit": {"key": {"file": "{}/none"}}}, "audit.key.file: cannot read the secret file {}/none: No such file"),
+        ({"audit": {"key": {"file": "{}/binary"}}}, "audit.key.file: cannot read the secret file {}/binary: it is not"),
+        ({"store_file": "{}/none"}, "store_file: cannot read the secret file {}/none: No such file"),
+        ({"store": "nonsense"}, "the store is not a URL"),
+        (
+            {"auth": {"tokens": [{"name": "ops", "role": "admin", "file": "{}/none"}]}},
+            "auth.tokens 'ops': cannot read the secret file {}/none: No such file",
+        ),
+        ({"tls": {"cert_file": "{}/none", "key_file": "{}/none"}}, "tls.cert_file {}/none and tls.key_file cannot be"),
+    ],
+)
+def test_check_reads_each_file_that_the_start_reads(tmp_path: Path, config: dict[str, Any], problem: str) -> None:
+    """What it calls well starts; the setting is named."""
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    catalog = write_yaml(tmp_path / "catalog.yaml", {"remediations": []})
+    file = tmp_path / "config.yaml"
+    file.write_text(json.dumps(config).replace("{}", str(tmp_path)))
+
+    for command in ("check", "serve"):
+        done = remediator(command, "--config", file, "--catalog", catalog, "--data", tmp_path)
+        assert (2, True) == (done.returncode, problem.replace("{}", str(tmp_path)) in done.stderr), done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_schema_accepts_what_is_shipped() -> None:
@@ -233,6 +261,21 @@ def test_plan_for_an_alert_that_nothing_answers(tmp_path: Path) -> None:
     assert "not an alert or notification of Alertmanager: labels: Field required" in odd.stderr
 
 
+def test_plan_of_labels_alone_knows_the_alerts_fingerprint(tmp_path: Path) -> None:
+    """It is what the lock and the cooldown of a remediation without target are about."""
+    entry = remediation("idle", {"action": "notify.send", "with": {"channel": "a", "title": "b", "body": "c"}})
+    catalog = write_yaml(tmp_path / "catalog.yaml", {"remediations": [entry]})
+    config = write_yaml(
+        tmp_path / "config.yaml", {"connections": {"notify": {"a": {"urls": [{"value": "json://127.0.0.1"}]}}}}
+    )
+    words = ("plan", "--config", config, "--catalog", catalog, "--data", tmp_path / "data", "--alert", "-")
+
+    done = remediator(*words, stdin='{"labels": {"alertname": "idle"}}')
+
+    fingerprint = fingerprint_of({"alertname": "idle"})
+    assert f"    target   none:idle/{fingerprint}\n" in done.stdout, done.stderr
+
+
 def test_check_shows_which_guards_are_turned_off(tmp_path: Path) -> None:
     """With the reason that the author gave, for people and for machines."""
     entry = remediation("idle", {"action": "notify.send", "with": {"channel": "x", "title": "t", "body": "b"}})
@@ -243,3 +286,15 @@ def test_check_shows_which_guards_are_turned_off(tmp_path: Path) -> None:
 
     assert f"idle: the guard storm is turned off: {why}\n" in done.stdout
     assert {"idle": {"storm": why}} == json.loads(parsed.stdout)["without_guards"]
+
+
+def test_check_counts_in_words_that_fit(tmp_path: Path) -> None:
+    """One is no plural; freezes are counted where there are any."""
+    step = {"action": "notify.send", "with": {"channel": "x", "title": "t", "body": "b"}}
+    freezes = [{"name": name, "summary": "s", "weekdays": ["sunday"]} for name in ("one", "two")]
+    catalog = write_yaml(tmp_path / "catalog.yaml", {"remediations": [remediation("idle", step)], "freezes": freezes})
+
+    done, parsed = remediator("check", catalog), remediator("check", catalog, "--json")
+
+    assert done.stdout.startswith("ok: 1 remediation in 1 file, 2 freezes, digest ")
+    assert 2 == json.loads(parsed.stdout)["freezes"]

@@ -131,7 +131,7 @@ def test_approval_is_for_approvers(router: Alertmanager, service: Service, audit
     assert 200 == allowed.status_code
     run = audit.reached("succeeded", alertname="asks-first")
     assert "the-approver" == run["approved_by"]
-    assert ["recorded", "awaiting_approval", "approved", "running"] == kinds(run)[:4]
+    assert ["recorded", "not_told", "awaiting_approval", "approved", "running"] == kinds(run)[:5]
     [word] = [event for event in run["events"] if event["kind"] == "approved"]
     assert ("the-approver", {"comment": "go on"}) == (word["actor"], word["data"])
     assert 1 == asked(target, "/asks-first")

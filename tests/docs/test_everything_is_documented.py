@@ -14,6 +14,7 @@ from app.actions.registry import actions
 from app.checks.registry import checks
 from app.cli import cli
 from app.domain.reasons import Reason
+from app.domain.remediation import Remediation
 from app.guards.chain import CHAIN
 from app.settings import Settings
 
@@ -78,6 +79,21 @@ def test_every_guard_is_described() -> None:
     text = (DOCS / "remediations.md").read_text()
     places = [text.find(f"`{guard.__name__}`") for guard in CHAIN]
     assert -1 not in places
+
+
+def test_every_field_of_a_remediation_has_its_row() -> None:
+    """docs/remediations.md names each in its table of fields."""
+    text = (DOCS / "remediations.md").read_text().partition("\n## Fields\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `([a-z_]+)` \|", text, re.MULTILINE)
+    assert set(Remediation.model_fields) <= set(rows)
+
+
+def test_no_shell_takes_a_query_for_a_pattern() -> None:
+    """URLs with a question mark are quoted wherever curl is called."""
+    lines = [line for page in [README, *DOCS.rglob("*.md")] for line in page.read_text().splitlines()]
+    calls = [line.partition("#")[0] for line in lines if "curl -s " in line]
+    assert calls
+    assert [] == [line for line in calls if re.search(r"(?<!\S)[^'\"\s]+\?", line)]
 
 
 def test_every_command_is_mentioned() -> None:

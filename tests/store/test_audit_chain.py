@@ -281,3 +281,18 @@ def test_the_stream_goes_on_where_it_was(store: str) -> None:
             assert str(Cursor.parse(about["cursor"])) == about["cursor"]
 
     run_loop(scenario())
+
+
+@pytest.mark.parametrize("key", [b"", b"another"])
+def test_another_key_is_told_from_a_change(store: str, key: bytes) -> None:
+    """Where no hash fits it is the key; one that fits makes the others changes."""
+
+    async def scenario() -> None:
+        async with opened(store, audit_key=b"secret") as database:
+            await history(database)
+            assert not (await verify(database)).has_other_key
+        async with opened(store, audit_key=key) as database:
+            report = await verify(database)
+            assert (True, 6) == (report.has_other_key, report.hashed)
+
+    run_loop(scenario())

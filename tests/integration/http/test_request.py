@@ -48,6 +48,21 @@ def test_sends_what_was_planned(site: web.WebServer, configured: Configured) -> 
     assert ({"all": True}, "application/json") == (json.loads(asked.body), asked.headers["Content-Type"])
 
 
+@pytest.mark.parametrize(
+    ("scheme", "why"), [("http", "connection refused"), ("https", "no TLS connection: wrong version number")]
+)
+def test_the_cause_of_no_connection_is_named(
+    site: web.WebServer, configured: Configured, scheme: str, why: str
+) -> None:
+    """As the system names it; the query is not."""
+    place = f"127.0.0.1:{free_port()}" if scheme == "http" else site.url.removeprefix("http://")
+    error = error_of(configured(), url=f"{scheme}://{place}/purge?token=hunter2")
+    assert (f"cannot connect to {scheme}://{place}/purge: {why}", True) == (
+        error.message,
+        isinstance(error, TransientError),
+    )
+
+
 def test_planning_sends_nothing(site: web.WebServer, configured: Configured) -> None:
     """A plan names the request without its query and does not make it."""
     step = contexts.plan(configured(), ACTION, url=f"{site.url}/purge?zone=a", body="x")

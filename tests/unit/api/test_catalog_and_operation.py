@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from app.domain.states import RunState
+from app.store import audit
 from app.store.database import Database
-from tests.support.edge import Edge
+from app.store.events import SERVICE
+from tests.support.edge import TOKENS, Edge, StartEdge, bearer
 
 
 def test_the_catalog_is_shown_with_its_digest_and_sources(edge: Edge) -> None:
@@ -35,6 +38,28 @@ def test_the_catalog_is_shown_with_its_digest_and_sources(edge: Edge) -> None:
         }
     ] == shown["items"]
     assert (edge.services.catalog.current.digest, None) == (shown["digest"], shown["last_reload_error"])
+
+
+def test_freezes_are_shown_with_whether_they_hold(edge: Edge) -> None:
+    """And until when."""
+    text = edge.catalog_file.read_text(encoding="utf-8")
+    edge.catalog_file.write_text(
+        "freezes:\n"
+        '  - {name: move, summary: We move., begins: "2026-03-01T00:00:00Z", ends: "2026-03-02T00:00:00Z"}\n'
+        "  - {name: night, summary: Nobody is there., times: [{start_time: '22:00', end_time: '24:00'}]}\n" + text,
+        encoding="utf-8",
+    )
+    edge.post("/-/reload")
+    move, night = edge.get("/catalog").json()["freezes"]
+    assert {
+        "name": "move",
+        "summary": "We move.",
+        "remediations": ["*"],
+        "when": "from 2026-03-01T00:00:00+00:00; to 2026-03-02T00:00:00+00:00",
+        "holds": True,
+        "until": "2026-03-02T00:00:00Z",
+    } == move
+    assert ("22:00-24:00; UTC", False, None) == (night["when"], night["holds"], night["until"])
 
 
 def test_one_remediation_is_shown_with_its_defaults(edge: Edge) -> None:
@@ -76,6 +101,30 @@ def test_a_wrong_catalog_is_refused_with_every_problem(edge: Edge) -> None:
     edge.catalog_file.write_text(good, encoding="utf-8")
     edge.post("/-/reload")
     assert edge.get("/catalog").json()["last_reload_error"] is None
+
+
+def test_a_reload_is_audited_with_who_asked_for_it(start_edge: StartEdge) -> None:
+    """Whether the files were accepted, and which catalog runs then."""
+    edge = start_edge(tokens=TOKENS)
+    digest = edge.services.catalog.current.digest
+    edge.post("/-/reload", headers=bearer("secret-of-admin"))
+    edge.catalog_file.write_text("remediations: 1", encoding="utf-8")
+    edge.post("/-/reload", headers=bearer("secret-of-admin"))
+
+    async def read() -> list[tuple[str, str, Any]]:
+        async with edge.database.read() as tx:
+            return [(row.kind, row.actor, row.data) for row in await audit.events(tx, SERVICE)]
+
+    assert [
+        ("reloaded", "the-admin", {"digest": digest, "result": "accepted"}),
+        ("reloaded", "the-admin", {"digest": digest, "result": "refused"}),
+    ] == edge.run(read())
+
+
+def test_a_reload_while_the_store_is_away_is_done(start_edge: StartEdge, tmp_path: Path) -> None:
+    """Only the audit lacks it."""
+    edge = start_edge(database=Database(f"sqlite:///{tmp_path}/empty.db"))
+    assert 200 == edge.post("/-/reload").status_code
 
 
 def test_the_process_says_that_it_is_alive(edge: Edge) -> None:

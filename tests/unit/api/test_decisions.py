@@ -154,7 +154,7 @@ def test_an_unknown_run_cannot_be_decided(edge: Edge) -> None:
     [
         (b"comment=yes", 400, "the body is not JSON"),
         (b"[]", 400, "not an object"),
-        (b'{"coment": "yes"}', 422, "coment is not known here"),
+        (b'{"coment": "yes"}', 422, 'coment is not known here; did you mean "comment"?'),
         (b'{"comment": 5}', 422, "comment must be a string"),
         (b'{"comment": "\\u0000"}', 422, "NUL"),
         (b'{"comment": "' + b"x" * 1001 + b'"}', 422, "comment is too long"),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from app.domain.states import RunState
-from tests.support.edge import TOKENS, Edge, StartEdge, bearer
+from tests.support.edge import NOW, TOKENS, Edge, StartEdge, bearer
 
 
 def lines(edge: Edge, query: str = "") -> list[dict[str, Any]]:
@@ -37,14 +38,25 @@ def test_events_are_told_with_what_they_are_about(edge: Edge) -> None:
     assert [second, third] == lines(edge, f"?after={first['cursor']}")
     assert [third] == lines(edge, "?kind=paused&kind=resumed")
     assert [] == lines(edge, "?since=2027-01-01T00:00:00Z")
+    edge.now = NOW + timedelta(minutes=10)
+    assert (3, 0) == (len(lines(edge, "?since=10m")), len(lines(edge, "?since=9m")))
     assert 3 == len(lines(edge, "?remediation=restart-api"))
     assert "application/x-ndjson" in edge.get("/events").headers["content-type"]
 
 
-@pytest.mark.parametrize("query", ["?after=yesterday", "?after=1", "?since=noon", "?remediation=" + "x" * 64])
-def test_a_place_that_is_none_is_refused(edge: Edge, query: str) -> None:
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("after=yesterday", "after is not a cursor; take it from the `cursor` of an event"),
+        ("after=1", "after is not a cursor; take it from the `cursor` of an event"),
+        ("since=noon", "since 'noon' is no time; write 2026-01-31T12:00:00Z, or how long ago, for example 90m or 7d"),
+        ("remediation=" + "x" * 64, "remediation String should have at most 63 characters"),
+    ],
+)
+def test_a_place_that_is_none_is_refused(edge: Edge, query: str, words: str) -> None:
     """With the parameter that is wrong."""
-    assert 422 == edge.get(f"/events{query}").status_code
+    response = edge.get(f"/events?{query}")
+    assert (422, words) == (response.status_code, response.json()["detail"])
 
 
 def test_only_who_may_look_sees_events(start_edge: StartEdge) -> None:

@@ -75,6 +75,7 @@ def test_a_pause_ends_by_itself(edge: Edge) -> None:
         ({"why": "x", "until": "2026-03-01T11:00:00Z"}, 422, "over already"),
         ({"why": "x", "for": "soon"}, 422, "not a duration"),
         ({"why": "x", "who": "me"}, 422, "who is not known here"),
+        ({"why": "x", "fore": "1h"}, 422, 'fore is not known here; did you mean "for"?'),
     ],
 )
 def test_a_pause_that_makes_no_sense_is_refused(edge: Edge, body: dict[str, str], status: int, said: str) -> None:

@@ -6,6 +6,7 @@ import base64
 from pathlib import Path
 
 import pytest
+import structlog
 
 from app.api.auth import Authenticator, Role
 from app.domain.errors import ConfigError
@@ -62,6 +63,21 @@ def test_a_token_of_another_role_is_told_which_is_needed(start_edge: StartEdge) 
     response = start_edge(tokens=TOKENS).get("/remediations", headers=bearer("secret-of-alertmanager"))
     detail = response.json()["detail"]
     assert "this needs the role viewer; the token 'the-alertmanager' has the role alertmanager" == detail
+
+
+def test_each_refused_request_is_logged_with_its_address(start_edge: StartEdge) -> None:
+    """And with what was asked for; not with what was sent as a token."""
+    edge = start_edge(tokens=TOKENS)
+    run = edge.add_run(RunState.AWAITING_APPROVAL)
+    with structlog.testing.capture_logs() as lines:
+        edge.get("/catalog", headers=bearer("hunter2"))
+        edge.post(f"/remediations/{run.id}/approve", headers=bearer("secret-of-viewer"))
+        edge.get("/catalog", headers=bearer("secret-of-viewer"))
+    same = {"event": "request refused", "log_level": "warning", "client": "127.0.0.1"}
+    assert [
+        same | {"status": 401, "reason": "unauthenticated", "method": "GET", "route": "/catalog"},
+        same | {"status": 403, "reason": "forbidden", "method": "POST", "route": "/remediations/{run_id}/approve"},
+    ] == lines
 
 
 def test_refused_notifications_are_counted(start_edge: StartEdge) -> None:

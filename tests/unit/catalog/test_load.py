@@ -200,3 +200,20 @@ def test_thousands_of_remediations_load_in_seconds(tmp_path: Path) -> None:
     assert 2_000 == len(catalog)
     assert time.perf_counter() - started < 10
     assert ["number-77"] == [found.name for found in catalog.match({"alertname": "number-77"})]
+
+
+def test_freezes_that_freeze_nothing_are_warned_of(tmp_path: Path) -> None:
+    """For want of a remediation of the name, in whatever file it is, or for being over."""
+    _write(tmp_path / "a.yaml", "restart-api")
+    file = tmp_path / "freezes.yaml"
+    file.write_text(
+        "freezes:\n"
+        '  - {name: fine, summary: s, weekdays: [sunday], remediations: ["restart-*"]}\n'
+        "  - {name: typo, summary: s, weekdays: [sunday], remediations: [restart-apo]}\n"
+        '  - {name: past, summary: s, ends: "2020-01-01T00:00:00Z"}\n',
+        encoding="utf-8",
+    )
+    assert [
+        f'{file}:3:5  typo  "restart-apo" is the name of no remediation; did you mean "restart-api"?',
+        f"{file}:4:5  past  the freeze is over for good; it can be taken out",
+    ] == [str(warning) for warning in load_here(tmp_path).warnings]

@@ -137,3 +137,34 @@ def test_a_freeze_may_concern_some_remediations() -> None:
     """By name or by a part of it."""
     some = freeze(weekdays=["monday"], remediations=["shop-*", "cache-flush"])
     assert [True, True, False] == [some.concerns(name) for name in ("shop-api-down", "cache-flush", "cache")]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (OFFICE, "monday:friday; 09:00-17:00; Europe/Berlin"),
+        ({"days_of_month": ["-3:-1"], "months": ["november:december"]}, "day -3:-1; november:december; UTC"),
+        (
+            {"begins": "2026-12-20T18:00:00+01:00", "ends": "2027-01-02T00:00:00Z"},
+            "from 2026-12-20T18:00:00+01:00; to 2027-01-02T00:00:00+00:00",
+        ),
+    ],
+)
+def test_its_times_are_said_in_one_line(fields: dict[str, Any], expected: str) -> None:
+    """As they are written."""
+    assert expected == freeze(**fields).when
+
+
+@pytest.mark.parametrize(
+    ("fields", "now", "expected"),
+    [
+        ({"ends": "2026-03-01T12:00:00Z"}, "2026-03-01T12:00", True),
+        ({"ends": "2026-03-01T12:00:00Z"}, "2026-03-01T11:59", False),
+        ({"years": ["2024:2025"]}, "2026-01-01T00:00", True),
+        ({"years": ["2024", "2026"]}, "2026-12-31T00:00", False),
+        (OFFICE, "2026-11-20T22:00", False),
+    ],
+)
+def test_one_that_will_never_hold_again_is_over(fields: dict[str, Any], now: str, *, expected: bool) -> None:
+    """By its end or by its years."""
+    assert freeze(**fields).is_over(at(now)) is expected

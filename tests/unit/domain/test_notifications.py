@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from app.domain.alerts import parse_notification
+from app.domain.alerts import fingerprint_of, parse_notification
 from tests.support.alerts import alert, notification
+
+CAPTURED = Path(__file__).parents[2] / "testdata" / "notifications"
 
 
 @pytest.mark.parametrize(
@@ -58,3 +61,11 @@ def test_what_is_no_notification_is_refused(body: bytes) -> None:
     """Nothing but a ValidationError leaves the parser."""
     with pytest.raises(ValidationError):
         parse_notification(body)
+
+
+def test_fingerprints_are_those_of_alertmanager() -> None:
+    """Of every alert that one ever sent to us."""
+    captured = [json.loads(file.read_text(encoding="utf-8"))["body"] for file in sorted(CAPTURED.glob("*.json"))]
+    alerts = [one for body in captured for one in body["alerts"]]
+    assert len(alerts) > 10
+    assert [one["fingerprint"] for one in alerts] == [fingerprint_of(one["labels"]) for one in alerts]

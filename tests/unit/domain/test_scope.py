@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
 from app.domain.plans import Plan, PlannedCheck, PlannedStep, Target
 from app.domain.scope import PROTECTED_NAMESPACES, Scope
@@ -98,3 +99,24 @@ def test_a_plan_is_in_scope_with_everything_that_it_names(part: str) -> None:
     assert "not in scope" in str(Scope(namespaces=("shop",), hosts=("*.shop.example",)).plan_objection(plan))
     wide = Scope(namespaces=("shop", "bank"), hosts=("*.shop.example", "evil.example"))
     assert wide.plan_objection(plan) is None
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:51555", "*:80", "[::1]:80", "[::1]", "http://shop", "shop/health"])
+def test_what_can_be_no_host_is_refused(host: str) -> None:
+    """It would never match, and nobody would see why."""
+    with pytest.raises(ValidationError, match="write a host without port"):
+        Scope(hosts=(host,))
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("::1", "http://[::1]:80/"),
+        ("fd00:*", "http://[fd00::2]/"),
+        ("*", "http://[::1]/"),
+        ("shop?", "http://shop1:8/"),
+    ],
+)
+def test_hosts_and_patterns_of_them_are_accepted(host: str, url: str) -> None:
+    """Also IPv6, without brackets."""
+    assert Scope(hosts=(host,)).url_objection(url) is None

@@ -13,10 +13,14 @@ from app.clients.connections import Connections
 from app.domain.errors import ConfigError
 from app.domain.plans import Plan, PlannedStep, Target
 from app.domain.scope import Scope
+from app.domain.states import RunState
 from app.engine.asking import describe, differences
 from app.main import policy_of
 from app.settings import Settings
-from tests.support.engine import Clock
+from tests.support.aio import run
+from tests.support.engine import Clock, engine, sqlite
+from tests.support.entries import poke
+from tests.support.web import WebServer
 
 TARGET = Target(backend="kubernetes", key="kubernetes:Deployment/shop/api")
 WORKLOAD = {"uid": "u", "generation": 4, "replicas": 3, "ready": 1, "updated": 3, "template": "t", "restarted_at": None}
@@ -134,3 +138,37 @@ def test_a_remediations_channel_that_nobody_configured_is_a_warning(tmp_path: Pa
     file.write_text(f"remediations: [{entry}]")
     found = unconfigured(load([file], Clock()()), Connections(), Scope(hosts=("*",)))
     assert ['connections.notify has no "ops" (configured: none)'] == [warning.message for warning in found]
+
+
+@pytest.mark.parametrize(
+    ("fields", "channel", "count"),
+    [
+        ("mode: approve", None, 1),
+        ("mode: approve", "ops", 0),
+        ("mode: auto", None, 0),
+        ("mode: auto, earn: {start: observe}", None, 1),
+    ],
+)
+def test_a_question_that_would_reach_nobody_is_a_warning(
+    tmp_path: Path, fields: str, channel: str | None, count: int
+) -> None:
+    """Also one that would be asked only on the way to auto."""
+    file = tmp_path / "catalog.yaml"
+    step = '{action: http.request, with: {url: "http://a"}}'
+    file.write_text(f'remediations: [{{name: a, summary: s, match: [alertname="A"], {fields}, steps: [{step}]}}]')
+    found = unconfigured(load([file], Clock()()), Connections(), Scope(hosts=("*",)), channel)
+    assert ["it asks for approval and no channel is configured: nobody is told; set channel"] * count == [
+        warning.message for warning in found
+    ]
+
+
+def test_a_question_that_reached_nobody_is_an_event_of_its_run(tmp_path: Path, sink: WebServer) -> None:
+    """As one that could not be delivered is."""
+
+    async def scenario() -> None:
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink, mode="approve")) as one:
+            await one.fire()
+            (row,) = await one.reached(RunState.AWAITING_APPROVAL, count=1)
+            assert ["not_told", "awaiting_approval"] == (await one.kinds(row.id))[-2:]
+
+    run(scenario())

@@ -14,7 +14,8 @@ from app.domain.durations import Rate
 from app.domain.obstacles import Breaker, Hold
 from app.domain.reasons import Reason
 from app.domain.states import RunState
-from app.store import breakers, holds
+from app.store import audit, breakers, holds
+from app.store.events import catalog_chain
 from app.store.holds import Held
 from app.store.schema import breaker, message, storm
 from tests.support.aio import run
@@ -113,6 +114,9 @@ def test_a_remediation_that_fails_again_and_again_stops_itself(tmp_path: Path, s
             rows = (await one.reached(RunState.FAILED, RunState.DEFERRED, count=5))[3:]
             assert [Reason.BREAKER_OPEN] * 2 == [row.reason for row in rows]
             assert ["Breaker open: remediation poke has stopped"] == await told(one)
+            async with one.database.read() as tx:
+                (opened,) = await audit.events(tx, catalog_chain("poke"))
+            assert ("breaker_opened", "remediator", 3) == (opened.kind, opened.actor, opened.data["failures"])
             sink.status = 200
             one.forward(30 * MINUTE)
 
