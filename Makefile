@@ -33,6 +33,10 @@ test: check bed ## everything: the checks, then every test on real servers (ARGS
 soak: $(STAMP) bed ## the long versions: malformed bodies, random histories, crashes, outages, hostile input (hours)
 	REMEDIATOR_HYPOTHESIS=soak $(BIN)/pytest $(SOAKED) --timeout=72000 $(ARGS)
 
+.PHONY: bench
+bench: $(STAMP) bed ## measure the service beside what it is compared with (ARGS="--only latency", ARGS=--small; half an hour)
+	$(BIN)/python -m tools.bench $(ARGS)
+
 .PHONY: bed
 bed: ## install the real servers that the tests start, where that is possible
 	@$(PYTHON) tools/install.py
