@@ -72,7 +72,7 @@ async def show_catalog(services: Served, _who: Viewer) -> Listing:
     catalog, error = services.catalog.current, services.catalog.last_error
     found: dict[str, Summary] = {}
     with suppress(StoreUnavailableError):
-        async with services.database.read() as tx:
+        async with services.database.browse() as tx:
             found = await summaries(tx, catalog.remediations, services.clock())
     return Listing(
         digest=catalog.digest,
@@ -102,7 +102,7 @@ async def show_remediation(
     remediation = _known(catalog, name)
     kept: Record | None = None
     with suppress(StoreUnavailableError):
-        async with services.database.read() as tx:
+        async with services.database.browse() as tx:
             kept = await record(tx, remediation, services.clock())
     report = services.preflight(name)
     return Shown(

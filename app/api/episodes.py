@@ -33,7 +33,7 @@ async def list_episodes(
     request: Request, services: Served, _who: Viewer, query: Annotated[EpisodeQuery, Query()]
 ) -> Response:
     """One entry is one alert from firing to resolved, however often it was sent. Role: viewer."""
-    async with services.database.read() as tx:
+    async with services.database.browse() as tx:
         rows = await audit.find_episodes(tx, query.wanted(services.clock()), query.page)
         runs = await audit.runs_of_episodes(tx, [row.id for row in rows])
     more = cursor(rows[-1].id) if len(rows) == query.limit else None

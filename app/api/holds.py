@@ -113,7 +113,7 @@ class BreakerClosed(Answer):
 )
 async def show_pauses(services: Served, _who: Viewer) -> Pauses:
     """Role: viewer."""
-    async with services.database.read() as tx:
+    async with services.database.browse() as tx:
         return _answer(await holds.standing(tx, services.clock()))
 
 

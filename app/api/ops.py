@@ -70,7 +70,7 @@ async def _standings(services: Services) -> None:
     """Breakers and earned modes of the running catalog's remediations; those that are gone have no series any more."""
     metrics, now, remediations = services.metrics, services.clock(), services.catalog.current.remediations
     try:
-        async with asyncio.timeout(_STORE_SECONDS), services.database.read() as tx:
+        async with asyncio.timeout(_STORE_SECONDS), services.database.browse() as tx:
             open_now = await breakers.get_all(tx)
             known = await standings.get_all(tx)
     except (StoreUnavailableError, TimeoutError):
@@ -88,7 +88,7 @@ async def _standings(services: Services) -> None:
 
 async def _counts(services: Services) -> tuple[Mapping[RunState, int] | None, float, float]:
     try:
-        async with asyncio.timeout(_STORE_SECONDS), services.database.read() as tx:
+        async with asyncio.timeout(_STORE_SECONDS), services.database.browse() as tx:
             return await audit.count_active(tx), await inbox.count_waiting(tx), await messages.count_waiting(tx)
     except (StoreUnavailableError, TimeoutError):
         return None, math.nan, math.nan

@@ -33,7 +33,7 @@ router = APIRouter(tags=["remediations"])
 )
 async def list_runs(request: Request, services: Served, _who: Viewer, query: Annotated[RunQuery, Query()]) -> Response:
     """Filters narrow the list together. Role: viewer."""
-    async with services.database.read() as tx:
+    async with services.database.browse() as tx:
         rows = await audit.find_runs(tx, query.wanted(services.clock()), query.page)
     more = cursor(rows[-1].id) if len(rows) == query.limit else None
     page = RunPage(items=[RunSummary.model_validate(row) for row in rows], next=more)
@@ -49,7 +49,7 @@ async def list_runs(request: Request, services: Served, _who: Viewer, query: Ann
 )
 async def show_run(services: Served, _who: Viewer, run_id: RunId) -> RunDetail | RedirectResponse:
     """Everything that is known of a run. Role: viewer."""
-    async with services.database.read() as tx:
+    async with services.database.browse() as tx:
         record = await audit.read_run(tx, str(run_id))
         survivor = await runs.folded_into(tx, str(run_id)) if record is None else None
     if survivor is not None:
@@ -67,7 +67,7 @@ async def show_run(services: Served, _who: Viewer, run_id: RunId) -> RunDetail |
 )
 async def list_events(services: Served, _who: Viewer, run_id: RunId) -> Events:
     """A run that joined another one keeps its own events. Role: viewer."""
-    async with services.database.read() as tx:
+    async with services.database.browse() as tx:
         rows = await audit.events(tx, str(run_id))
     if not rows:
         raise NotFoundError(f"there is no run {run_id}")

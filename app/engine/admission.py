@@ -10,7 +10,8 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.decisions import Decision, Verdict
-from app.domain.obstacles import Storm
+from app.domain.model import JsonObject
+from app.domain.obstacles import Breaker, Storm
 from app.domain.outside import Outside
 from app.domain.plans import Plan
 from app.domain.reasons import Reason
@@ -26,6 +27,8 @@ from app.guards.base import Facts
 from app.store import breakers, episodes, holds, runs, storms, undos
 from app.store import facts as facts_of
 from app.store.events import Entry
+from app.store.facts import Asked, Glance
+from app.store.facts import rate_free_at as _full
 from app.store.runs import Run
 
 log = structlog.get_logger()
@@ -43,8 +46,20 @@ class Matter:
 async def gather(tx: AsyncConnection, parts: Parts, matter: Matter, now: datetime) -> Facts:
     """Everything that guards may know about a run, read in the caller's transaction."""
     run, plan, policy = matter.run, matter.plan, parts.policy
-    name, limits = run.remediation.name, run.remediation.limits
+    name, limits, key = run.remediation.name, run.remediation.limits, plan.target.key if plan else None
     is_new = run.admitted_at is None and run.purpose is Purpose.REMEDY
+    asked = Asked(
+        now=now,
+        run_id=run.id,
+        remediation=name,
+        target_key=key,
+        rate=limits.rate,
+        global_rate=policy.rate,
+        target_rate=limits.target_rate if plan else (),
+        storm=limits.storm,
+        global_storm=policy.storm,
+    )
+    seen = await facts_of.glance(tx, asked)
     facts = Facts(
         now=now,
         remediation=run.remediation,
@@ -58,22 +73,22 @@ async def gather(tx: AsyncConnection, parts: Parts, matter: Matter, now: datetim
         approved_by=run.approved_by,
         # A run that was let through goes on as it was let through, whatever others have cost its remediation since.
         earned=await standing.earned(tx, run.remediation, now) if is_new else None,
-        holds=await holds.on(tx, now, name, plan.target.key if plan else run.target_key),
+        holds=await holds.on(tx, now, name, key or run.target_key) if seen.holds else (),
         freeze=parts.catalog().frozen(run.remediation, now),
         freshness=matter.outside.freshness,
-        breaker=await breakers.get(tx, name),
-        rate_full=await facts_of.rate_free_at(tx, limits.rate, now, facts_of.of_remediation(name)),
-        global_rate_full=await facts_of.rate_free_at(tx, policy.rate, now),
-        targets_in_work=await facts_of.targets_in_work(tx, run.id, facts_of.of_remediation(name)),
-        runs_in_work=await facts_of.targets_in_work(tx, run.id),
+        breaker=await breakers.get(tx, name) if seen.breaker else Breaker(),
+        rate_full=await _full(tx, limits.rate, now, facts_of.of_remediation(name)) if seen.rate else None,
+        global_rate_full=await _full(tx, policy.rate, now) if seen.global_rate else None,
+        targets_in_work=seen.targets_in_work,
+        runs_in_work=seen.runs_in_work,
         concurrency=policy.concurrency,
-        storms=await _storms(tx, parts, run, now),
+        storms=await _storms(tx, parts, run, now, seen),
         plan=plan,
     )
-    return facts if plan is None else await _with_target(tx, facts, matter, plan)
+    return facts if plan is None else await _with_target(tx, facts, matter, plan, seen)
 
 
-async def _with_target(tx: AsyncConnection, facts: Facts, matter: Matter, plan: Plan) -> Facts:
+async def _with_target(tx: AsyncConnection, facts: Facts, matter: Matter, plan: Plan, seen: Glance) -> Facts:
     run, key = matter.run, plan.target.key
     population = matter.outside.population
     if population is not None:
@@ -83,26 +98,29 @@ async def _with_target(tx: AsyncConnection, facts: Facts, matter: Matter, plan: 
     return replace(
         facts,
         population=population,
-        target_rate_full=await facts_of.rate_free_at(tx, rate, facts.now, facts_of.on_target(key)),
-        last_outcome=await facts_of.last_outcome(tx, key, run.id),
-        holder=await facts_of.holder(tx, key, run.id),
+        target_rate_full=await _full(tx, rate, facts.now, facts_of.on_target(key)) if seen.target_rate else None,
+        last_outcome=await facts_of.last_outcome(tx, key, run.id) if seen.last_outcome else None,
+        holder=await facts_of.holder(tx, key, run.id) if seen.holder else None,
     )
 
 
-async def _storms(tx: AsyncConnection, parts: Parts, run: Run, now: datetime) -> tuple[Storm, ...]:
+async def _storms(tx: AsyncConnection, parts: Parts, run: Run, now: datetime, seen: Glance) -> tuple[Storm, ...]:
     """The storms that stand, or that the alerts of now make."""
     if Switchable.STORM in run.remediation.without_guards or run.admitted_at is not None:
         return ()
     until = now + parts.policy.storm_pause
     found = []
-    over_all = await facts_of.rate_exceeded(tx, parts.policy.storm, now)
+    over_all = await facts_of.rate_exceeded(tx, parts.policy.storm, now) if seen.global_storm else None
     if over_all is not None:
         message = f"more than {over_all} alerts trigger remediations: this is one outage"
         found.append(Storm(storms.OVER_ALL, message, until))
-    own = await facts_of.rate_exceeded(tx, run.remediation.limits.storm, now, run.remediation.name)
+    # Where all together are too many, nothing hangs on whether its own are, and to count them would take its time.
+    own = None
+    if over_all is None and seen.storm:
+        own = await facts_of.rate_exceeded(tx, run.remediation.limits.storm, now, run.remediation.name)
     if own is not None:
         found.append(Storm(run.remediation.name, f"more than {own} alerts trigger it: this is one outage", until))
-    return (*found, *await storms.standing(tx, run.remediation.name, now))
+    return (*found, *(await storms.standing(tx, run.remediation.name, now) if seen.storms else ()))
 
 
 async def refuse_early(parts: Parts, run: Run) -> Run | None:
@@ -133,7 +151,8 @@ async def admit(parts: Parts, matter: Matter) -> Run | None:
     None when it was folded into another one, or when it has no plan yet and nothing stands against making one.
     """
     run, plan = matter.run, matter.plan
-    async with parts.turn(lock="admission") as turn:
+    # Not synced: what it lets through is, with the intent of its first step.
+    async with parts.turn(lock="admission", synced=False) as turn:
         if not await still_wanted(turn, run):
             return await unwanted(turn, run)
         if plan is not None and run.admitted_at is None and run.purpose is Purpose.REMEDY:
@@ -155,7 +174,6 @@ async def admit(parts: Parts, matter: Matter) -> Run | None:
                 decision = with_changes(chain.outcome(decisions), changes)
             else:
                 plan = approved
-        await runs.save_decisions(turn.tx, run, decisions)
         if decision.reason is Reason.STORM:
             await _storm(turn, run, decision, facts.storms)
         is_first = run.admitted_at is None and facts.is_remedy
@@ -163,7 +181,8 @@ async def admit(parts: Parts, matter: Matter) -> Run | None:
             await breakers.begin_trial(turn.tx, run.remediation.name, run.id)
         if plan is not None and run.purpose is Purpose.REMEDY:
             await undos.wake_for_target(turn.tx, turn.now, run, plan.target.key)
-        return await _write(turn, run, plan, decision)
+        answers = [one.model_dump(mode="json") for one in decisions]
+        return await _write(turn, run, plan, decision, answers)
 
 
 async def _storm(turn: Turn, run: Run, decision: Decision, found: tuple[Storm, ...]) -> None:
@@ -196,10 +215,10 @@ async def unwanted(turn: Turn, run: Run) -> Run:
     return await close(turn, run, RunState.FAILED, Entry(run.setback.message, run.setback.reason))
 
 
-async def _write(turn: Turn, run: Run, plan: Plan | None, decision: Decision) -> Run:
-    """Turn the verdict into the run's next state."""
+async def _write(turn: Turn, run: Run, plan: Plan | None, decision: Decision, answers: list[JsonObject]) -> Run:
+    """Turn the verdict into the run's next state, with the answer of every guard."""
     entry = Entry(decision.message, decision.reason, data={"guard": decision.guard})
-    planned = {"plan": plan, "target_key": plan.target.key} if plan else {}
+    planned: dict[str, Any] = {"plan": plan, "target_key": plan.target.key} if plan else {}
     policy = turn.parts.policy
     if decision.verdict is not Verdict.ALLOW:
         turn.parts.metrics.refused(decision.verdict, decision.reason)
@@ -208,25 +227,26 @@ async def _write(turn: Turn, run: Run, plan: Plan | None, decision: Decision) ->
         case Verdict.DENY:
             # A run that has acted and may not go on has failed.
             state = RunState.DENIED if run.admitted_at is None else RunState.FAILED
-            return await close(turn, run, state, entry, **planned)
+            return await close(turn, run, state, entry, decisions=answers, **planned)
         case Verdict.OBSERVE:
             state = RunState.OBSERVED if run.admitted_at is None else RunState.FAILED
-            return await close(turn, run, state, entry, **planned)
+            return await close(turn, run, state, entry, decisions=answers, **planned)
         case Verdict.DEFER:
             if run.approved_by is not None:  # what was approved stays what is done
                 planned = {}
             if run.holds_target:  # the lock stays on what the run has acted on
                 planned.pop("target_key", None)
-            return await defer(turn, run, decision.until or turn.now + policy.recheck, entry, **planned)
+            until = decision.until or turn.now + policy.recheck
+            return await defer(turn, run, until, entry, decisions=answers, **planned)
         case Verdict.NEEDS_APPROVAL:
-            planned["not_before"] = turn.now + policy.approval_timeout
+            planned |= {"not_before": turn.now + policy.approval_timeout, "decisions": answers}
             if plan is not None:
                 await ask(turn, run, plan, decision)
             pending = await undefer(turn, run)
             return await runs.move(turn.tx, pending, RunState.AWAITING_APPROVAL, turn.now, entry, **planned)
         case Verdict.ALLOW:
             planned |= {"holds_target": True, "admitted_at": run.admitted_at or turn.now}
-            planned["started_at"] = run.started_at or turn.now
+            planned |= {"started_at": run.started_at or turn.now, "decisions": answers}
             pending = await undefer(turn, run)
             return await runs.move(turn.tx, pending, RunState.RUNNING, turn.now, Entry("admitted"), **planned)
 
@@ -234,7 +254,8 @@ async def _write(turn: Turn, run: Run, plan: Plan | None, decision: Decision) ->
 async def defer(turn: Turn, run: Run, until: datetime, entry: Entry, **changes: Any) -> Run:
     """Put a run off; the same refusal again is not an event, or a busy target would fill the audit."""
     if run.state is RunState.DEFERRED and run.reason is entry.reason:
-        return await runs.postpone(turn.tx, run, until)
+        answers = {"decisions": changes["decisions"]} if "decisions" in changes else {}
+        return await runs.postpone(turn.tx, run, until, **answers)
     return await runs.move(
         turn.tx, await undefer(turn, run), RunState.DEFERRED, turn.now, entry, not_before=until, **changes
     )

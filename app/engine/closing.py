@@ -45,10 +45,15 @@ async def still_wanted(turn: Turn, run: Run) -> bool:
     return run.purpose is Purpose.UNDO or not await undos.fires_again(turn.tx, run)
 
 
-async def close(turn: Turn, run: Run, state: RunState, entry: Entry, **changes: Any) -> Run:
-    """Bring a run to a final state in the turn's transaction; a deferred run is decided again by that."""
+async def close(
+    turn: Turn, run: Run, state: RunState, entry: Entry, *, firing: bool | None = None, **changes: Any
+) -> Run:
+    """Bring a run to a final state in the turn's transaction; a deferred run is decided again by that.
+
+    `firing` is what `still_firing` has said in this turn, where it was asked.
+    """
     acted = run.admitted_at is not None and run.purpose is Purpose.REMEDY
-    firing = await still_firing(turn, run)
+    firing = await still_firing(turn, run) if firing is None else firing
     if acted:
         changes["effective"] = None if firing and state is RunState.SUCCEEDED else not firing
         changes["resolved_at"] = None if firing else await episodes.last_end(turn.tx, run.id)

@@ -22,7 +22,7 @@ from app.domain.plans import Plan, PlannedStep
 from app.domain.reasons import Reason
 from app.domain.states import RunState
 from app.engine.closing import close, escalate_or_fail
-from app.engine.parts import Parts
+from app.engine.parts import Parts, Turn
 from app.engine.timekeeping import steady
 from app.store import runs
 from app.store.events import Entry
@@ -49,18 +49,21 @@ async def apply(parts: Parts, run: Run, plan: Plan) -> Run:
         if parts.draining.is_set():
             return await _leave(parts, run)
         try:
-            outcome = await _step(parts, run, plan, position, recorded.get(position))
+            outcome, run = await _step(parts, run, plan, position, recorded.get(position))
         except _DrainingError:
             forgets = not actions()[step.action].can_repeat(step)
             return await _leave(parts, run, position, forgets=forgets)
-        if outcome.state == "interrupted":
-            return await _interrupted(parts, run, position, outcome)
-        if outcome.state == "failed":
-            where = f"step {position + 1} ({step.action})"
-            return await escalate_or_fail(parts, run, Entry(f"{where}: {outcome.error}", outcome.reason))
+        if outcome.state in {"interrupted", "failed"}:
+            return await _stopped(parts, run, position, step, outcome)
+    if run.state is RunState.VERIFYING:
+        return run
     async with parts.turn() as turn:
-        message = "applied" if plan.changes else "nothing to change"
-        return await runs.move(turn.tx, run, RunState.VERIFYING, turn.now, Entry(message))
+        return await _applied(turn, run, plan)
+
+
+async def _applied(turn: Turn, run: Run, plan: Plan) -> Run:
+    message = "applied" if plan.changes else "nothing to change"
+    return await runs.move(turn.tx, run, RunState.VERIFYING, turn.now, Entry(message))
 
 
 async def _leave(parts: Parts, run: Run, position: int | None = None, *, forgets: bool = False) -> Run:
@@ -75,10 +78,12 @@ async def _leave(parts: Parts, run: Run, position: int | None = None, *, forgets
         return await runs.postpone(turn.tx, run, turn.now)
 
 
-async def _step(parts: Parts, run: Run, plan: Plan, position: int, record: StepRecord | None) -> StepOutcome:
+async def _step(
+    parts: Parts, run: Run, plan: Plan, position: int, record: StepRecord | None
+) -> tuple[StepOutcome, Run]:
     """One step, from its intent to its result; what an earlier owner of the run finished is not done again."""
     if record is not None and record.state != "started":
-        return StepOutcome(record.state, record.tries, reason=record.reason, error=record.error)
+        return StepOutcome(record.state, record.tries, reason=record.reason, error=record.error), run
     step = plan.steps[position]
     if record is not None and not actions()[step.action].can_repeat(step):
         error = "the replica that applied it died before the result was known, and it must not be repeated"
@@ -89,10 +94,10 @@ async def _step(parts: Parts, run: Run, plan: Plan, position: int, record: StepR
     else:
         await _start(parts, run, position, step)
         outcome = await _call(parts, run, plan, step)
-    await _finish(parts, run, position, outcome)
+    run = await _finish(parts, run, plan, position, outcome)
     parts.metrics.actions.labels(step.action, outcome.state).inc()
     log.info("step ended", action=step.action, state=outcome.state, reason=outcome.reason, error=outcome.error)
-    return outcome
+    return outcome, run
 
 
 async def _start(parts: Parts, run: Run, position: int, step: PlannedStep) -> None:
@@ -100,8 +105,10 @@ async def _start(parts: Parts, run: Run, position: int, step: PlannedStep) -> No
         await runs.start_step(turn.tx, run, position, step, turn.now)
 
 
-async def _finish(parts: Parts, run: Run, position: int, outcome: StepOutcome) -> None:
-    """Write the result; a store that is away is waited for, since the effect is known only here.
+async def _finish(parts: Parts, run: Run, plan: Plan, position: int, outcome: StepOutcome) -> Run:
+    """Write the result, and of the last step what follows from it; the store is waited for when it is away.
+
+    The effect is known only here.
 
     When the lease runs out meanwhile and another replica is first, the write raises LeaseLostError and changes nothing.
     """
@@ -113,6 +120,9 @@ async def _finish(parts: Parts, run: Run, position: int, outcome: StepOutcome) -
         with attempt:
             async with parts.turn() as turn:
                 await runs.finish_step(turn.tx, run, position, turn.now, outcome)
+                if position + 1 == len(plan.steps) and outcome.state in {"succeeded", "skipped"}:
+                    return await _applied(turn, run, plan)
+    return run
 
 
 async def _call(parts: Parts, run: Run, plan: Plan, step: PlannedStep) -> StepOutcome:
@@ -173,7 +183,10 @@ def _pause(state: RetryCallState) -> float:
     return max(_backoff(state), error.retry_after if isinstance(error, TransientError) else 0.0)
 
 
-async def _interrupted(parts: Parts, run: Run, position: int, outcome: StepOutcome) -> Run:
+async def _stopped(parts: Parts, run: Run, position: int, step: PlannedStep, outcome: StepOutcome) -> Run:
+    if outcome.state == "failed":
+        where = f"step {position + 1} ({step.action})"
+        return await escalate_or_fail(parts, run, Entry(f"{where}: {outcome.error}", outcome.reason))
     async with parts.turn() as turn:
         entry = Entry(f"step {position + 1}: {outcome.error}", outcome.reason)
         return await close(turn, run, RunState.INTERRUPTED, entry)

@@ -89,7 +89,7 @@ async def explain(parts: Parts, alert: Alert) -> Explanation:
         near = nearest(list(catalog.remediations.values()), alert.labels)
         return Explanation(labels=alert.labels, status=alert.status, nearest=near)
     name = identity(alert.labels, alert.fingerprint, parts.policy.episodes.ignored_labels)
-    async with parts.database.read() as tx:
+    async with parts.database.browse() as tx:
         open_now = (await episodes.newest(tx, [name])).get(name)
         spent = await episodes.runs_for(tx, open_now.id) if open_now is not None and open_now.is_open else {}
     prospects = [
@@ -119,7 +119,7 @@ async def _prospect(parts: Parts, remediation: Remediation, alert: Alert, name: 
     except AppError as error:
         return Prospect(**shown, verdict="cannot_plan", reason=error.reason, message=error.message)
     matter = Matter(run, plan, await look_outside(parts, run, plan))
-    async with parts.database.read() as tx:
+    async with parts.database.browse() as tx:
         facts = await gather(tx, parts, matter, now)
     decisions = chain.decide(facts)
     final = chain.outcome(decisions)

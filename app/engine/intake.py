@@ -14,7 +14,6 @@ from datetime import datetime
 
 import structlog
 from pydantic import ValidationError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.catalog.catalog import Catalog
 from app.domain.alerts import Alert, Notification, identity, parse_notification
@@ -106,48 +105,46 @@ async def _take_in_oldest(parts: Parts) -> int:
 
 
 async def _take_in(parts: Parts, limit: int) -> int:
-    async with parts.database.write(lock="intake") as tx:
-        waiting = await inbox.waiting(tx, limit)
-        if not waiting:
-            return 0
-        now = parts.clock()
-        readable = await _readable(tx, parts, waiting, now)
-        batch = await _place(tx, parts, readable, now)
-        await _write(Turn(tx, now, parts), batch)
-        await inbox.mark_taken_in(tx, [one.id for one, _ in readable], now)
+    with parts.handover.leasing(parts.owner) as lease:
+        # Not synced: the notifications are, and would be taken in again.
+        async with parts.turn(lock="intake", synced=False) as turn:
+            waiting = await inbox.waiting(turn.tx, limit)
+            if not waiting:
+                return 0
+            readable = await _readable(turn, waiting)
+            batch = await _place(turn, readable)
+            batch.runs = lease(batch.runs)
+            await _write(turn, batch)
+            await inbox.mark_taken_in(turn.tx, [one.id for one, _ in readable], turn.now)
     _count(parts, batch)
     if batch.runs or batch.ended:
         parts.work.set()
     return len(waiting)
 
 
-async def _readable(
-    tx: AsyncConnection, parts: Parts, waiting: Sequence[Waiting], now: datetime
-) -> list[tuple[Waiting, Notification]]:
+async def _readable(turn: Turn, waiting: Sequence[Waiting]) -> list[tuple[Waiting, Notification]]:
     readable = []
     for one in waiting:
         try:
             readable.append((one, parse_notification(one.body)))
         except ValidationError as error:  # accepted by another release, or changed by hand in the store
             log.warning("notification set aside", notification=one.id, problems=error.error_count())
-            parts.metrics.set_aside.inc()
-            await inbox.mark_taken_in(
-                tx, [one.id], now, set_aside=f"{error.error_count()} problems: not a notification"
-            )
+            turn.parts.metrics.set_aside.inc()
+            why = f"{error.error_count()} problems: not a notification"
+            await inbox.mark_taken_in(turn.tx, [one.id], turn.now, set_aside=why)
     return readable
 
 
-async def _place(
-    tx: AsyncConnection, parts: Parts, readable: Sequence[tuple[Waiting, Notification]], now: datetime
-) -> _Batch:
+async def _place(turn: Turn, readable: Sequence[tuple[Waiting, Notification]]) -> _Batch:
+    parts = turn.parts
     rules = parts.policy.episodes
     delivered = [
         (waiting, notification, alert, identity(alert.labels, alert.fingerprint, rules.ignored_labels))
         for waiting, notification in readable
         for alert in notification.alerts
     ]
-    known = await episodes.newest(tx, (name for *_, name in delivered))
-    batch = _Batch(now, known, seen_before=frozenset(known))
+    known = await episodes.newest(turn.tx, (name for *_, name in delivered))
+    batch = _Batch(turn.now, known, seen_before=frozenset(known))
     catalog = parts.catalog()
     for waiting, notification, alert, name in delivered:
         received = receive(alert, name, batch.known.get(name), waiting.received_at, rules)
@@ -221,7 +218,7 @@ async def _write(turn: Turn, batch: _Batch) -> None:
     tx = turn.tx
     # What this batch both opened and closed is written once, as closed; its runs find no open episode and cancel.
     await episodes.write(tx, list(batch.changed.values()), list(batch.opened.values()))
-    await runs.create(tx, batch.runs)
+    await runs.create(tx, batch.runs, batch.now + turn.parts.policy.lease)
     await episodes.link(tx, batch.links)
     await undos.wake_for_alerts(tx, batch.now, [one.identity for one in batch.opened.values()])
     if batch.runs or batch.ended:

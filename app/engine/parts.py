@@ -16,6 +16,7 @@ from app.domain.durations import Rate
 from app.domain.episodes import EpisodeRules
 from app.domain.remediation import Mode
 from app.domain.scope import Scope
+from app.engine.handover import Handover
 from app.store.database import Database
 from app.telemetry.metrics import Metrics
 
@@ -61,12 +62,13 @@ class Parts:
     clock: Callable[[], datetime]
     owner: str
     work: asyncio.Event = field(default_factory=asyncio.Event)  # set whenever a run may have become due
+    handover: Handover = field(default_factory=Handover)
     # Until when this replica holds a run at least, by the steady clock.
     held_until: dict[str, float] = field(default_factory=dict)
     draining: asyncio.Event = field(default_factory=asyncio.Event)  # set when this replica is to let go of its runs
 
     @asynccontextmanager
-    async def turn(self, lock: str | None = None) -> AsyncIterator[Turn]:
-        """A write transaction whose `now` is taken once, when it has begun."""
-        async with self.database.write(lock) as tx:
+    async def turn(self, lock: str | None = None, *, synced: bool = True) -> AsyncIterator[Turn]:
+        """A write transaction whose `now` is taken once, when it has begun; `synced` as in `Database.write`."""
+        async with self.database.write(lock, synced=synced) as tx:
             yield Turn(tx, self.clock(), self)

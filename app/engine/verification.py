@@ -25,20 +25,26 @@ log = structlog.get_logger()
 
 async def verify(parts: Parts, run: Run, plan: Plan) -> Run:
     """Watch until every check holds, then until the alert resolves where `settle` asks for it."""
+    seen: Entry | None = None  # by the last check that held; recorded with what follows from it
     if run.settle_until is None:
         for check in plan.verify:
-            refusal = await _watch(parts, run, plan, check)
-            if refusal is not None:
-                return await escalate_or_fail(parts, run, refusal)
-    return await _settle(parts, run, plan)
+            if seen is not None:
+                await _note(parts, run, seen)
+            held, seen = await _watch(parts, run, plan, check)
+            if not held:
+                return await escalate_or_fail(parts, run, seen or Entry())
+    return await _settle(parts, run, plan, seen)
 
 
-async def _settle(parts: Parts, run: Run, plan: Plan) -> Run:
+async def _settle(parts: Parts, run: Run, plan: Plan, seen: Entry | None) -> Run:
     """Succeed when nothing is left to wait for; else park the run until the alert resolves or the time is over."""
     async with parts.turn() as turn:
         tx, now = turn.tx, turn.now
-        if not await still_firing(turn, run) or plan.settle is None:
-            return await _succeed(turn, run, plan)
+        firing = await still_firing(turn, run)
+        if seen is not None:
+            await runs.note(tx, run, now, "check", seen)
+        if not firing or plan.settle is None:
+            return await _succeed(turn, run, plan, firing=firing)
         if run.settle_until is None:
             until = now + plan.settle
             entry = Entry(f"every check holds; the alert has {format_duration(plan.settle)} to resolve")
@@ -49,14 +55,14 @@ async def _settle(parts: Parts, run: Run, plan: Plan) -> Run:
     return await escalate_or_fail(parts, run, Entry(message, Reason.ALERT_STILL_FIRING))
 
 
-async def _succeed(turn: Turn, run: Run, plan: Plan) -> Run:
+async def _succeed(turn: Turn, run: Run, plan: Plan, *, firing: bool) -> Run:
     if plan.undoes:
         entry = Entry(f"what run {' and run '.join(plan.undoes)} did is taken back", Reason.VERIFIED)
-        return await close(turn, run, RunState.SUCCEEDED, entry)
-    if run.setback is not None and not plan.verify and await still_firing(turn, run):
+        return await close(turn, run, RunState.SUCCEEDED, entry, firing=firing)
+    if run.setback is not None and not plan.verify and firing:
         # A message to people, say: it was sent, and nothing shows that anything is better.
         message = f"{run.setback.message}; rung {run.rung + 1} was applied, the alert still fires"
-        return await close(turn, run, RunState.FAILED, Entry(message, run.setback.reason))
+        return await close(turn, run, RunState.FAILED, Entry(message, run.setback.reason), firing=firing)
     changed = plan.changes or run.rung > 0
     message = "applied; the remediation declares no check"
     if plan.verify:
@@ -64,25 +70,29 @@ async def _succeed(turn: Turn, run: Run, plan: Plan) -> Run:
     if not changed:
         message = f"the target was already as planned; {message}"
     entry = Entry(message, Reason.VERIFIED if changed else Reason.NOTHING_TO_DO)
-    return await close(turn, run, RunState.SUCCEEDED, entry)
+    return await close(turn, run, RunState.SUCCEEDED, entry, firing=firing)
 
 
-async def _watch(parts: Parts, run: Run, plan: Plan, planned: PlannedCheck) -> Entry | None:
-    """Look until the check holds (None) or its time is over (why not); changes of what is seen become events."""
+async def _watch(parts: Parts, run: Run, plan: Plan, planned: PlannedCheck) -> tuple[bool, Entry | None]:
+    """Look until the check holds, or until its time is over; changes of what is seen become events.
+
+    Returns with True what is still to be recorded of that, with False why it did not hold.
+    """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + planned.timeout.total_seconds()
     pause = _FIRST_PAUSE
     last: Observation | CheckError | None = None
     while True:
         seen = await _look(parts, run, plan, planned, deadline - loop.time())
-        if _differs(seen, last):
-            await _note(parts, run, planned, seen)
+        news = _news(planned, seen) if _differs(seen, last) else None
         last = seen
         if isinstance(seen, Observation) and seen.held:
             parts.metrics.checks.labels(planned.check, "held").inc()
-            return None
+            return True, news
+        if news is not None:
+            await _note(parts, run, news)
         if loop.time() + pause >= deadline:
-            return _gave_up(parts, planned, seen)
+            return False, _gave_up(parts, planned, seen)
         await asyncio.sleep(pause)
         pause = min(pause * 1.5, _LONGEST_PAUSE)
 
@@ -110,12 +120,15 @@ def _differs(seen: Observation | CheckError, last: Observation | CheckError | No
     return last is None or type(seen) is not type(last) or seen.message != last.message
 
 
-async def _note(parts: Parts, run: Run, planned: PlannedCheck, seen: Observation | CheckError) -> None:
+def _news(planned: PlannedCheck, seen: Observation | CheckError) -> Entry:
     held = isinstance(seen, Observation) and seen.held
     data = seen.data if isinstance(seen, Observation) else {}
     reason = None if isinstance(seen, Observation) else seen.reason
-    entry = Entry(seen.message, reason, data={"check": planned.check, "held": held, "seen": data})
-    async with parts.turn() as turn:
+    return Entry(seen.message, reason, data={"check": planned.check, "held": held, "seen": data})
+
+
+async def _note(parts: Parts, run: Run, entry: Entry) -> None:
+    async with parts.turn(synced=False) as turn:
         await runs.check_lease(turn.tx, run)
         await runs.note(turn.tx, run, turn.now, "check", entry)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from datetime import datetime
 
 import structlog
 
@@ -43,8 +44,8 @@ class Worker:
         while True:
             self._parts.work.clear()
             try:
-                started = await self._claim()
-                nap = 0.0 if started == _CLAIM else await self._nap()
+                self._adopt()
+                nap = await self._claim()
             except StoreUnavailableError as error:
                 log.debug("the worker waits for the store", error=error.message)
                 nap = _LONGEST_NAP_SECONDS
@@ -55,43 +56,50 @@ class Worker:
                 async with asyncio.timeout(nap):  # not wait_for, which in Python 3.11 can swallow a cancellation
                     await self._parts.work.wait()
 
-    async def _claim(self) -> int:
-        room = self._room()
-        if room <= 0:
-            return 0
-        now, begun = self._parts.clock(), steady()
-        claimant = Claimant(self._parts.owner, now + self._parts.policy.lease, frozenset(self._tasks))
+    def _adopt(self) -> None:
+        """Begin what take-in has leased for this worker."""
+        for run, leased_at in self._parts.handover.take():
+            if run.id not in self._tasks:
+                self._begin(run, leased_at)
+
+    async def _claim(self) -> float:
+        """Begin what is due as far as there is room; returns the seconds until the next look, unless woken before."""
+        now = self._parts.clock()
         async with self._parts.database.read() as tx:
-            due = await leases.next_due(tx, claimant)
-        if due is None or due > now:
-            return 0
-        async with self._parts.database.write() as tx:
-            claimed = await leases.claim(tx, claimant, now, min(room, _CLAIM))
+            due = await leases.next_due(tx, self._claimant(now))
+        is_due, room = due is not None and due <= now, self._room()
+        self._parts.handover.room = 0 if is_due else room  # what came first goes first
+        if is_due and room > 0 and await self._lease(now, min(room, _CLAIM)):
+            return 0.0
+        if due is None or room <= 0:
+            return _LONGEST_NAP_SECONDS
+        return min(max((due - self._parts.clock()).total_seconds(), 0.01), _LONGEST_NAP_SECONDS)
+
+    def _claimant(self, now: datetime) -> Claimant:
+        in_work = {*self._tasks, *self._parts.handover.reserved}
+        return Claimant(self._parts.owner, now + self._parts.policy.lease, in_work)
+
+    async def _lease(self, now: datetime, most: int) -> int:
+        begun = steady()
+        async with self._parts.database.write(synced=False) as tx:
+            claimed = await leases.claim(tx, self._claimant(now), now, most)
         self._parts.metrics.lease_takeovers.inc(claimed.taken_over)
         for run_id in claimed.unreadable:
             log.error("a run cannot be read and was ended as failed", run=run_id)
         for run_id in claimed.left:
             log.warning("a run cannot be read by this release and is left to a newer replica", run=run_id)
         for run in claimed.runs:
-            self._stages[run.id] = run.state
-            self._parts.held_until[run.id] = begun + self._parts.policy.lease.total_seconds()
-            self._tasks[run.id] = asyncio.create_task(self._work_on(run), name=f"run {run.id}")
+            self._begin(run, begun)
         return len(claimed.runs)
+
+    def _begin(self, run: Run, leased_at: float) -> None:
+        self._stages[run.id] = run.state
+        self._parts.held_until[run.id] = leased_at + self._parts.policy.lease.total_seconds()
+        self._tasks[run.id] = asyncio.create_task(self._work_on(run), name=f"run {run.id}")
 
     def _room(self) -> int:
         """How many more runs may be in work; those that only watch do not count."""
         return 4 * self._parts.policy.workers - sum(state is not RunState.VERIFYING for state in self._stages.values())
-
-    async def _nap(self) -> float:
-        """Seconds until the next run is due, as far as is known now; a run that ends wakes the loop."""
-        if self._room() <= 0:
-            return _LONGEST_NAP_SECONDS
-        claimant = Claimant(self._parts.owner, self._parts.clock(), frozenset(self._tasks))
-        async with self._parts.database.read() as tx:
-            due = await leases.next_due(tx, claimant)
-        if due is None:
-            return _LONGEST_NAP_SECONDS
-        return min(max((due - self._parts.clock()).total_seconds(), 0.01), _LONGEST_NAP_SECONDS)
 
     async def _work_on(self, run: Run) -> None:
         try:

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.domain.errors import ConflictError, LeaseLostError, NotFoundError
+from app.domain.errors import ConflictError, NotFoundError
 from app.domain.reasons import Reason
 from app.domain.states import RunState, may_become
 from app.store import episodes, events, messages, runs
@@ -141,9 +141,7 @@ async def _too_late(tx: AsyncConnection, run_id: str, now: datetime) -> Decided:
 
 async def void(tx: AsyncConnection, held: Run, now: datetime, entry: Entry) -> Run:
     """Take an approval back: its run must be approved anew. Fenced by the run's lease; raises LeaseLostError."""
-    result = await tx.execute(runs.fenced(held).values(approved_by=None))
-    if result.rowcount != 1:
-        raise LeaseLostError
+    await runs.fenced(tx, held, {"approved_by": None})
     await runs.note(tx, held, now, "approval_void", entry)
     return replace(held, approved_by=None)
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, insert, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -16,11 +16,18 @@ from app.domain.remediation import Limits
 from app.domain.states import RunState
 from app.store.schema import breaker, run
 
+_GET = select(breaker).where(breaker.c.remediation == bindparam("name"))
+_GET_LOCKED = _GET.with_for_update()
+_GIVE_BACK = (
+    update(breaker)
+    .where(breaker.c.remediation == bindparam("name"), breaker.c.trial == bindparam("run"))
+    .values(trial=None)
+)
+
 
 async def get(tx: AsyncConnection, remediation: str, *, lock: bool = False) -> Breaker:
     """The state of one breaker; closed where nothing has ever failed."""
-    query = select(breaker).where(breaker.c.remediation == remediation)
-    row = (await tx.execute(query.with_for_update() if lock else query)).one_or_none()
+    row = (await tx.execute(_GET_LOCKED if lock else _GET, {"name": remediation})).one_or_none()
     return Breaker() if row is None else Breaker(row.failures, row.opened_at, row.trial_at, row.trial)
 
 
@@ -68,8 +75,7 @@ async def record(tx: AsyncConnection, ended: Ended, limits: Limits, now: datetim
 
 async def give_trial_back(tx: AsyncConnection, remediation: str, run_id: str) -> None:
     """A trial that ended without doing anything leaves its place to the next run."""
-    mine = and_(breaker.c.remediation == remediation, breaker.c.trial == run_id)
-    await tx.execute(update(breaker).where(mine).values(trial=None))
+    await tx.execute(_GIVE_BACK, {"name": remediation, "run": run_id})
 
 
 async def waiting(tx: AsyncConnection, remediation: str) -> list[str]:

@@ -6,13 +6,13 @@ at a time is the database's own rule; on PostgreSQL `lock` names the decisions t
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import os
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.domain.errors import ConfigError, StoreUnavailableError
+from app.store import sqlite
+from app.store.grouping import GroupCommit
 
 _BUSY_SECONDS = 5.0
 # Wrong with our statement or its values; the rest (a standby that takes no writes, a damaged file) is the store's.
@@ -39,9 +41,10 @@ _NOTICE_SILENCE = {
     "keepalives_interval": "2",
     "keepalives_count": "3",
 }
+_LOCK = text("SELECT pg_advisory_xact_lock(:key)")
 log = structlog.get_logger()
 _READ, _WRITE = "read", "write"
-_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+_DRIVERS = {"sqlite": sqlite.DRIVER, "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 
 
 def store_url(text_url: str) -> URL:
@@ -68,8 +71,9 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._audit_key = audit_key
         self._engine = self._make_engine()
-        event.listen(self._engine.sync_engine, "connect", self._give_key)
-        self._writer = asyncio.Lock()
+        # On PostgreSQL whether a commit waits for the disk is up to the session; SQLite's writers share one.
+        self._unsynced = self._engine if self.is_sqlite else self._make_engine(synced=False)
+        self._group = GroupCommit(self._engine)
         self._on_error = on_error
         self._failing: set[str] = set()  # of reading and writing, what did not work the last time
         self._away_since = 0.0
@@ -79,13 +83,18 @@ class Database:
         """What `store.events` makes hashes with, where it finds it."""
         record.info["audit_key"] = self._audit_key
 
-    def _make_engine(self) -> AsyncEngine:
-        if not self.is_sqlite:
+    def _make_engine(self, *, synced: bool = True) -> AsyncEngine:
+        if self.is_sqlite:
+            engine = self._make_sqlite_engine()
+        else:
             engine = create_async_engine(
                 self.url, pool_size=10, max_overflow=10, pool_timeout=5, pool_pre_ping=True, hide_parameters=True
             )
-            event.listen(engine.sync_engine, "connect", _prepare_postgres)
-            return engine
+            event.listen(engine.sync_engine, "connect", partial(_prepare_postgres, synced=synced))
+        event.listen(engine.sync_engine, "connect", self._give_key)
+        return engine
+
+    def _make_sqlite_engine(self) -> AsyncEngine:
         if not self.url.database or self.url.database == ":memory:":
             raise ConfigError("an SQLite store needs a file, for example sqlite:///data/remediator.db")
         engine = create_async_engine(self.url, connect_args={"timeout": _BUSY_SECONDS}, hide_parameters=True)
@@ -108,26 +117,33 @@ class Database:
             ) from error
 
     @asynccontextmanager
-    async def write(self, lock: str | None = None) -> AsyncIterator[AsyncConnection]:
-        """A transaction, committed at the end; raises StoreUnavailableError when the database is away or full."""
-        if not self.is_sqlite:
-            async with self._translated(_WRITE), self._engine.begin() as connection:
-                if lock is not None:
-                    await connection.execute(
-                        text("SELECT pg_advisory_xact_lock(:key)"), {"key": zlib.crc32(lock.encode())}
-                    )
-                yield connection
-            return
-        async with self._writer, self._translated(_WRITE), self._engine.connect() as raw:
-            connection = await raw.execution_options(immediate=True)
-            async with connection.begin():
-                yield connection
+    async def write(self, lock: str | None = None, *, synced: bool = True) -> AsyncIterator[AsyncConnection]:
+        """A transaction, committed at the end; raises StoreUnavailableError when the database is away or full.
+
+        What is not `synced` may be lost with the power, though never without all that came after it: for what only
+        leads up to something that is synced, and can be done again.
+        """
+        async with self._translated(_WRITE), self._transaction(synced=synced) as connection:
+            if lock is not None and not self.is_sqlite:
+                await connection.execute(_LOCK, {"key": zlib.crc32(lock.encode())})
+            yield connection
+
+    def _transaction(self, *, synced: bool) -> AbstractAsyncContextManager[AsyncConnection]:
+        if self.is_sqlite:
+            return self._group.transaction(synced=synced)
+        return (self._engine if synced else self._unsynced).begin()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that only reads."""
-        async with self._translated(_READ), self._engine.connect() as connection:
+        """A transaction that only reads: a few rows that an index finds."""
+        async with self._translated(_READ), self._unsynced.connect() as connection:
             yield connection
+
+    @asynccontextmanager
+    async def browse(self) -> AsyncIterator[AsyncConnection]:
+        """The same for what may take a while, such as what people ask: nothing else waits for it."""
+        async with self.read() as connection:
+            yield await connection.execution_options(**{sqlite.THREADED: True})
 
     @asynccontextmanager
     async def _translated(self, what: str) -> AsyncIterator[None]:
@@ -176,6 +192,7 @@ class Database:
     async def close(self) -> None:
         """Close all connections and give the file free."""
         await self._engine.dispose()
+        await self._unsynced.dispose()
         if self._file_lock is not None:
             os.close(self._file_lock)
             self._file_lock = None
@@ -187,8 +204,10 @@ def _short(error: Exception) -> str:
     return str(original).partition("\n")[0]
 
 
-def _prepare_postgres(connection: Any, _record: Any) -> None:
+def _prepare_postgres(connection: Any, _record: Any, *, synced: bool) -> None:
     cursor = connection.cursor()
+    if not synced:
+        cursor.execute("SET synchronous_commit = off")
     cursor.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_IN_TRANSACTION}'")
     cursor.close()
     connection.commit()
@@ -208,5 +227,13 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _begin_sqlite(connection: Any) -> None:
-    immediate = connection.get_execution_options().get("immediate", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+    """Writers wait for each other at the beginning, in a thread: another process may be one of them."""
+    options = connection.get_execution_options()
+    if not options.get("immediate", False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    synchronous = "FULL" if options["synced"] else "NORMAL"
+    if connection.info.get("synchronous") != synchronous:
+        connection.exec_driver_sql(f"PRAGMA synchronous={synchronous}")
+        connection.info["synchronous"] = synchronous
+    connection.exec_driver_sql("BEGIN IMMEDIATE", execution_options={sqlite.THREADED: True})

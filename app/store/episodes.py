@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, and_, bindparam, exists, func, insert, or_, select, update
+from sqlalchemy import and_, bindparam, exists, func, insert, or_, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -18,18 +18,21 @@ _INDEXED = 500  # characters; PostgreSQL refuses a row whose indexed text is lon
 _CHUNK = 500  # identities per statement, well under SQLite's limit of variables
 
 
+_AMONG = episode.c.identity.in_(bindparam("identities", expanding=True))
+_NEWEST_IDS = select(func.max(episode.c.id)).where(_AMONG).group_by(episode.c.identity)
+_NEWEST = (
+    select(episode)
+    .where(or_(episode.c.id.in_(_NEWEST_IDS), and_(_AMONG, episode.c.closed_at.is_(None))))
+    .order_by(episode.c.id)
+)
+
+
 async def newest(tx: AsyncConnection, identities: Iterable[str]) -> dict[str, Episode]:
     """The newest episode of each identity that has one."""
     wanted = list(dict.fromkeys(identities))
     found: dict[str, Episode] = {}
     for start in range(0, len(wanted), _CHUNK):
-        chunk = wanted[start : start + _CHUNK]
-        newest_ids = select(func.max(episode.c.id)).where(episode.c.identity.in_(chunk)).group_by(episode.c.identity)
-        is_open = and_(episode.c.identity.in_(chunk), episode.c.closed_at.is_(None))
-        rows = await tx.execute(
-            select(episode).where(or_(episode.c.id.in_(newest_ids), is_open)).order_by(episode.c.id)
-        )
-        for row in rows:
+        for row in await tx.execute(_NEWEST, {"identities": wanted[start : start + _CHUNK]}):
             # Clocks of replicas differ, ids with them; an open episode is the newest whatever its id says.
             if row.identity not in found or not found[row.identity].is_open:
                 found[row.identity] = from_row(row)
@@ -60,24 +63,27 @@ async def open_among(tx: AsyncConnection, ids: Sequence[str]) -> list[Episode]:
     return found
 
 
+_INSERT = insert(episode)
+_CHANGE = (
+    update(episode)
+    .where(episode.c.id == bindparam("b_id"))
+    .values(
+        annotations=bindparam("b_annotations"),
+        starts_at=bindparam("b_starts_at"),
+        last_seen_at=bindparam("b_last_seen_at"),
+        firing=bindparam("b_firing"),
+        deliveries=bindparam("b_deliveries"),
+        resolved_at=bindparam("b_resolved_at"),
+        closed_at=bindparam("b_closed_at"),
+        matched=bindparam("b_matched"),
+    )
+)
+
+
 async def write(tx: AsyncConnection, changed: Sequence[Episode], new: Sequence[Episode]) -> None:
     """Update known episodes (first, so that a successor may open) and insert new ones."""
     if changed:
-        statement = (
-            update(episode)
-            .where(episode.c.id == bindparam("b_id"))
-            .values(
-                annotations=bindparam("b_annotations"),
-                starts_at=bindparam("b_starts_at"),
-                last_seen_at=bindparam("b_last_seen_at"),
-                firing=bindparam("b_firing"),
-                deliveries=bindparam("b_deliveries"),
-                resolved_at=bindparam("b_resolved_at"),
-                closed_at=bindparam("b_closed_at"),
-                matched=bindparam("b_matched"),
-            )
-        )
-        await tx.execute(statement, [{f"b_{key}": value for key, value in _columns(one).items()} for one in changed])
+        await tx.execute(_CHANGE, [{f"b_{key}": value for key, value in _columns(one).items()} for one in changed])
     if new:
         rows = [
             _columns(one)
@@ -87,19 +93,24 @@ async def write(tx: AsyncConnection, changed: Sequence[Episode], new: Sequence[E
             }
             for one in new
         ]
-        await tx.execute(insert(episode), rows)
+        await tx.execute(_INSERT, rows)
+
+
+_LINK = insert(run_episode)
 
 
 async def link(tx: AsyncConnection, pairs: Sequence[tuple[str, str]]) -> None:
     """Connect runs with the episodes that they act for."""
     if pairs:
-        await tx.execute(insert(run_episode), [{"run_id": run, "episode_id": one} for run, one in pairs])
+        await tx.execute(_LINK, [{"run_id": run, "episode_id": one} for run, one in pairs])
+
+
+_OF_RUN = select(episode).join(run_episode).where(run_episode.c.run_id == bindparam("run")).order_by(episode.c.id)
 
 
 async def of_run(tx: AsyncConnection, run_id: str) -> list[Episode]:
     """The episodes of a run, oldest first."""
-    query = select(episode).join(run_episode).where(run_episode.c.run_id == run_id).order_by(episode.c.id)
-    return [from_row(row) for row in await tx.execute(query)]
+    return [from_row(row) for row in await tx.execute(_OF_RUN, {"run": run_id})]
 
 
 async def runs_for(tx: AsyncConnection, episode_id: str) -> dict[str, tuple[str, str]]:
@@ -109,26 +120,29 @@ async def runs_for(tx: AsyncConnection, episode_id: str) -> dict[str, tuple[str,
     return {row.remediation: (row.id, row.state) for row in rows}
 
 
+_OPEN = (
+    select(episode.c.id)
+    .select_from(episode.join(run_episode))
+    .where(run_episode.c.run_id == bindparam("run"), episode.c.closed_at.is_(None))
+)
+_ANY_OPEN = select(exists(_OPEN))
+_KEEP_OPEN = _OPEN.limit(1).with_for_update(read=True, of=episode)
+_ENDS = select(episode.c.resolved_at).join(run_episode).where(run_episode.c.run_id == bindparam("run"))
+
+
 async def any_open(tx: AsyncConnection, run_id: str) -> bool:
     """Whether any episode of the run is still open."""
-    return bool((await tx.execute(select(exists(_open_of(run_id))))).scalar_one())
+    return bool((await tx.execute(_ANY_OPEN, {"run": run_id})).scalar_one())
 
 
 async def keep_open(tx: AsyncConnection, run_id: str) -> bool:
     """The same for a decision: a yes stays true until the transaction ends, and a resolve that comes waits for it."""
-    query = _open_of(run_id).limit(1).with_for_update(read=True, of=episode)
-    return (await tx.execute(query)).first() is not None
-
-
-def _open_of(run_id: str) -> Select[tuple[str]]:
-    links = episode.join(run_episode)
-    return select(episode.c.id).select_from(links).where(run_episode.c.run_id == run_id, episode.c.closed_at.is_(None))
+    return (await tx.execute(_KEEP_OPEN, {"run": run_id})).first() is not None
 
 
 async def last_end(tx: AsyncConnection, run_id: str) -> datetime | None:
     """When the last of the run's episodes ended, by the alerts' own account."""
-    query = select(episode.c.resolved_at).join(run_episode).where(run_episode.c.run_id == run_id)
-    ends = [end for (end,) in await tx.execute(query) if end is not None]
+    ends = [end for (end,) in await tx.execute(_ENDS, {"run": run_id}) if end is not None]
     return max(ends, default=None)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select, text
+from sqlalchemy import bindparam, insert, select, text
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -62,6 +62,15 @@ class Head:
     hash: str = ""
 
 
+_INSERT = insert(event)
+_HEAD = (
+    select(event.c.seq, event.c.hash)
+    .where(event.c.run_id == bindparam("chain"), event.c.seq.is_not(None))
+    .order_by(event.c.seq.desc())
+    .limit(1)
+)
+
+
 async def append(tx: AsyncConnection, new: Sequence[Event], *, are_first: bool = False) -> None:
     """Append to chains, each in the given order; `are_first`: they begin chains that nobody else knows yet."""
     heads: dict[str, Head] = {}
@@ -75,15 +84,14 @@ async def append(tx: AsyncConnection, new: Sequence[Event], *, are_first: bool =
         heads[one.chain] = Head(last.seq + 1, digest)
         rows.append(values | {"seq": last.seq + 1, "hash": digest})
     if rows:
-        await tx.execute(insert(event), rows)
+        await tx.execute(_INSERT, rows)
 
 
 async def head(tx: AsyncConnection, chain: str) -> Head:
     """The end of a chain, which stays that until the transaction ends."""
     if "/" in chain or chain == SERVICE:
         await _lock(tx, chain)
-    query = select(event.c.seq, event.c.hash).where(event.c.run_id == chain, event.c.seq.is_not(None))
-    row = (await tx.execute(query.order_by(event.c.seq.desc()).limit(1))).one_or_none()
+    row = (await tx.execute(_HEAD, {"chain": chain})).one_or_none()
     return Head() if row is None else Head(row.seq, row.hash)
 
 

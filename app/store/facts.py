@@ -1,11 +1,17 @@
-"""What guards decide on, read (and its budget taken) in one transaction."""
+"""What guards decide on, read (and its budget taken) in one transaction.
+
+Mostly there is nothing in a run's way. `glance` says so in one statement, from indexes; what it finds is then read.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select
+from sqlalchemy import BindParameter, ColumnElement, Select, and_, bindparam, exists, false, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.durations import Rate
@@ -13,10 +19,102 @@ from app.domain.ids import lowest_id
 from app.domain.obstacles import Busy
 from app.domain.reasons import Reason
 from app.domain.remediation import Purpose, Risk
-from app.store.schema import episode, run, run_episode
+from app.store.schema import Timestamp, breaker, episode, hold, run, run_episode, storm
 
 # People said no, or nothing: asking again at once would only teach them to say yes without looking.
 _ANSWERS = (Reason.APPROVAL_EXPIRED, Reason.APPROVAL_REJECTED, Reason.CANCELLED_BY_PERSON)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a glance is about: a run, and the rates that it may run into."""
+
+    now: datetime
+    run_id: str
+    remediation: str
+    target_key: str | None
+    rate: tuple[Rate, ...]
+    global_rate: tuple[Rate, ...]
+    target_rate: tuple[Rate, ...]
+    storm: tuple[Rate, ...]
+    global_storm: tuple[Rate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """How much is in work, and of what else there may be something: False is sure, True is worth a look."""
+
+    runs_in_work: int
+    targets_in_work: int
+    holds: bool
+    breaker: bool
+    storms: bool
+    rate: bool
+    global_rate: bool
+    target_rate: bool
+    storm: bool
+    global_storm: bool
+    last_outcome: bool
+    holder: bool
+
+
+async def glance(tx: AsyncConnection, asked: Asked) -> Glance:
+    """Where to look."""
+    windows: dict[str, tuple[Rate, ...]] = {name: getattr(asked, name) for name in _WINDOWS}
+    values: dict[str, Any] = {"now": asked.now, "but": asked.run_id, "name": asked.remediation, "key": asked.target_key}
+    for name, rates in windows.items():
+        for number, rate in enumerate(rates):
+            since = asked.now - rate.window
+            is_storm = name in {"storm", "global_storm"}  # more than the rate allows; a rate is full at its count
+            values[f"{name}_{number}_since"] = lowest_id(since) if is_storm else since
+            values[f"{name}_{number}_count"] = rate.count - (not is_storm)
+    statement = _glance(tuple(len(rates) for rates in windows.values()), has_target=asked.target_key is not None)
+    return Glance(*(await tx.execute(statement, values)).one())
+
+
+_WINDOWS = ("rate", "global_rate", "target_rate", "storm", "global_storm")
+
+
+@cache
+def _glance(windows: tuple[int, ...], *, has_target: bool) -> Select[Any]:
+    """One row with the fields of Glance; so many windows of each rate."""
+    now: BindParameter[datetime] = bindparam("now", type_=Timestamp)
+    name: BindParameter[str] = bindparam("name")
+    key: BindParameter[str] = bindparam("key")
+    in_work = select(func.count()).select_from(run).where(run.c.holds_target, run.c.id != bindparam("but"))
+    admissions: dict[str, ColumnElement[bool] | None] = {
+        "rate": run.c.remediation == name,
+        "global_rate": None,
+        "target_rate": run.c.target_key == key,
+    }
+    full = []
+    for kind, count in zip(_WINDOWS, windows, strict=True):
+        found = [_reached(f"{kind}_{number}", kind, admissions.get(kind)) for number in range(count)]
+        full.append(or_(false(), *found))
+    on_target = (
+        exists().where(run.c.target_key == key, run.c.finished_at.is_not(None)),
+        exists().where(run.c.target_key == key, run.c.holds_target),
+    )
+    return select(
+        in_work.scalar_subquery(),
+        in_work.where(run.c.remediation == name).scalar_subquery(),
+        exists().where(hold.c.ended_at.is_(None)),
+        exists().where(breaker.c.remediation == name),
+        exists().where(storm.c.remediation.in_(("", name)), storm.c.until > now),
+        *full,
+        *(on_target if has_target else (false(), false())),
+    )
+
+
+def _reached(prefix: str, kind: str, among: ColumnElement[bool] | None) -> ColumnElement[bool]:
+    """Whether there are so many at all, by an index alone."""
+    if kind in {"storm", "global_storm"}:
+        query = select(literal(1)).select_from(episode).where(episode.c.id >= bindparam(f"{prefix}_since"))
+    else:
+        query = select(literal(1)).select_from(run).where(run.c.admitted_at > bindparam(f"{prefix}_since"))
+    if among is not None:
+        query = query.where(among)
+    return exists(query.limit(1).offset(bindparam(f"{prefix}_count")))
 
 
 async def last_outcome(tx: AsyncConnection, target_key: str, but: str) -> tuple[datetime, str] | None:
@@ -68,12 +166,6 @@ async def holder(tx: AsyncConnection, target_key: str, but: str) -> Busy | None:
         return None
     risks = [Risk(step["risk"]) for step in (row.plan or {}).get("steps", ())]
     return Busy(row.id, row.remediation, max(risks, key=lambda risk: risk.rank, default=Risk.LOW))
-
-
-async def targets_in_work(tx: AsyncConnection, but: str, *among: ColumnElement[bool]) -> int:
-    """How many targets runs hold now, `among` those for which these conditions hold."""
-    query = select(func.count()).select_from(run).where(run.c.holds_target, run.c.id != but, *among)
-    return int((await tx.execute(query)).scalar_one())
 
 
 async def held_targets(tx: AsyncConnection, but: str) -> frozenset[str]:

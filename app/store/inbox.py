@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 
 import structlog
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -24,6 +24,19 @@ from app.store.wakeups import announce
 LOOKUP = "look-up at Alertmanager"
 _GROUP = 256
 _RECENT = 1000  # notifications; which receivers lead here changes rarely
+_INSERT = insert(notification)
+_WAITING = (
+    select(notification.c.id, notification.c.received_at, notification.c.body)
+    .where(notification.c.taken_in_at.is_(None))
+    .order_by(notification.c.id)
+    .limit(bindparam("most"))
+)
+_MARK = (
+    update(notification)
+    .where(notification.c.id.in_(bindparam("ids", expanding=True)))
+    .values(taken_in_at=bindparam("now"), set_aside=bindparam("why"))
+)
+_COUNT_WAITING = select(func.count()).select_from(notification).where(notification.c.taken_in_at.is_(None))
 log = structlog.get_logger()
 
 
@@ -82,7 +95,7 @@ class Inbox:
     async def _commit(self, group: Sequence[tuple[Received, asyncio.Future[None]]]) -> None:
         try:
             async with self._database.write() as tx:
-                await tx.execute(insert(notification), [asdict(received) for received, _ in group])
+                await tx.execute(_INSERT, [asdict(received) for received, _ in group])
                 await announce(tx)
         except StoreUnavailableError as error:
             _refuse(group, error.message)
@@ -109,7 +122,7 @@ def _refuse(group: Sequence[tuple[Received, asyncio.Future[None]]], message: str
 
 async def add(tx: AsyncConnection, received: Received) -> None:
     """Record a notification in the caller's transaction."""
-    await tx.execute(insert(notification), [asdict(received)])
+    await tx.execute(_INSERT, [asdict(received)])
     await announce(tx)
 
 
@@ -122,23 +135,14 @@ async def receivers(tx: AsyncConnection) -> list[str]:
 
 async def waiting(tx: AsyncConnection, limit: int) -> list[Waiting]:
     """The oldest notifications that nobody has taken in."""
-    query = (
-        select(notification.c.id, notification.c.received_at, notification.c.body)
-        .where(notification.c.taken_in_at.is_(None))
-        .order_by(notification.c.id)
-        .limit(limit)
-    )
-    return [Waiting(*row) for row in await tx.execute(query)]
+    return [Waiting(*row) for row in await tx.execute(_WAITING, {"most": limit})]
 
 
 async def mark_taken_in(tx: AsyncConnection, ids: Sequence[int], now: datetime, set_aside: str | None = None) -> None:
     """Take notifications out of the waiting ones, for good."""
-    await tx.execute(
-        update(notification).where(notification.c.id.in_(ids)).values(taken_in_at=now, set_aside=set_aside)
-    )
+    await tx.execute(_MARK, {"ids": ids, "now": now, "why": set_aside})
 
 
 async def count_waiting(tx: AsyncConnection) -> int:
     """How many notifications wait."""
-    query = select(func.count()).select_from(notification).where(notification.c.taken_in_at.is_(None))
-    return int((await tx.execute(query)).scalar_one())
+    return int((await tx.execute(_COUNT_WAITING)).scalar_one())

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, case, func, literal, or_, select, update
+from sqlalchemy import and_, bindparam, case, func, literal, or_, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -45,24 +45,44 @@ class Claimed:
     left: tuple[str, ...] = ()
 
 
+_DROPPED = run.c.lease_owner == bindparam("owner")
+_CHOSEN = run.c.id.in_(bindparam("ids", expanding=True))
+_NOT_IN_WORK = run.c.id.not_in(bindparam("in_work", expanding=True))
+_FREE = (
+    select(run.c.id, run.c.lease_owner)
+    .where(
+        run.c.active,
+        run.c.not_before <= bindparam("now"),
+        or_(run.c.lease_until.is_(None), run.c.lease_until < bindparam("now"), _DROPPED),
+        _NOT_IN_WORK,
+    )
+    .order_by(run.c.not_before)
+    .limit(bindparam("most"))
+    .with_for_update(skip_locked=True)
+)
+_LEASE = (
+    update(run)
+    .where(_CHOSEN)
+    .values(lease_owner=bindparam("owner"), lease_until=bindparam("until"), lease_epoch=run.c.lease_epoch + 1)
+)
+_LEASED = select(run).where(_CHOSEN).order_by(run.c.not_before)
+_FREE_AT = case(
+    (or_(run.c.lease_until.is_(None), _DROPPED), run.c.not_before),
+    (run.c.lease_until > run.c.not_before, run.c.lease_until),
+    else_=run.c.not_before,
+)
+_NEXT_DUE = select(func.min(_FREE_AT)).where(run.c.active, _NOT_IN_WORK)
+
+
 async def claim(tx: AsyncConnection, claimant: Claimant, now: datetime, limit: int) -> Claimed:
     """Lease runs whose time has come and which nobody holds; never one that the claimant is still working on."""
-    dropped = run.c.lease_owner == claimant.owner
-    free = or_(run.c.lease_until.is_(None), run.c.lease_until < now, dropped)
-    due = (
-        select(run.c.id, run.c.lease_owner)
-        .where(run.c.active, run.c.not_before <= now, free, run.c.id.not_in(claimant.in_work))
-        .order_by(run.c.not_before)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    rows = (await tx.execute(due)).all()
+    asked = {"owner": claimant.owner, "now": now, "in_work": list(claimant.in_work), "most": limit}
+    rows = (await tx.execute(_FREE, asked)).all()
     if not rows:
         return Claimed([])
-    chosen = run.c.id.in_([row.id for row in rows])
-    lease = {"lease_owner": claimant.owner, "lease_until": claimant.lease_until, "lease_epoch": run.c.lease_epoch + 1}
-    await tx.execute(update(run).where(chosen).values(lease))
-    leased = (await tx.execute(select(run).where(chosen).order_by(run.c.not_before))).all()
+    chosen = {"ids": [row.id for row in rows]}
+    await tx.execute(_LEASE, chosen | {"owner": claimant.owner, "until": claimant.lease_until})
+    leased = (await tx.execute(_LEASED, chosen)).all()
     readable, unreadable, left = [], [], []
     for row in leased:
         try:
@@ -115,12 +135,6 @@ async def release_owned(tx: AsyncConnection, owner: str) -> None:
 
 async def next_due(tx: AsyncConnection, claimant: Claimant) -> datetime | None:
     """When the next run that may be claimed is due (or its lease runs out); None when there is none."""
-    dropped = run.c.lease_owner == claimant.owner
-    free_at = case(
-        (or_(run.c.lease_until.is_(None), dropped), run.c.not_before),
-        (run.c.lease_until > run.c.not_before, run.c.lease_until),
-        else_=run.c.not_before,
-    )
-    query = select(func.min(free_at)).where(run.c.active, run.c.id.not_in(claimant.in_work))
-    value: datetime | None = (await tx.execute(query)).scalar_one_or_none()
+    asked = {"owner": claimant.owner, "in_work": list(claimant.in_work)}
+    value: datetime | None = (await tx.execute(_NEXT_DUE, asked)).scalar_one_or_none()
     return value

@@ -5,16 +5,17 @@ Every write of a worker is fenced by its lease: who lost it changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import and_, delete, insert, or_, select, update
+from sqlalchemy import Update, and_, bindparam, delete, insert, or_, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.domain.decisions import Decision, Verdict
+from app.domain.decisions import Verdict
 from app.domain.episodes import Episode
 from app.domain.errors import ConflictError, LeaseLostError, UnreadableError
 from app.domain.model import JsonObject, Value
@@ -142,11 +143,15 @@ def _from_row(row: Row[Any]) -> Run:
     )
 
 
-async def create(tx: AsyncConnection, new: Sequence[Run]) -> None:
-    """Record pending runs, each with its first event."""
+_INSERT = insert(run)
+
+
+async def create(tx: AsyncConnection, new: Sequence[Run], lease_until: datetime | None = None) -> None:
+    """Record pending runs, each with its first event; those that have an owner are leased until then."""
     if not new:
         return
-    await tx.execute(insert(run), [_first_columns(one) for one in new])
+    leases = ({"lease_until": lease_until if one.lease_owner is not None else None} for one in new)
+    await tx.execute(_INSERT, [_first_columns(one) | lease for one, lease in zip(new, leases, strict=True)])
     await events.append(tx, [_recorded(one) for one in new], are_first=True)
 
 
@@ -182,7 +187,8 @@ def _first_columns(one: Run) -> dict[str, Any]:
         "updated_at": one.created_at,
         "not_before": one.not_before,
         "settle_until": one.settle_until,
-        "lease_epoch": 0,
+        "lease_owner": one.lease_owner,
+        "lease_epoch": one.lease_epoch,
         "purpose": one.purpose,
         "undoes": one.undoes,
     }
@@ -199,11 +205,9 @@ async def get(tx: AsyncConnection, run_id: str) -> Run | None:
     return None if row is None else from_row(row)
 
 
-async def postpone(tx: AsyncConnection, held: Run, until: datetime) -> Run:
+async def postpone(tx: AsyncConnection, held: Run, until: datetime, **answers: Any) -> Run:
     """Look at a run again later, without an event: nothing about it changed. Gives the lease back."""
-    result = await tx.execute(fenced(held).values(not_before=until, **_FREE))
-    if result.rowcount != 1:
-        raise LeaseLostError
+    await fenced(tx, held, {"not_before": until, **_FREE, **answers})
     return replace(held, not_before=until, lease_owner=None)
 
 
@@ -223,9 +227,7 @@ async def move(tx: AsyncConnection, held: Run, state: RunState, now: datetime, e
     if parked:
         columns |= _FREE
     values = {"state": state, "reason": entry.reason, "message": entry.message, "updated_at": now}
-    result = await tx.execute(fenced(held).values(values | columns))
-    if result.rowcount != 1:
-        raise LeaseLostError
+    await fenced(tx, held, values | columns)
     known = {key: value for key, value in changes.items() if key in Run.__dataclass_fields__}
     if parked:
         known["lease_owner"] = None
@@ -234,11 +236,21 @@ async def move(tx: AsyncConnection, held: Run, state: RunState, now: datetime, e
     return moved
 
 
-def fenced(held: Run) -> Any:
-    """An UPDATE of a run that changes nothing unless its lease is still held."""
-    return update(run).where(
-        run.c.id == held.id, run.c.lease_epoch == held.lease_epoch, run.c.lease_owner == held.lease_owner
-    )
+async def fenced(tx: AsyncConnection, held: Run, values: Mapping[str, Any]) -> None:
+    """Change these columns of a run; raises LeaseLostError, and has changed nothing, unless its lease is still held."""
+    given = {f"new_{name}": value for name, value in values.items()}
+    given |= {"held_id": held.id, "held_epoch": held.lease_epoch, "held_owner": held.lease_owner}
+    result = await tx.execute(_fenced(tuple(sorted(values))), given)
+    if result.rowcount != 1:
+        raise LeaseLostError
+
+
+@cache
+def _fenced(names: tuple[str, ...]) -> Update:
+    held = and_(run.c.id == bindparam("held_id"), run.c.lease_epoch == bindparam("held_epoch"))
+    # Also of a run that nobody holds, such as one that waits for a person's answer.
+    owned = run.c.lease_owner.is_not_distinct_from(bindparam("held_owner"))
+    return update(run).where(held, owned).values({name: bindparam(f"new_{name}") for name in names})
 
 
 async def respecify(tx: AsyncConnection, held: Run, remediation: Remediation, digest: str, now: datetime) -> Run:
@@ -248,9 +260,7 @@ async def respecify(tx: AsyncConnection, held: Run, remediation: Remediation, di
     rung, setback = (0, None) if changed else (held.rung, held.setback)  # it begins from the first rung that it has now
     values = {"spec": remediation.to_stored(), "digest": digest, "approved_by": approved_by, "rung": rung}
     values |= {"setback": None} if changed else {}
-    result = await tx.execute(fenced(held).values(values))
-    if result.rowcount != 1:
-        raise LeaseLostError
+    await fenced(tx, held, values)
     if changed:
         message = "the remediation has changed since; it is decided as it is now"
         await note(tx, held, now, "respecified", Entry(message, data={"catalog": digest}))
@@ -267,9 +277,7 @@ async def speak_for(tx: AsyncConnection, held: Run, one: Episode, now: datetime)
         "alert_starts_at": one.starts_at,
     }
     shown = {name: one.labels.get(name, "")[:_INDEXED] for name in ("alertname", "namespace")}
-    result = await tx.execute(fenced(held).values(alert | shown))
-    if result.rowcount != 1:
-        raise LeaseLostError
+    await fenced(tx, held, alert | shown)
     message = f"it goes on for the alert {one.fingerprint}, since the one before it is over or too old"
     await note(tx, held, now, "speaks_for", Entry(message, data={"fingerprint": one.fingerprint}))
     return replace(held, **alert)
@@ -277,20 +285,12 @@ async def speak_for(tx: AsyncConnection, held: Run, one: Episode, now: datetime)
 
 async def check_lease(tx: AsyncConnection, held: Run) -> None:
     """Raise LeaseLostError unless the run is still held; keeps the row locked until the transaction ends."""
-    result = await tx.execute(fenced(held).values(lease_epoch=held.lease_epoch))
-    if result.rowcount != 1:
-        raise LeaseLostError
+    await fenced(tx, held, {"lease_epoch": held.lease_epoch})
 
 
 async def note(tx: AsyncConnection, of: Run, now: datetime, kind: str, entry: Entry) -> None:
     """Append to a run's events."""
     await events.append(tx, [Event(of.id, now, kind, of.state, entry)])
-
-
-async def save_decisions(tx: AsyncConnection, held: Run, decisions: Sequence[Decision]) -> None:
-    """Keep the guards' answers of the latest decision with the run."""
-    rows = [decision.model_dump(mode="json") for decision in decisions]
-    await tx.execute(fenced(held).values(decisions=rows))
 
 
 async def wake_deferred(tx: AsyncConnection, now: datetime, digest: str) -> None:
@@ -306,16 +306,25 @@ async def would_have_acted(tx: AsyncConnection, run_id: str) -> bool:
     return bool(decisions) and all(decision["verdict"] in harmless for decision in decisions)
 
 
-async def sharing(tx: AsyncConnection, candidate: Run, target_key: str) -> Run | None:
-    """An active run that answers alerts by the same remediation on the same target; active for this transaction."""
-    query = select(run).where(
+_SHARING = (
+    select(run)
+    .where(
         run.c.active,
         run.c.purpose == Purpose.REMEDY,
-        run.c.target_key == target_key,
-        run.c.remediation == candidate.remediation.name,
-        run.c.id != candidate.id,
+        run.c.target_key == bindparam("key"),
+        run.c.remediation == bindparam("name"),
+        run.c.id != bindparam("but"),
     )
-    row = (await tx.execute(query.order_by(run.c.id).limit(1).with_for_update())).one_or_none()
+    .order_by(run.c.id)
+    .limit(1)
+    .with_for_update()
+)
+
+
+async def sharing(tx: AsyncConnection, candidate: Run, target_key: str) -> Run | None:
+    """An active run that answers alerts by the same remediation on the same target; active for this transaction."""
+    asked = {"key": target_key, "name": candidate.remediation.name, "but": candidate.id}
+    row = (await tx.execute(_SHARING, asked)).one_or_none()
     return None if row is None else from_row(row)
 
 
@@ -354,24 +363,38 @@ async def wake_resolved(tx: AsyncConnection, now: datetime, episode_ids: Sequenc
         await tx.execute(update(run).where(waiting).values(not_before=now))
 
 
+# What is due already is in work or about to be; its row may be locked by who waits for ours.
+_LATER = and_(run.c.active, run.c.state == RunState.DEFERRED, run.c.not_before > bindparam("now"))
+_WAKE_REFUSED = (
+    update(run)
+    .where(
+        _LATER,
+        or_(
+            and_(run.c.target_key == bindparam("key"), run.c.reason.in_((Reason.TARGET_BUSY, Reason.COVERED))),
+            and_(run.c.remediation == bindparam("name"), run.c.reason == Reason.TOO_MANY_TARGETS),
+        ),
+    )
+    .values(not_before=bindparam("now"))
+)
+# One has ended: some may go on, and the thousands behind them need not all ask.
+_NEXT_ONES = select(run.c.id).where(_LATER, run.c.reason == Reason.CONCURRENCY).order_by(run.c.id).limit(_NEXT)
+_WAKE_NEXT = update(run).where(run.c.id.in_(_NEXT_ONES)).values(not_before=bindparam("now"))
+
+
 async def wake_refused(tx: AsyncConnection, now: datetime, ended: Run) -> None:
     """Let runs be decided again that waited for the target, or for the number of targets, of a run that ended."""
-    same_target = and_(run.c.target_key == ended.target_key, run.c.reason.in_((Reason.TARGET_BUSY, Reason.COVERED)))
-    same_limit = and_(run.c.remediation == ended.remediation.name, run.c.reason == Reason.TOO_MANY_TARGETS)
-    # What is due already is in work or about to be; its row may be locked by who waits for ours.
-    later = run.c.not_before > now
-    deferred = and_(run.c.active, run.c.state == RunState.DEFERRED, later)
-    await tx.execute(update(run).where(deferred, or_(same_target, same_limit)).values(not_before=now))
-    if ended.admitted_at is None:
-        return
-    # One has ended: some may go on, and the thousands behind them need not all ask.
-    next_ones = select(run.c.id).where(deferred, run.c.reason == Reason.CONCURRENCY).order_by(run.c.id).limit(_NEXT)
-    await tx.execute(update(run).where(run.c.id.in_(next_ones)).values(not_before=now))
+    await tx.execute(_WAKE_REFUSED, {"now": now, "key": ended.target_key, "name": ended.remediation.name})
+    if ended.admitted_at is not None:
+        await tx.execute(_WAKE_NEXT, {"now": now})
+
+
+_STEPS = (
+    select(step).where(step.c.run_id == bindparam("run"), step.c.rung == bindparam("at_rung")).order_by(step.c.position)
+)
 
 
 async def steps(tx: AsyncConnection, run_id: str, rung: int) -> list[StepRecord]:
     """The recorded steps of one rung, in order."""
-    query = select(step).where(step.c.run_id == run_id, step.c.rung == rung).order_by(step.c.position)
     return [
         StepRecord(
             row.position,
@@ -383,19 +406,34 @@ async def steps(tx: AsyncConnection, run_id: str, rung: int) -> list[StepRecord]
             Reason(row.reason) if row.reason else None,
             row.error,
         )
-        for row in await tx.execute(query)
+        for row in await tx.execute(_STEPS, {"run": run_id, "at_rung": rung})
     ]
+
+
+_HERE = and_(
+    step.c.run_id == bindparam("of_run"), step.c.rung == bindparam("at_rung"), step.c.position == bindparam("at")
+)
+_AGAIN = update(step).where(_HERE).values(state="started")
+_INSERT_STEP = insert(step)
+_FINISH = (
+    update(step)
+    .where(_HERE)
+    .values({name: bindparam(f"new_{name}") for name in ("state", "tries", "result", "reason", "error", "finished_at")})
+)
+
+
+def _step_of(held: Run, position: int) -> dict[str, Any]:
+    return {"of_run": held.id, "at_rung": held.rung, "at": position}
 
 
 async def start_step(tx: AsyncConnection, held: Run, position: int, planned: PlannedStep, now: datetime) -> None:
     """Write, before the call, that a step starts (or starts again after a crash)."""
     await check_lease(tx, held)
-    here = and_(step.c.run_id == held.id, step.c.rung == held.rung, step.c.position == position)
-    again = await tx.execute(update(step).where(here).values(state="started"))
+    again = await tx.execute(_AGAIN, _step_of(held, position))
     if again.rowcount == 0:
         row = {"run_id": held.id, "rung": held.rung, "position": position, "action": planned.action}
         row |= {"planned": planned.model_dump(mode="json"), "state": "started", "tries": 0, "started_at": now}
-        await tx.execute(insert(step), [row])
+        await tx.execute(_INSERT_STEP, [row])
     data = {"rung": held.rung, "position": position, "action": planned.action}
     await note(tx, held, now, "step_started", Entry(planned.summary, data=data))
 
@@ -403,8 +441,8 @@ async def start_step(tx: AsyncConnection, held: Run, position: int, planned: Pla
 async def finish_step(tx: AsyncConnection, held: Run, position: int, now: datetime, outcome: StepOutcome) -> None:
     """Write what became of a step."""
     await check_lease(tx, held)
-    here = and_(step.c.run_id == held.id, step.c.rung == held.rung, step.c.position == position)
-    await tx.execute(update(step).where(here).values(asdict(outcome) | {"finished_at": now}))
+    found = {f"new_{name}": value for name, value in asdict(outcome).items()}
+    await tx.execute(_FINISH, _step_of(held, position) | found | {"new_finished_at": now})
     data = {"rung": held.rung, "position": position, "result": outcome.result or {}}
     await note(tx, held, now, f"step_{outcome.state}", Entry(outcome.error or "", outcome.reason, data=data))
 
@@ -412,8 +450,7 @@ async def finish_step(tx: AsyncConnection, held: Run, position: int, now: dateti
 async def leave_step(tx: AsyncConnection, held: Run, position: int, now: datetime, *, forgets: bool) -> None:
     """Leave a step to whoever goes on; `forgets` takes its intent back, so that it begins anew."""
     await check_lease(tx, held)
-    here = and_(step.c.run_id == held.id, step.c.rung == held.rung, step.c.position == position)
     if forgets:
-        await tx.execute(delete(step).where(here))
+        await tx.execute(delete(step).where(_HERE), _step_of(held, position))
     message = "the replica that tried it stops; another one goes on"
     await note(tx, held, now, "step_left", Entry(message, data={"rung": held.rung, "position": position}))

@@ -31,7 +31,7 @@ class Wanted:
 
 async def page(database: Database, start: Cursor, wanted: Wanted, limit: int = _PAGE) -> list[Row[Any]]:
     """The next events after a place, with the run that they are of where there is one."""
-    async with database.read() as tx:
+    async with database.browse() as tx:
         query = select(event, *_RUN).outerjoin(run, run.c.id == event.c.run_id).where(after(start), await settled(tx))
         if wanted.remediation is not None:
             chain = catalog_chain(wanted.remediation)

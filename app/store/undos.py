@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, exists, func, insert, or_, select, update
+from sqlalchemy import and_, bindparam, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.plans import PlannedStep
@@ -148,21 +148,29 @@ async def copy_links(tx: AsyncConnection, of: str, to: str) -> None:
     await follow(tx, to, list((await tx.execute(query)).scalars()))
 
 
+# What is due already is in work or about to be; its row may be locked by who waits for ours.
+_WAITING = and_(
+    run.c.undoes.is_not(None), run.c.active, run.c.purpose == Purpose.REVERT, run.c.not_before > bindparam("now")
+)
+_THEIRS = (
+    exists()
+    .select_from(run_episode.join(episode, episode.c.id == run_episode.c.episode_id))
+    .where(run_episode.c.run_id == run.c.id, episode.c.identity.in_(bindparam("identities", expanding=True)))
+)
+_WAKE_FOR_ALERTS = update(run).where(_WAITING, _THEIRS).values(not_before=bindparam("now"))
+_WAKE_FOR_TARGET = (
+    update(run)
+    .where(_WAITING, run.c.remediation == bindparam("name"), run.c.target_key == bindparam("key"))
+    .values(not_before=bindparam("now"))
+)
+
+
 async def wake_for_alerts(tx: AsyncConnection, now: datetime, identities: Sequence[str]) -> None:
     """Let reverts look again whose alerts fire again."""
     for start in range(0, len(identities), _CHUNK):
-        chunk = identities[start : start + _CHUNK]
-        links = run_episode.join(episode, episode.c.id == run_episode.c.episode_id)
-        theirs = exists().select_from(links).where(run_episode.c.run_id == run.c.id, episode.c.identity.in_(chunk))
-        await tx.execute(update(run).where(*_waiting(now), theirs).values(not_before=now))
+        await tx.execute(_WAKE_FOR_ALERTS, {"now": now, "identities": identities[start : start + _CHUNK]})
 
 
 async def wake_for_target(tx: AsyncConnection, now: datetime, acting: Run, target_key: str) -> None:
     """Let reverts look again on whose target something is about to be done."""
-    here = and_(run.c.remediation == acting.remediation.name, run.c.target_key == target_key)
-    await tx.execute(update(run).where(*_waiting(now), here).values(not_before=now))
-
-
-def _waiting(now: datetime) -> tuple[ColumnElement[bool], ...]:
-    # What is due already is in work or about to be; its row may be locked by who waits for ours.
-    return run.c.undoes.is_not(None), run.c.active, run.c.purpose == Purpose.REVERT, run.c.not_before > now
+    await tx.execute(_WAKE_FOR_TARGET, {"now": now, "name": acting.remediation.name, "key": target_key})

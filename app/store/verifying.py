@@ -88,7 +88,7 @@ async def verify(database: Database) -> Report:
     async for chain, rows in _chains(database):
         report.chains += 1
         report.events += len(rows)
-        async with database.read() as tx:
+        async with database.browse() as tx:
             _check_chain(key_of(tx), chain, rows, report)
             await _check_row(tx, chain, rows, report)
         late = [row for row in rows if row.seq is None and row.id > tolerated_to]
@@ -106,7 +106,7 @@ async def verify(database: Database) -> Report:
 
 async def _tolerated_to(database: Database) -> int:
     """The highest id that an event without a hash may have."""
-    async with database.read() as tx:
+    async with database.browse() as tx:
         first = (await seals.of_page(tx, 0, 1)) or None
         if first is None:
             return _NEVER
@@ -119,7 +119,7 @@ async def _chains(database: Database) -> AsyncIterator[tuple[str, list[Row[Any]]
     """All chains, each whole, its events in the order of their ids."""
     last, held = ("", 0), []
     while True:
-        async with database.read() as tx:
+        async with database.browse() as tx:
             beyond = or_(event.c.run_id > last[0], and_(event.c.run_id == last[0], event.c.id > last[1]))
             query = select(event).where(beyond).order_by(event.c.run_id, event.c.id).limit(_PAGE)
             rows = list((await tx.execute(query)).all())
@@ -172,7 +172,7 @@ async def _check_row(tx: AsyncConnection, chain: str, rows: Sequence[Row[Any]], 
 
 async def _check_runs(database: Database, report: Report) -> None:
     """Every run has events."""
-    async with database.read() as tx:
+    async with database.browse() as tx:
         bare = select(run.c.id).where(~select(event.c.id).where(event.c.run_id == run.c.id).exists())
         for run_id in (await tx.execute(bare.limit(_PAGE))).scalars():
             report.found(run_id, None, "a run without any event")
@@ -188,7 +188,7 @@ async def _check_seals(database: Database, report: Report) -> None:
     previous, last_id, keyed = "", 0, False
     end = seals.Cursor()
     while True:
-        async with database.read() as tx:
+        async with database.browse() as tx:
             rows = await seals.of_page(tx, last_id, _SEALS)
             for row in rows:
                 keyed = _check_seal(key_of(tx), previous, row, report, keyed=keyed)
@@ -197,7 +197,7 @@ async def _check_seals(database: Database, report: Report) -> None:
                 previous, last_id, end = row.hash, row.id, seals.Cursor(row.to_tx, row.to_id)
         if len(rows) < _SEALS:
             break
-    async with database.read() as tx:
+    async with database.browse() as tx:
         query = select(func.count()).select_from(event).where(seals.after(end))
         report.unsealed = int((await tx.execute(query)).scalar_one())
 

@@ -1,0 +1,51 @@
+"""Runs that take-in records for the worker beside it: leased from the beginning, so that nobody has to find them.
+
+Only what the worker has room for, and only while nothing older waits for it; the rest is claimed from the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from app.engine.timekeeping import steady
+from app.store.runs import Run
+
+
+class Handover:
+    """From the take-in of one replica to its worker."""
+
+    def __init__(self) -> None:
+        self.room = 0  # as the worker last said
+        self.reserved: set[str] = set()  # what is being recorded or was: not to be claimed as well
+        self._recorded: list[tuple[Run, float]] = []
+
+    @contextmanager
+    def leasing(self, owner: str) -> Iterator[Callable[[Sequence[Run]], list[Run]]]:
+        """Around a transaction that records runs: gives what leases as many of them as there is room for.
+
+        They are the worker's when this ends well, and that is when the transaction is committed.
+        """
+        begun = steady()
+        mine: list[Run] = []
+
+        def lease(new: Sequence[Run]) -> list[Run]:
+            count = max(0, min(self.room, len(new)))
+            mine.extend(replace(run, lease_owner=owner, lease_epoch=1) for run in new[:count])
+            self.room -= count
+            self.reserved |= {run.id for run in mine}
+            return [*mine, *new[count:]]
+
+        try:
+            yield lease
+        except BaseException:
+            self.reserved -= {run.id for run in mine}
+            raise
+        self._recorded += [(run, begun) for run in mine]
+
+    def take(self) -> list[tuple[Run, float]]:
+        """What was recorded since, each with when its lease began by the steady clock."""
+        taken, self._recorded = self._recorded, []
+        self.reserved -= {run.id for run, _ in taken}
+        return taken

@@ -1,0 +1,114 @@
+"""SQLite without a thread for each statement: those of the engine take microseconds, a thread and back ten times that.
+
+What may take long goes to a thread all the same: beginning a transaction that writes (another process may be writing),
+committing (the disk), and statements with the execution option `threaded`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+from sqlalchemy.engine import URL
+from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool
+from sqlalchemy.util import await_only
+
+DRIVER = "sqlite+inline"
+THREADED = "threaded"  # the execution option
+T = TypeVar("T")
+registry.register("sqlite.inline", __name__, "Dialect")
+
+
+class _Cursor(sqlite3.Cursor):
+    """A cursor that may hold its rows already, since to read them is to work on the query."""
+
+    _rows: list[Any] | None = None
+
+    def execute_at_once(self, sql: str, parameters: Any) -> None:
+        """Execute, and read all rows; to be called in a thread."""
+        self.execute(sql, parameters)
+        self._rows = super().fetchall() if self.description else None
+
+    def fetchone(self) -> Any:
+        """The next row, or None."""
+        if self._rows is None:
+            return super().fetchone()
+        return self._rows.pop(0) if self._rows else None
+
+    def fetchmany(self, size: int | None = 1) -> list[Any]:
+        """The next rows."""
+        if self._rows is None:
+            return super().fetchmany(size)
+        taken, self._rows = self._rows[:size], self._rows[size:]
+        return taken
+
+    def fetchall(self) -> list[Any]:
+        """All rows that are left."""
+        if self._rows is None:
+            return super().fetchall()
+        taken, self._rows = self._rows, []
+        return taken
+
+    async def _async_soft_close(self) -> None:
+        """SQLAlchemy's, for cursors that hold on to something on a server."""
+
+
+class _Connection(sqlite3.Connection):
+    def cursor(self, factory: Any = _Cursor) -> Any:
+        """A cursor of ours."""
+        return super().cursor(factory)
+
+
+class Dialect(SQLiteDialect_pysqlite):
+    """What SQLAlchemy's own drivers do, for an AsyncEngine; it insists that something is awaited for each statement."""
+
+    is_async = True
+    supports_statement_cache = True
+
+    @classmethod
+    def get_pool_class(cls, url: URL) -> type[Pool]:  # noqa: ARG003 - SQLAlchemy's
+        """The pool of an AsyncEngine."""
+        return AsyncAdaptedQueuePool
+
+    def create_connect_args(self, url: URL) -> Any:
+        """With connections that any thread may use, one at a time."""
+        arguments, options = super().create_connect_args(url)
+        return arguments, {**options, "check_same_thread": False, "factory": _Connection}
+
+    def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        """Run a statement."""
+        if context is not None and context.execution_options.get(THREADED, False):
+            await_only(_in_thread(lambda: cursor.execute_at_once(statement, parameters), cursor.connection.interrupt))
+            return
+        cursor.execute(statement, parameters)
+        await_only(_nothing())
+
+    def do_executemany(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:  # noqa: ARG002 - SQLAlchemy's
+        """Run a statement for each of these rows."""
+        cursor.executemany(statement, parameters)
+        await_only(_nothing())
+
+    def do_commit(self, dbapi_connection: Any) -> None:
+        """Write to the disk."""
+        await_only(_in_thread(dbapi_connection.commit))
+
+
+async def _nothing() -> None:
+    pass
+
+
+async def _in_thread(call: Callable[[], T], interrupt: Callable[[], None] = lambda: None) -> T:
+    """Call in a thread; who is cancelled leaves when the thread is done, since nobody may use the connection before."""
+    work = asyncio.ensure_future(asyncio.to_thread(call))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        interrupt()
+        with suppress(sqlite3.Error):
+            await asyncio.shield(work)
+        raise
