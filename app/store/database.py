@@ -97,7 +97,9 @@ class Database:
     def _make_sqlite_engine(self) -> AsyncEngine:
         if not self.url.database or self.url.database == ":memory:":
             raise ConfigError("an SQLite store needs a file, for example sqlite:///data/remediator.db")
-        engine = create_async_engine(self.url, connect_args={"timeout": _BUSY_SECONDS}, hide_parameters=True)
+        engine = create_async_engine(
+            self.url, connect_args={"timeout": _BUSY_SECONDS}, pool_size=20, pool_timeout=5, hide_parameters=True
+        )
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
         return engine
@@ -136,8 +138,16 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that only reads: a few rows that an index finds."""
-        async with self._translated(_READ), self._unsynced.connect() as connection:
-            yield connection
+        async with self._translated(_READ):
+            if not self.is_sqlite:
+                async with self._unsynced.connect() as connection:
+                    yield connection
+                return
+            connection = await self._engine.connect()
+            try:
+                yield connection
+            finally:
+                await connection.close()  # at once; as a context manager it would leave that to a task
 
     @asynccontextmanager
     async def browse(self) -> AsyncIterator[AsyncConnection]:
@@ -230,7 +240,7 @@ def _begin_sqlite(connection: Any) -> None:
     """Writers wait for each other at the beginning, in a thread: another process may be one of them."""
     options = connection.get_execution_options()
     if not options.get("immediate", False):
-        connection.exec_driver_sql("BEGIN")
+        connection.connection.driver_connection.execute("BEGIN")  # reads nothing yet, and so takes no time
         return
     synchronous = "FULL" if options["synced"] else "NORMAL"
     if connection.info.get("synchronous") != synchronous:

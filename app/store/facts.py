@@ -11,7 +11,20 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, Select, and_, bindparam, exists, false, func, literal, or_, select
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Select,
+    and_,
+    bindparam,
+    case,
+    exists,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.durations import Rate
@@ -81,7 +94,9 @@ def _glance(windows: tuple[int, ...], *, has_target: bool) -> Select[Any]:
     now: BindParameter[datetime] = bindparam("now", type_=Timestamp)
     name: BindParameter[str] = bindparam("name")
     key: BindParameter[str] = bindparam("key")
-    in_work = select(func.count()).select_from(run).where(run.c.holds_target, run.c.id != bindparam("but"))
+    own = func.coalesce(func.sum(case((run.c.remediation == name, 1), else_=0)), 0)
+    held = select(func.count().label("all"), own.label("own")).where(run.c.holds_target, run.c.id != bindparam("but"))
+    in_work = held.subquery("in_work")
     admissions: dict[str, ColumnElement[bool] | None] = {
         "rate": run.c.remediation == name,
         "global_rate": None,
@@ -96,8 +111,8 @@ def _glance(windows: tuple[int, ...], *, has_target: bool) -> Select[Any]:
         exists().where(run.c.target_key == key, run.c.holds_target),
     )
     return select(
-        in_work.scalar_subquery(),
-        in_work.where(run.c.remediation == name).scalar_subquery(),
+        in_work.c.all,
+        in_work.c.own,
         exists().where(hold.c.ended_at.is_(None)),
         exists().where(breaker.c.remediation == name),
         exists().where(storm.c.remediation.in_(("", name)), storm.c.until > now),

@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Update, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import Update, and_, bindparam, delete, insert, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -312,10 +312,11 @@ _SHARING = (
         run.c.active,
         run.c.purpose == Purpose.REMEDY,
         run.c.target_key == bindparam("key"),
+        run.c.finished_at.is_(None),  # says no more than `active`, and leads to the index
         run.c.remediation == bindparam("name"),
         run.c.id != bindparam("but"),
     )
-    .order_by(run.c.id)
+    .order_by(run.c.created_at, run.c.id)  # by the id alone it would be looked for among all runs of the remediation
     .limit(1)
     .with_for_update()
 )
@@ -364,16 +365,16 @@ async def wake_resolved(tx: AsyncConnection, now: datetime, episode_ids: Sequenc
 
 
 # What is due already is in work or about to be; its row may be locked by who waits for ours.
-_LATER = and_(run.c.active, run.c.state == RunState.DEFERRED, run.c.not_before > bindparam("now"))
-_WAKE_REFUSED = (
+_LATER = and_(run.c.state == RunState.DEFERRED, run.c.not_before > bindparam("now"))
+_WAKE_FOR_TARGET = (
     update(run)
-    .where(
-        _LATER,
-        or_(
-            and_(run.c.target_key == bindparam("key"), run.c.reason.in_((Reason.TARGET_BUSY, Reason.COVERED))),
-            and_(run.c.remediation == bindparam("name"), run.c.reason == Reason.TOO_MANY_TARGETS),
-        ),
-    )
+    .where(_LATER, run.c.reason.in_((Reason.TARGET_BUSY, Reason.COVERED)))
+    .where(run.c.target_key == bindparam("key"), run.c.finished_at.is_(None))
+    .values(not_before=bindparam("now"))
+)
+_WAKE_FOR_LIMIT = (
+    update(run)
+    .where(_LATER, run.c.reason == Reason.TOO_MANY_TARGETS, run.c.remediation == bindparam("name"))
     .values(not_before=bindparam("now"))
 )
 # One has ended: some may go on, and the thousands behind them need not all ask.
@@ -383,7 +384,9 @@ _WAKE_NEXT = update(run).where(run.c.id.in_(_NEXT_ONES)).values(not_before=bindp
 
 async def wake_refused(tx: AsyncConnection, now: datetime, ended: Run) -> None:
     """Let runs be decided again that waited for the target, or for the number of targets, of a run that ended."""
-    await tx.execute(_WAKE_REFUSED, {"now": now, "key": ended.target_key, "name": ended.remediation.name})
+    await tx.execute(_WAKE_FOR_TARGET, {"now": now, "key": ended.target_key})
+    if ended.remediation.limits.max_targets is not None:
+        await tx.execute(_WAKE_FOR_LIMIT, {"now": now, "name": ended.remediation.name})
     if ended.admitted_at is not None:
         await tx.execute(_WAKE_NEXT, {"now": now})
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool
@@ -64,10 +65,17 @@ class _Connection(sqlite3.Connection):
         return super().cursor(factory)
 
 
+class _Compiler(SQLiteCompiler):
+    def visit_is_true_unary_operator(self, element: Any, _operator: Any, **options: Any) -> str:
+        """`active`, not `active = 1`: a partial index serves only those conditions that it was made with."""
+        return self.process(element.element, **options)
+
+
 class Dialect(SQLiteDialect_pysqlite):
     """What SQLAlchemy's own drivers do, for an AsyncEngine; it insists that something is awaited for each statement."""
 
     is_async = True
+    statement_compiler = _Compiler
     supports_statement_cache = True
 
     @classmethod
