@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import __version__
 from app.api import catalog, decisions, episodes, events, handlers, holds, ops, remediations, webhook
@@ -27,7 +28,28 @@ _DESCRIPTION = (
 
 
 class Application(FastAPI):
-    """FastAPI whose document also has the schemas of bodies that are read by hand and of problems."""
+    """FastAPI whose document also has the schemas of bodies that are read by hand and of problems.
+
+    Notifications go past the framework, since many come at once when the machine is busiest.
+    """
+
+    def __init__(self, services: Services) -> None:
+        super().__init__(
+            title="remediator",
+            version=__version__,
+            description=_DESCRIPTION,
+            docs_url=None,
+            redoc_url=None,
+            redirect_slashes=False,
+        )
+        self.state.services = services
+        self._receiver = webhook.Receiver(self)
+        self._edge = _edge(super().__call__, services)
+        self._receiving = _edge(self._receiver, services)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        await (self._receiving if self._receiver.is_for(scope) else self._edge)(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document."""
@@ -44,20 +66,13 @@ class Application(FastAPI):
         return self.openapi_schema
 
 
+def _edge(app: ASGIApp, services: Services) -> ASGIApp:
+    return Measured(KnownHost(SameOrigin(app), is_open=services.auth.is_open), services.metrics)
+
+
 def create_app(services: Services) -> FastAPI:
     """The ASGI application."""
-    app = Application(
-        title="remediator",
-        version=__version__,
-        description=_DESCRIPTION,
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-    )
-    app.state.services = services
-    app.add_middleware(SameOrigin)
-    app.add_middleware(KnownHost, is_open=services.auth.is_open)
-    app.add_middleware(Measured, metrics=services.metrics)
+    app = Application(services)
     for part in (webhook, ops):
         app.include_router(part.router)
     for part in (remediations, decisions, episodes, events, holds, catalog):

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import ipaddress
 import time
+from functools import lru_cache
+from typing import Any
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import ProblemError, ProblemReason
@@ -26,6 +28,7 @@ class Measured:
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
+        self._durations: dict[tuple[str, str, int], Any] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -39,7 +42,7 @@ class Measured:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Content-Type-Options"] = "nosniff"
+                message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
             await send(message)
 
         try:
@@ -51,7 +54,10 @@ class Measured:
     def _observe(self, scope: Scope, status: int, seconds: float) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "OTHER"
         route = getattr(scope.get("route"), "path", _UNMATCHED)
-        self._metrics.requests.labels(method, route, str(status)).observe(seconds)
+        key = (method, route, status)
+        if key not in self._durations:
+            self._durations[key] = self._metrics.requests.labels(method, route, str(status))
+        self._durations[key].observe(seconds)
 
 
 class SameOrigin:
@@ -88,6 +94,7 @@ class KnownHost:
         await self._app(scope, receive, send)
 
 
+@lru_cache(maxsize=64)
 def _is_local(host: str) -> bool:
     """Whether a Host header names this machine; an old client sends none, and is no browser."""
     try:

@@ -8,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from app.api import webhook
-from app.api.problems import ProblemError, ProblemReason, store_unavailable
+from app.api.problems import ProblemError, ProblemReason, store_unavailable, unexpected
 from app.api.refusals import field_path
 from app.api.services import Services
 from app.domain.errors import AppError, ConflictError, NotFoundError, StoreUnavailableError
@@ -83,6 +83,4 @@ def _wrong_path(request: Request) -> Response:
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
-    log.error("a request failed unexpectedly", method=request.method, path=request.url.path[:200], exc_info=error)
-    detail = "something unexpected happened; the log has the details"
-    return ProblemError(500, ProblemReason.UNEXPECTED, detail).response()
+    return unexpected(request, error)

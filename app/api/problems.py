@@ -11,11 +11,13 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import Response
+import structlog
+from fastapi import Request, Response
 from pydantic import BaseModel, Field
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
+log = structlog.get_logger()
 
 
 class ProblemReason(StrEnum):
@@ -101,6 +103,13 @@ def store_unavailable() -> ProblemError:
         "the store cannot be used now and nothing was recorded; send it again",
         headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
     )
+
+
+def unexpected(request: Request, error: Exception) -> Response:
+    """The answer to a request that failed for a reason that nobody thought of; the log has it."""
+    log.error("a request failed unexpectedly", method=request.method, path=request.url.path[:200], exc_info=error)
+    detail = "something unexpected happened; the log has the details"
+    return ProblemError(500, ProblemReason.UNEXPECTED, detail).response()
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:

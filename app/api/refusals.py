@@ -90,6 +90,8 @@ def _words(problem: ErrorDetails) -> str:
     context: dict[str, Any] = problem.get("ctx", {})
     if problem["type"] == "value_error":
         return str(context["error"])
+    if problem["type"] == "rfc3339":
+        return problem["msg"]
     if problem["type"] == "literal_error":
         return f"must be {context['expected'].replace(chr(39), chr(34))}"
     return _WORDS.get(problem["type"], "has a wrong value")

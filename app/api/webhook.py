@@ -8,15 +8,17 @@ recorded.
 from __future__ import annotations
 
 from http import HTTPStatus
+from types import SimpleNamespace
 from typing import Annotated, Literal
 
 import structlog
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from pydantic import BaseModel, ValidationError
+from starlette.types import Receive, Scope, Send
 
-from app.api.auth import Identity, Role, authorize, documented
+from app.api.auth import Role, authorize, documented
 from app.api.body import read_body
-from app.api.problems import ProblemError, ProblemReason, errors, store_unavailable
+from app.api.problems import ProblemError, ProblemReason, errors, store_unavailable, unexpected
 from app.api.refusals import group_of, refusal
 from app.api.services import Served, Services
 from app.domain.alerts import Notification, parse_notification
@@ -40,6 +42,7 @@ _BODY = {
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Notification"}}},
     }
 }
+_ROUTE = SimpleNamespace(path=PATH)  # its template, as requests are counted by
 log = structlog.get_logger()
 router = APIRouter(tags=["notifications"])
 
@@ -51,36 +54,61 @@ class Accepted(BaseModel):
     alerts: int
 
 
-async def _notifier(request: Request, services: Served, _documented: Annotated[None, Depends(documented)]) -> Identity:
-    """Authenticate, and count and log who is not let in."""
-    try:
-        return authorize(request, Role.ALERTMANAGER)
-    except ProblemError as problem:
-        _refused(services, problem, request.client.host if request.client else "")
-        raise
-
-
 @router.post(
     PATH,
     status_code=HTTPStatus.ACCEPTED,
     operation_id="receiveNotification",
     summary="Receive a notification of Alertmanager (webhook payload version 4)",
+    response_model=Accepted,
     responses=errors(400, 401, 403, 413, 415, 422, 503),
     openapi_extra=_BODY,
 )
-async def receive(request: Request, services: Served, _notifier: Annotated[Identity, Depends(_notifier)]) -> Accepted:
+async def receive(request: Request, services: Served, _documented: Annotated[None, Depends(documented)]) -> Response:
     """Answered after the commit. Role: alertmanager."""
+    return await _receive(request, services)
+
+
+class Receiver:
+    """The same without the framework, which would take longer than all of its work: plain ASGI."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+
+    def is_for(self, scope: Scope) -> bool:
+        """Whether a request is a notification."""
+        return bool(scope["type"] == "http" and scope["path"] == PATH and scope["method"] == "POST")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one notification."""
+        scope["app"], scope["route"] = self._app, _ROUTE
+        request = Request(scope, receive)
+        try:
+            response = await _receive(request, self._app.state.services)
+        except ProblemError as problem:
+            response = problem.response()
+        except Exception as error:  # noqa: BLE001 - the edge: whatever it was, the sender gets an answer
+            response = unexpected(request, error)
+        await response(scope, receive, send)
+
+
+async def _receive(request: Request, services: Services) -> Response:
     body = b""
+    try:
+        authorize(request, Role.ALERTMANAGER)
+    except ProblemError as problem:
+        _refused(services, problem, request.client.host if request.client else "")
+        raise
     try:
         with services.gate.entered(request.headers.get("content-length", "")):
             body = await read_body(request, services.limits.max_body_bytes)
-            notification = _parse(body, services.limits.max_alerts)
-            await _record(services, notification, body)
+            received = _read(services, body)
+            await _record(services, received)
     except ProblemError as problem:
         again = problem.reason in _AGAIN
         _refused(services, problem, "" if again else group_of(body))
         raise
-    return Accepted(alerts=len(notification.alerts))
+    accepted = Accepted(alerts=received.alerts).model_dump_json()
+    return Response(accepted, HTTPStatus.ACCEPTED, media_type="application/json")
 
 
 def _parse(body: bytes, max_alerts: int) -> Notification:
@@ -96,35 +124,39 @@ def _parse(body: bytes, max_alerts: int) -> Notification:
         raise refusal(error) from error
 
 
-async def _record(services: Services, notification: Notification, body: bytes) -> None:
-    now = services.clock()
-    received = Received(
-        received_at=now,
+def _read(services: Services, body: bytes) -> Received:
+    """What is recorded of a notification; its alerts are not kept while others are read, since take-in reads them."""
+    notification = _parse(body, services.limits.max_alerts)
+    return Received(
+        received_at=services.clock(),
         receiver=notification.receiver,
         group_key=notification.group_key,
         alerts=len(notification.alerts),
         truncated=notification.truncated_alerts,
         body=body,
     )
+
+
+async def _record(services: Services, received: Received) -> None:
     try:
         await services.inbox.record(received, services.limits.record_timeout_seconds)
     except StoreUnavailableError as error:
         raise store_unavailable() from error
     services.metrics.notifications.labels("accepted").inc()
-    services.metrics.last_notification.set(now.timestamp())
-    if notification.truncated_alerts:
-        _truncated(services, notification)
+    services.metrics.last_notification.set(received.received_at.timestamp())
+    if received.truncated:
+        _truncated(services, received)
 
 
-def _truncated(services: Services, notification: Notification) -> None:
-    services.metrics.alerts_truncated.inc(notification.truncated_alerts)
-    group = notification.group_key[:_LONGEST_SHOWN]
+def _truncated(services: Services, received: Received) -> None:
+    services.metrics.alerts_truncated.inc(received.truncated)
+    group = received.group_key[:_LONGEST_SHOWN]
     if services.logged.first("truncated", group):
         log.warning(
             "Alertmanager left alerts out of a notification; remove max_alerts from the receiver",
-            receiver=notification.receiver[:_LONGEST_SHOWN],
+            receiver=received.receiver[:_LONGEST_SHOWN],
             group=group,
-            missing=notification.truncated_alerts,
+            missing=received.truncated,
         )
 
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import structlog
+import zstandard
 from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -24,6 +26,8 @@ from app.store.wakeups import announce
 LOOKUP = "look-up at Alertmanager"
 _GROUP = 256
 _RECENT = 1000  # notifications; which receivers lead here changes rarely
+# The alerts of a group have most of their text in common, and every byte is written three times.
+_PACKER, _UNPACKER = zstandard.ZstdCompressor(level=1), zstandard.ZstdDecompressor()
 _INSERT = insert(notification)
 _WAITING = (
     select(notification.c.id, notification.c.received_at, notification.c.body)
@@ -72,14 +76,15 @@ class Inbox:
 
     async def record(self, received: Received, timeout_seconds: float) -> None:
         """Return after the commit; raises StoreUnavailableError, and then the notification was not recorded by us."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
         self._queue.append((received, future))
         self._filled.set()
+        expires = loop.call_later(timeout_seconds, _refuse, [(received, future)], "the store did not commit in time")
         try:
-            async with asyncio.timeout(timeout_seconds):
-                await future
-        except TimeoutError as error:
-            raise StoreUnavailableError("the store did not commit in time") from error
+            await future
+        finally:
+            expires.cancel()
 
     async def commit_forever(self) -> None:
         """Write what waits, group by group, until cancelled."""
@@ -95,7 +100,7 @@ class Inbox:
     async def _commit(self, group: Sequence[tuple[Received, asyncio.Future[None]]]) -> None:
         try:
             async with self._database.write() as tx:
-                await tx.execute(_INSERT, [asdict(received) for received, _ in group])
+                await tx.execute(_INSERT, [_columns(received) for received, _ in group])
                 await announce(tx)
         except StoreUnavailableError as error:
             _refuse(group, error.message)
@@ -120,9 +125,19 @@ def _refuse(group: Sequence[tuple[Received, asyncio.Future[None]]], message: str
             future.set_exception(StoreUnavailableError(message))
 
 
+def _columns(received: Received) -> dict[str, Any]:
+    given = {name: getattr(received, name) for name in Received.__slots__}
+    return given | {"body": _PACKER.compress(received.body)}
+
+
+def _unpacked(body: bytes) -> bytes:
+    """A body as it came; what begins otherwise was recorded by a release that did not pack."""
+    return _UNPACKER.decompress(body) if body.startswith(zstandard.FRAME_HEADER) else body
+
+
 async def add(tx: AsyncConnection, received: Received) -> None:
     """Record a notification in the caller's transaction."""
-    await tx.execute(_INSERT, [asdict(received)])
+    await tx.execute(_INSERT, [_columns(received)])
     await announce(tx)
 
 
@@ -135,7 +150,8 @@ async def receivers(tx: AsyncConnection) -> list[str]:
 
 async def waiting(tx: AsyncConnection, limit: int) -> list[Waiting]:
     """The oldest notifications that nobody has taken in."""
-    return [Waiting(*row) for row in await tx.execute(_WAITING, {"most": limit})]
+    rows = await tx.execute(_WAITING, {"most": limit})
+    return [Waiting(row.id, row.received_at, _unpacked(row.body)) for row in rows]
 
 
 async def mark_taken_in(tx: AsyncConnection, ids: Sequence[int], now: datetime, set_aside: str | None = None) -> None:

@@ -66,9 +66,9 @@ class _Connection(sqlite3.Connection):
 
 
 class _Compiler(SQLiteCompiler):
-    def visit_is_true_unary_operator(self, element: Any, _operator: Any, **options: Any) -> str:
+    def visit_is_true_unary_operator(self, element: Any, operator: Any, **kw: Any) -> str:  # noqa: ARG002 - SQLAlchemy's
         """`active`, not `active = 1`: a partial index serves only those conditions that it was made with."""
-        return self.process(element.element, **options)
+        return self.process(element.element, **kw)
 
 
 class Dialect(SQLiteDialect_pysqlite):

@@ -1,8 +1,9 @@
-"""The service without its take-in, to measure what recording alone costs: `python -m tools.bench.paused serve …`."""
+"""The service without one of its loops, to measure what the others cost: `python -m tools.bench.paused take-in serve …`."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 from app import cli, main
@@ -13,5 +14,8 @@ async def _never(*_given: Any) -> None:
 
 
 if __name__ == "__main__":
-    main.take_in_forever = _never
+    if sys.argv.pop(1) == "take-in":
+        main.take_in_forever = _never
+    else:
+        main.Worker.work_forever = _never  # type: ignore[method-assign]
     cli.main()
