@@ -46,22 +46,22 @@ class Clients:
     def postgres(self, instance: str) -> PostgresClient:
         """A PostgreSQL server by its configured name."""
         if instance not in self._postgres:
-            from app.clients.postgres import PostgresClient  # noqa: PLC0415
-
             connection = self.connections.postgres.get(instance)
             if connection is None:
                 raise _unknown("postgres", instance, self.connections.postgres)
+            from app.clients.postgres import PostgresClient  # noqa: PLC0415
+
             self._postgres[instance] = PostgresClient(connection, self.connections.timeout)
         return self._postgres[instance]
 
     def redis(self, instance: str) -> RedisClient:
         """A Redis server by its configured name."""
         if instance not in self._redis:
-            from app.clients.redis import RedisClient  # noqa: PLC0415
-
             connection = self.connections.redis.get(instance)
             if connection is None:
                 raise _unknown("redis", instance, self.connections.redis)
+            from app.clients.redis import RedisClient  # noqa: PLC0415
+
             self._redis[instance] = RedisClient(connection, self.connections.timeout)
         return self._redis[instance]
 

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
-import psycopg
 import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -43,6 +42,8 @@ async def listen_forever(database: Database, owner: str, wake: Callable[[], None
     """Call `wake` for each announcement of any replica, `reload` where another asks for that; until cancelled."""
     if database.is_sqlite:
         return
+    import psycopg  # noqa: PLC0415 - only where the store is PostgreSQL
+
     url = database.url.set(drivername="postgresql").render_as_string(hide_password=False)
     while True:
         try:
