@@ -32,7 +32,7 @@ from app.store.runs import Run
 from app.store.wakeups import announce
 
 _BATCH = 50
-_IDLE_SECONDS = 1.0  # another replica's notifications and those recorded before a crash are found by looking
+_PAUSE_SECONDS = 1.0
 log = structlog.get_logger()
 
 
@@ -62,13 +62,14 @@ async def take_in_forever(parts: Parts, box: Inbox) -> None:
     """Take in what the inbox holds, as it comes, until cancelled."""
     while True:
         box.recorded.clear()
+        pause = parts.look_again  # another replica's notifications are found by looking
         try:
             taken = await take_in(parts)
         except StoreUnavailableError as error:
             log.debug("take-in waits for the store", error=error.message)
-            taken = 0
+            taken, pause = 0, _PAUSE_SECONDS
         if taken == 0:
-            await _wait(box.recorded, _IDLE_SECONDS)
+            await _wait(box.recorded, pause)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

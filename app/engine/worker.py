@@ -90,8 +90,8 @@ class Worker:
         async with self._parts.database.read() as tx:
             due = await leases.next_due(tx, claimant)
         if due is None:
-            return _LONGEST_NAP_SECONDS
-        return min(max((due - self._parts.clock()).total_seconds(), 0.01), _LONGEST_NAP_SECONDS)
+            return self._parts.look_again
+        return min(max((due - self._parts.clock()).total_seconds(), 0.01), self._parts.look_again)
 
     async def _work_on(self, run: Run) -> None:
         try:

@@ -70,6 +70,10 @@ class Database:
         self._engine = self._make_engine()
         event.listen(self._engine.sync_engine, "connect", self._give_key)
         self._writer = asyncio.Lock()
+        # Set when a commit has changed something, and for good where other replicas do that, too.
+        self.written = asyncio.Event()
+        if not self.is_sqlite:
+            self.written.set()
         self._on_error = on_error
         self._failing: set[str] = set()  # of reading and writing, what did not work the last time
         self._away_since = 0.0
@@ -120,8 +124,11 @@ class Database:
             return
         async with self._writer, self._translated(_WRITE), self._engine.connect() as raw:
             connection = await raw.execution_options(immediate=True)
+            before = _changes(connection)
             async with connection.begin():
                 yield connection
+            if _changes(connection) != before:
+                self.written.set()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -179,6 +186,12 @@ class Database:
         if self._file_lock is not None:
             os.close(self._file_lock)
             self._file_lock = None
+
+
+def _changes(connection: AsyncConnection) -> int:
+    """How many rows of an SQLite store this connection has changed."""
+    driver: Any = connection.sync_connection and connection.sync_connection.connection.driver_connection
+    return int(driver.total_changes)
 
 
 def _short(error: Exception) -> str:

@@ -19,6 +19,8 @@ from app.store.database import Database
 
 _CHANNEL = "remediator"
 _PAUSE_SECONDS = 2.0
+_REMIND_SECONDS = 1.0
+_BATCH_SECONDS = 0.1  # what comes so soon after another is read with it
 _RELOAD = "reload "  # before the name of the replica that was asked to, and has done it
 log = structlog.get_logger()
 
@@ -51,10 +53,35 @@ async def listen_forever(database: Database, owner: str, wake: Callable[[], None
             async with connection:
                 await connection.execute(f"LISTEN {_CHANNEL}")
                 wake()  # for what was announced while nobody listened
-                async for heard in connection.notifies():
-                    wake()
-                    if heard.payload.startswith(_RELOAD) and heard.payload != _RELOAD + owner:
-                        reload()
+                while True:
+                    async for heard in connection.notifies(timeout=_BATCH_SECONDS):
+                        wake()
+                        if heard.payload.startswith(_RELOAD) and heard.payload != _RELOAD + owner:
+                            reload()
+                    await _readable(connection.fileno())
         except (psycopg.Error, OSError) as error:  # also a server that is just a standby
             log.warning("not listening for other replicas", error=str(error).partition("\n")[0])
         await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def remind_forever(database: Database, wake: Callable[[], None]) -> None:
+    """Call `wake` a second after anything was written, whether or not somebody told of it; until cancelled.
+
+    Where other replicas write too, that is every second: then all loops look at once, and not each at its own time.
+    """
+    while True:
+        await database.written.wait()
+        await asyncio.sleep(_REMIND_SECONDS)
+        if database.is_sqlite:
+            database.written.clear()
+        wake()
+
+
+async def _readable(socket: int) -> None:
+    """Wait until the server has sent something or is gone; psycopg would look for it ten times a second."""
+    loop, sent = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(socket, sent.set)
+    try:
+        await sent.wait()
+    finally:
+        loop.remove_reader(socket)
