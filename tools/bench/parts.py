@@ -31,6 +31,7 @@ AMPLE = {
     "scope": {"hosts": ["127.0.0.1"]},
     "log": {"level": "warning", "format": "json"},
 }
+COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}  # as an installed package is; the first start compiles
 LIMITS = {"cooldown": "0s", "rate": "1000000/1h", "storm": "1000000/10m"}
 
 
@@ -91,8 +92,8 @@ def ours(
     catalog, config = home / "catalog.yaml", home / "config.yaml"
     catalog.write_text(yaml.safe_dump({"remediations": list(entries)}))
     config.write_text(json.dumps(AMPLE | settings))
-    module = [sys.executable, "-m", "tools.bench.paused" if paused else "app"]
-    options = ServiceOptions(home / "data", store=store, catalog=[catalog], config=config, module=module)
+    module = [sys.executable, "-m", "tools.bench.paused" if paused else "tools.bench.plain"]
+    options = ServiceOptions(home / "data", store=store, catalog=[catalog], config=config, module=module, env=COMPILED)
     with serve(home, options) as service:
         yield service
 
