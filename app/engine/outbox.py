@@ -31,12 +31,15 @@ async def send_forever(parts: Parts) -> None:
     """Send messages as they become due, until cancelled."""
     while True:
         parts.outbox.clear()
-        nap = _PAUSE_SECONDS
         try:
-            nap = 0.0 if await send_due(parts) == _BATCH else await _nap(parts)
+            nap = await _nap(parts)
+            if not nap and not await send_due(parts):  # another replica has taken it meanwhile
+                nap = _PAUSE_SECONDS
         except StoreUnavailableError as error:
+            nap = _PAUSE_SECONDS
             log.debug("the outbox waits for the store", error=error.message)
         except Exception:  # the loop: no message may stop the others
+            nap = _PAUSE_SECONDS
             log.exception("the outbox could not send")
         with suppress(TimeoutError):
             async with asyncio.timeout(nap):
@@ -49,7 +52,7 @@ async def _nap(parts: Parts) -> float:
         due = await messages.next_due(tx)
     if due is None:
         return parts.look_again
-    return min(max((due - parts.clock()).total_seconds(), 0.01), parts.look_again)
+    return min(max((due - parts.clock()).total_seconds(), 0.0), parts.look_again)
 
 
 async def send_due(parts: Parts) -> int:

@@ -20,6 +20,7 @@ from app.store.database import Database
 _CHANNEL = "remediator"
 _PAUSE_SECONDS = 2.0
 _REMIND_SECONDS = 1.0
+_REMIND_OF_OTHERS_SECONDS = 2.0  # who do tell of what they wrote, but for the hint that is missed
 _BATCH_SECONDS = 0.1  # what comes so soon after another is read with it
 _RELOAD = "reload "  # before the name of the replica that was asked to, and has done it
 log = structlog.get_logger()
@@ -67,11 +68,11 @@ async def listen_forever(database: Database, owner: str, wake: Callable[[], None
 async def remind_forever(database: Database, wake: Callable[[], None]) -> None:
     """Call `wake` a second after anything was written, whether or not somebody told of it; until cancelled.
 
-    Where other replicas write too, that is every second: then all loops look at once, and not each at its own time.
+    Where other replicas write too, that is every two seconds: all loops look at once, and not each at its own time.
     """
     while True:
         await database.written.wait()
-        await asyncio.sleep(_REMIND_SECONDS)
+        await asyncio.sleep(_REMIND_SECONDS if database.is_sqlite else _REMIND_OF_OTHERS_SECONDS)
         if database.is_sqlite:
             database.written.clear()
         wake()
