@@ -45,9 +45,10 @@ from app.store import leases, seals
 from app.store.database import Database, store_url
 from app.store.inbox import Inbox
 from app.store.migrate import migrate
-from app.store.wakeups import announce_reload, listen_forever
+from app.store.wakeups import announce_reload, listen_forever, remind_forever
 from app.telemetry.metrics import Metrics
 
+_LOOK_AGAIN_SECONDS = 10.0  # should a reminder ever be missed
 # Where Kubernetes tells a pod the namespace it runs in.
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 log = structlog.get_logger()
@@ -131,6 +132,7 @@ def parts_of(
         metrics=metrics,
         policy=policy,
         clock=clock,
+        look_again=_LOOK_AGAIN_SECONDS,
         owner=f"{socket.gethostname()[:40]}-{os.getpid()}-{os.urandom(4).hex()}",
     )
 
@@ -140,6 +142,7 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._tasks: list[asyncio.Task[None]] = []
         self.metrics = Metrics(__version__)
         catalog = load(settings.catalog, utc_now())
         self.catalog = CatalogHolder(settings.catalog, catalog, self._reloaded)
@@ -155,7 +158,6 @@ class Service:
         self.worker = Worker(self.parts)
         self.preflight = Preflight(self.parts)
         self.stopping = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
 
     def _reloaded(self, successful: bool, catalog: Catalog, error: ConfigError | None) -> None:  # noqa: FBT001 - OnReload
         metrics = self.metrics
@@ -173,6 +175,12 @@ class Service:
         log.info("catalog loaded", remediations=len(catalog), digest=catalog.short_digest)
         for warning in catalog.warnings:
             log.warning("catalog", at=str(warning))
+        if self._tasks:
+            self._load_clients(catalog)
+
+    def _load_clients(self, catalog: Catalog) -> None:
+        targets = (one.target for one in catalog.remediations.values())
+        self.start(self.parts.clients.load({one.backend for one in targets if one is not None}), "clients")
 
     def application(self) -> FastAPI:
         """The HTTP edge over this replica's parts."""
@@ -208,6 +216,7 @@ class Service:
             log.info("store migrated", before=before, after=after)
         self.start(self.inbox.commit_forever(), "inbox")
         self.start(take_in_forever(self.parts, self.inbox), "take-in")
+        self.start(remind_forever(self.database, self._wake), "reminder")
         self.start(self.worker.work_forever(), "worker")
         self.start(self.worker.renew_forever(), "leases")
         self.start(send_forever(self.parts), "outbox")
@@ -220,11 +229,13 @@ class Service:
             self.start(lookup_forever(self.parts, self.inbox, self.settings.lookup), "look-up")
         self.start(self.clock.keep_forever(), "clock")
         self.start(listen_forever(self.database, self.parts.owner, self._wake, self._reload_soon), "wake-ups")
+        self._load_clients(self.catalog.current)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hung_up)
 
     def _wake(self) -> None:
         self.inbox.recorded.set()
         self.parts.work.set()
+        self.parts.outbox.set()
 
     async def _take_store(self) -> tuple[str | None, str | None]:
         self.database.claim_file()
@@ -286,6 +297,20 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
+        self._ended = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def main_loop(self) -> None:
+        """Wait for the end; uvicorn's own loop looks ten times a second whether it has come."""
+        self._loop = asyncio.get_running_loop()
+        if not self.should_exit:
+            await self._ended.wait()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal asks for the end."""
+        super().handle_exit(sig, frame)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._ended.set)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Raises AppError where uvicorn would log a traceback and exit."""
@@ -322,6 +347,8 @@ def serve(settings: Settings) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        date_header=False,  # app.api.edge adds it; uvicorn would wake every second to have the next one ready
+        ws="none",
         timeout_graceful_shutdown=5,
         lifespan="off",
         **certificates.server_options(settings.tls),

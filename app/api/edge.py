@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import time
+from email.utils import formatdate
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +21,11 @@ from app.telemetry.metrics import Metrics
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _UNMATCHED = "unmatched"
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode()
 
 
 class Measured:
@@ -42,7 +48,8 @@ class Measured:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
+                added = (b"x-content-type-options", b"nosniff"), (b"date", _date(int(time.time())))
+                message["headers"] = [*message["headers"], *added]
             await send(message)
 
         try:

@@ -31,20 +31,6 @@ def _below(directory: Path) -> Iterator[Path]:
                 yield Path(folder) / name
 
 
-def folders_of(paths: Sequence[Path]) -> frozenset[Path]:
-    """The existing directories in which a change can change the catalog: those of the files and those above them."""
-    wanted: set[Path] = set()
-    for path in paths:
-        wanted.add(path.parent)
-        if path.is_dir():
-            wanted.update(Path(folder) for folder, _, _ in os.walk(path) if not _is_hidden(Path(folder), path))
-    return frozenset(folder for folder in wanted if folder.is_dir() and os.access(folder, os.R_OK | os.X_OK))
-
-
-def _is_hidden(folder: Path, below: Path) -> bool:
-    return any(part.startswith(".") for part in folder.relative_to(below).parts)
-
-
 def snapshot(paths: Sequence[Path]) -> Snapshot:
     """Differs when a file appeared, went, was written or was swapped behind its link."""
     seen = []

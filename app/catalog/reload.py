@@ -7,21 +7,18 @@ beside the server. Nothing here decides what an invalid catalog means at start: 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from watchfiles import awatch
-
 from app.catalog.catalog import Catalog
-from app.catalog.files import folders_of, snapshot
+from app.catalog.files import snapshot
 from app.catalog.loader import load
 from app.domain.errors import ConfigError
 
-_DEBOUNCE_MS = 400
-# How often files are compared even when no event came: network file systems send none.
-_LOOK_AGAIN_MS = 2_000
+# Files are compared, and no events waited for: network file systems send none, and a watch costs many wake-ups more.
+_LOOK_SECONDS = 2.0
+_SETTLE_SECONDS = 0.4
 
 # Whether the load went well, the catalog that is current now, and why it did not go well.
 OnReload = Callable[[bool, Catalog, ConfigError | None], None]
@@ -55,30 +52,11 @@ class CatalogHolder:
     async def watch(self, clock: Callable[[], datetime]) -> None:
         """Reload after each change, until cancelled."""
         while True:
-            folders = await asyncio.to_thread(folders_of, self._paths)
             await self._reload_if_changed(clock)
-            events = awatch(
-                *folders,
-                watch_filter=None,  # what counts is whether the files differ
-                debounce=_DEBOUNCE_MS,
-                recursive=False,
-                rust_timeout=_LOOK_AGAIN_MS,
-                yield_on_timeout=True,
-            )
-            # A folder that goes away before it is watched is no longer among the next ones.
-            with suppress(FileNotFoundError):
-                await self._follow(events, folders, clock)
-
-    async def _follow(
-        self, events: AsyncGenerator[object, None], folders: frozenset[Path], clock: Callable[[], datetime]
-    ) -> None:
-        async with aclosing(events):
-            async for _ in events:
-                await self._reload_if_changed(clock)
-                if await asyncio.to_thread(folders_of, self._paths) != folders:
-                    return
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def _reload_if_changed(self, clock: Callable[[], datetime]) -> None:
         now_seen = await asyncio.to_thread(snapshot, self._paths)
         if now_seen != self._seen:
+            await asyncio.sleep(_SETTLE_SECONDS)  # who writes one file may go on to the next
             await self.reload(clock())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Collection, Mapping
 from contextlib import AsyncExitStack
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from app.clients.connections import Connections
@@ -28,6 +30,7 @@ class Clients:
         self.connections = connections
         self.scope = scope
         self._stack = AsyncExitStack()
+        self._connecting = asyncio.Lock()
         self._kubernetes: KubernetesClient | None = None
         self._http: HttpClient | None = None
         self._alertmanager: AlertmanagerClient | None = None
@@ -36,32 +39,34 @@ class Clients:
 
     async def kubernetes(self) -> KubernetesClient:
         """The cluster; raises TransientError when it cannot be reached, PermanentError when it is not configured."""
-        if self._kubernetes is None:
-            from app.clients.kubernetes import KubernetesClient  # noqa: PLC0415 - 40 MiB, only where needed
+        async with self._connecting:
+            if self._kubernetes is None:
+                await _load("kubernetes")
+                from app.clients.kubernetes import KubernetesClient  # noqa: PLC0415 - 20 MiB, only where needed
 
-            self._kubernetes = await KubernetesClient.connect(self.connections.kubernetes, self.connections.timeout)
-            self._stack.push_async_callback(self._kubernetes.close)
+                self._kubernetes = await KubernetesClient.connect(self.connections.kubernetes, self.connections.timeout)
+                self._stack.push_async_callback(self._kubernetes.close)
         return self._kubernetes
 
     def postgres(self, instance: str) -> PostgresClient:
         """A PostgreSQL server by its configured name."""
         if instance not in self._postgres:
-            from app.clients.postgres import PostgresClient  # noqa: PLC0415
-
             connection = self.connections.postgres.get(instance)
             if connection is None:
                 raise _unknown("postgres", instance, self.connections.postgres)
+            from app.clients.postgres import PostgresClient  # noqa: PLC0415
+
             self._postgres[instance] = PostgresClient(connection, self.connections.timeout)
         return self._postgres[instance]
 
     def redis(self, instance: str) -> RedisClient:
         """A Redis server by its configured name."""
         if instance not in self._redis:
-            from app.clients.redis import RedisClient  # noqa: PLC0415
-
             connection = self.connections.redis.get(instance)
             if connection is None:
                 raise _unknown("redis", instance, self.connections.redis)
+            from app.clients.redis import RedisClient  # noqa: PLC0415
+
             self._redis[instance] = RedisClient(connection, self.connections.timeout)
         return self._redis[instance]
 
@@ -101,9 +106,25 @@ class Clients:
             raise _unknown("notify", channel, self.connections.notify)
         return Notifier(configured, self.connections.timeout)
 
+    async def load(self, backends: Collection[str]) -> None:
+        """Import what these backends need, where the configuration lets anything reach them: no run waits for it."""
+        given = {
+            "kubernetes": self.scope.namespaces,
+            "postgres": self.connections.postgres,
+            "redis": self.connections.redis,
+        }
+        for backend, reachable in given.items():
+            if reachable and backend in backends:
+                await _load(backend)
+
     async def close(self) -> None:
         """Close every client that was made."""
         await self._stack.aclose()
+
+
+async def _load(backend: str) -> None:
+    """Import a client's module in a thread, so that everything else goes on."""
+    await asyncio.to_thread(import_module, f"app.clients.{backend}")
 
 
 def _unknown(backend: str, name: str, known: Mapping[str, object]) -> PermanentError:

@@ -14,6 +14,8 @@ from app.domain.durations import Duration
 from app.domain.errors import ConfigError
 from app.domain.model import Value
 
+APPLICATION_NAME = "remediator"  # how sessions of PostgreSQL show that they are ours
+
 
 class SecretSource(Value):
     """A secret given by a file (read at each use, so that it can be rotated) or in place."""

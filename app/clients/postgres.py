@@ -17,12 +17,11 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 
-from app.clients.connections import PostgresConnection
+from app.clients.connections import APPLICATION_NAME, PostgresConnection
 from app.domain.errors import ActionError, ConfigError, PermanentError, TransientError
 from app.domain.plans import Target
 from app.domain.reasons import Reason
 
-APPLICATION_NAME = "remediator"
 MAX_NAME_BYTES = 63  # NAMEDATALEN - 1
 
 Connection = psycopg.AsyncConnection[DictRow]

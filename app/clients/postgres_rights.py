@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from app.clients.postgres import PostgresClient
+if TYPE_CHECKING:
+    from app.clients.postgres import PostgresClient
 
 _LOOK = """
 SELECT current_user::text AS login, needed.role,

@@ -6,7 +6,7 @@ FLUSHDB again whose answer was lost. Errors leave as those of app.domain.errors 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any
@@ -18,6 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from app.clients.connections import RedisConnection
+from app.clients.redis_rights import forbidden_commands
 from app.domain.errors import ActionError, OutcomeUnknownError, PermanentError, TransientError
 from app.domain.plans import Target
 from app.domain.reasons import Reason
@@ -56,6 +57,31 @@ class RedisClient:
             await client.aclose()
             await pool.disconnect()
 
+    @staticmethod
+    @contextmanager
+    def sent_once(command: str) -> Iterator[None]:
+        """Around a command that must not be sent twice: when its answer is lost, nobody knows what it did."""
+        try:
+            yield
+        except (*_FORBIDDEN, exceptions.BusyLoadingError) as error:  # subclasses of ConnectionError, but answers
+            raise _translated(error) from None
+        except _LOST:
+            msg = f"the connection to Redis was lost before {command} was answered"
+            raise OutcomeUnknownError(msg) from None
+
+    @staticmethod
+    async def require_primary(redis: Redis) -> None:
+        """Refuse a replica: a write would be rejected, or make it differ from its primary until the next full sync."""
+        replication = await redis.info("replication")
+        if replication["role"] != "master":
+            msg = "this Redis is a replica; name its primary as the target"
+            raise PermanentError(msg, reason=Reason.FORBIDDEN)
+
+    @staticmethod
+    async def forbidden_commands(redis: Redis, commands: Sequence[str]) -> tuple[str, list[str]] | None:
+        """The user's name, and the commands that it may not run; None where the server does not tell this user."""
+        return await forbidden_commands(redis, commands)
+
     def _options(self, number: int) -> dict[str, Any]:
         try:
             options: dict[str, Any] = dict(parse_url(self._url.read()))
@@ -72,18 +98,6 @@ class RedisClient:
             "socket_timeout": self._timeout,
             "socket_connect_timeout": self._timeout,
         }
-
-
-@contextmanager
-def sent_once(command: str) -> Iterator[None]:
-    """Around a command that must not be sent twice: when its answer is lost, nobody knows what it did."""
-    try:
-        yield
-    except (*_FORBIDDEN, exceptions.BusyLoadingError) as error:  # subclasses of ConnectionError, but answers
-        raise _translated(error) from None
-    except _LOST:
-        msg = f"the connection to Redis was lost before {command} was answered"
-        raise OutcomeUnknownError(msg) from None
 
 
 @contextmanager
@@ -106,11 +120,3 @@ def _translated(error: exceptions.RedisError) -> ActionError:
     if "DB index is out of range" in str(error):
         return PermanentError("Redis has no database of this number", reason=Reason.TARGET_NOT_FOUND)
     return PermanentError(f"Redis: {error}")
-
-
-async def require_primary(redis: Redis) -> None:
-    """Refuse a replica: a write would be rejected, or make it differ from its primary until the next full sync."""
-    replication = await redis.info("replication")
-    if replication["role"] != "master":
-        msg = "this Redis is a replica; name its primary as the target"
-        raise PermanentError(msg, reason=Reason.FORBIDDEN)

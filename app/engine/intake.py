@@ -7,10 +7,11 @@ aside with the reason, and the others go on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import TypeVar
 
 import structlog
 from pydantic import ValidationError
@@ -25,13 +26,17 @@ from app.domain.states import RunState
 from app.engine import undoing
 from app.engine.judging import learn
 from app.engine.parts import Parts, Turn
+from app.engine.timekeeping import steady
 from app.store import effects, episodes, inbox, runs, undos
 from app.store.inbox import Inbox, Waiting
 from app.store.runs import Run
 from app.store.wakeups import announce
 
-_BATCH = 50
-_IDLE_SECONDS = 1.0  # another replica's notifications and those recorded before a crash are found by looking
+_BATCH, _BATCH_ALERTS = 50, 100  # notifications; alerts, unless one notification alone has more
+_SLICE = 100  # alerts, between which others get their turn
+_SHARE = 0.25  # of the time, while notifications are being received: they cannot wait as take-in can
+_PAUSE_SECONDS = 1.0
+T = TypeVar("T")
 log = structlog.get_logger()
 
 
@@ -61,13 +66,16 @@ async def take_in_forever(parts: Parts, box: Inbox) -> None:
     """Take in what the inbox holds, as it comes, until cancelled."""
     while True:
         box.recorded.clear()
+        begun, pause = steady(), parts.look_again  # another replica's notifications are found by looking
         try:
             taken = await take_in(parts)
         except StoreUnavailableError as error:
             log.debug("take-in waits for the store", error=error.message)
-            taken = 0
+            taken, pause = 0, _PAUSE_SECONDS
         if taken == 0:
-            await _wait(box.recorded, _IDLE_SECONDS)
+            await _wait(box.recorded, pause)
+        elif box.is_busy:
+            await asyncio.sleep(min((steady() - begun) * (1 / _SHARE - 1), _PAUSE_SECONDS))
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
@@ -79,7 +87,7 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
 async def take_in(parts: Parts) -> int:
     """Take in the oldest waiting notifications and return how many."""
     try:
-        return await _take_in(parts, _BATCH)
+        return await _take_in(parts, _BATCH, _BATCH_ALERTS)
     except StoreUnavailableError:
         raise
     except Exception:  # one of them is poison: alone it is set aside, and the others go on
@@ -104,11 +112,11 @@ async def _take_in_oldest(parts: Parts) -> int:
     return 1
 
 
-async def _take_in(parts: Parts, limit: int) -> int:
+async def _take_in(parts: Parts, limit: int, most_alerts: int | None = None) -> int:
     with parts.handover.leasing(parts.owner) as lease:
         # Not synced: the notifications are, and would be taken in again.
         async with parts.turn(lock="intake", synced=False) as turn:
-            waiting = await inbox.waiting(turn.tx, limit)
+            waiting = await inbox.waiting(turn.tx, limit, most_alerts)
             if not waiting:
                 return 0
             readable = await _readable(turn, waiting)
@@ -146,7 +154,9 @@ async def _place(turn: Turn, readable: Sequence[tuple[Waiting, Notification]]) -
     known = await episodes.newest(turn.tx, (name for *_, name in delivered))
     batch = _Batch(turn.now, known, seen_before=frozenset(known))
     catalog = parts.catalog()
-    for waiting, notification, alert, name in delivered:
+    for number, (waiting, notification, alert, name) in enumerate(delivered, start=1):
+        if number % _SLICE == 0:
+            await asyncio.sleep(0)
         received = receive(alert, name, batch.known.get(name), waiting.received_at, rules)
         batch.receipts[received.receipt] = batch.receipts.get(received.receipt, 0) + 1
         for one in received.written:
@@ -174,14 +184,16 @@ def _match(batch: _Batch, catalog: Catalog, one: Episode, alert: Alert, found_by
         log.info("alert", alertname=one.labels.get("alertname", ""), fingerprint=one.fingerprint, matched=names)
     if not matching:
         return
-    _keep(batch, replace(one, matched=one.matched | {remediation.name for remediation in matching}))
+    _keep(batch, replace(one, matched=one.matched.union(remediation.name for remediation in matching)))
     for remediation in matching:
-        pending = replace(pending_run(remediation, catalog.digest, one, batch.now), message=found_by)
+        pending = pending_run(remediation, catalog.digest, one, batch.now, message=found_by)
         batch.runs.append(pending)
         batch.links.append((pending.id, one.id))
 
 
-def pending_run(remediation: Remediation, digest: str, trigger: Episode, now: datetime, attempt: int = 1) -> Run:
+def pending_run(  # noqa: PLR0913 - what is known of it
+    remediation: Remediation, digest: str, trigger: Episode, now: datetime, *, attempt: int = 1, message: str = ""
+) -> Run:
     """A run as it is first recorded: nobody has decided anything yet."""
     return Run(
         id=new_id(now),
@@ -189,7 +201,7 @@ def pending_run(remediation: Remediation, digest: str, trigger: Episode, now: da
         digest=digest,
         state=RunState.PENDING,
         reason=None,
-        message="",
+        message=message,
         attempt=attempt,
         rung=0,
         labels=trigger.labels,
@@ -217,8 +229,12 @@ def pending_run(remediation: Remediation, digest: str, trigger: Episode, now: da
 async def _write(turn: Turn, batch: _Batch) -> None:
     tx = turn.tx
     # What this batch both opened and closed is written once, as closed; its runs find no open episode and cancel.
-    await episodes.write(tx, list(batch.changed.values()), list(batch.opened.values()))
-    await runs.create(tx, batch.runs, batch.now + turn.parts.policy.lease)
+    async for changed in _slices(list(batch.changed.values())):
+        await episodes.change(tx, changed)
+    async for opened in _slices(list(batch.opened.values())):
+        await episodes.create(tx, opened)
+    async for new in _slices(batch.runs):
+        await runs.create(tx, new, batch.now + turn.parts.policy.lease)
     await episodes.link(tx, batch.links)
     await undos.wake_for_alerts(tx, batch.now, [one.identity for one in batch.opened.values()])
     if batch.runs or batch.ended:
@@ -232,6 +248,13 @@ async def _write(turn: Turn, batch: _Batch) -> None:
         batch.helped = [one.name for one in judged]
     again = [(one.id, one.identity) for one in batch.opened.values() if one.identity in batch.seen_before]
     batch.recurred = await effects.recurring(tx, again, batch.now)
+
+
+async def _slices(values: Sequence[T]) -> AsyncIterator[Sequence[T]]:
+    for start in range(0, len(values), _SLICE):
+        if start:
+            await asyncio.sleep(0)
+        yield values[start : start + _SLICE]
 
 
 def _count(parts: Parts, batch: _Batch) -> None:

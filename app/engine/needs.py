@@ -21,8 +21,6 @@ from app.clients.clients import Clients
 from app.clients.kubernetes_owners import POD_PERMISSIONS
 from app.clients.kubernetes_workloads import POPULATION_PERMISSIONS
 from app.clients.postgres_rights import missing_roles
-from app.clients.redis import require_primary
-from app.clients.redis_rights import forbidden_commands
 from app.domain.errors import PermanentError
 from app.domain.findings import Finding, Result
 from app.domain.permissions import Permission
@@ -281,7 +279,7 @@ def _redis_user(of: _Of, place: tuple[str, str | None], commands: tuple[str, ...
         if objection is not None:
             return _cannot(subject, f"{objection}; {_DENIED}")
         async with client.database(int(resolved.name)) as redis:
-            told = await forbidden_commands(redis, commands)
+            told = await client.forbidden_commands(redis, commands)
             if told is None:
                 return _unknown(subject, _UNTOLD)
             user, forbidden = told
@@ -290,7 +288,7 @@ def _redis_user(of: _Of, place: tuple[str, str | None], commands: tuple[str, ...
                 message = f"user {user} may not run {', '.join(forbidden)}; ACL SETUSER {user} {rules}"
                 return _cannot(subject, message)
             if writes:
-                await require_primary(redis)
+                await client.require_primary(redis)
         return None
 
     return Need(f"{subject} {commands} {writes}", subject, ask)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 import structlog
@@ -18,7 +19,7 @@ from app.store import messages
 from app.store.events import Entry
 from app.store.messages import Taken
 
-_IDLE_SECONDS = 1.0
+_PAUSE_SECONDS = 1.0
 _BATCH = 5
 _MARGIN = timedelta(seconds=10)  # beyond the longest that sending takes, before another replica tries
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=5), timedelta(minutes=10)
@@ -29,23 +30,38 @@ log = structlog.get_logger()
 async def send_forever(parts: Parts) -> None:
     """Send messages as they become due, until cancelled."""
     while True:
-        sent = 0
+        parts.outbox.clear()
         try:
-            sent = await send_due(parts)
+            nap = await _nap(parts)
+            if not nap and not await send_due(parts):  # another replica has taken it meanwhile
+                nap = _PAUSE_SECONDS
         except StoreUnavailableError as error:
+            nap = _PAUSE_SECONDS
             log.debug("the outbox waits for the store", error=error.message)
         except Exception:  # the loop: no message may stop the others
+            nap = _PAUSE_SECONDS
             log.exception("the outbox could not send")
-        if sent < _BATCH:
-            await asyncio.sleep(_IDLE_SECONDS)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(nap):
+                await parts.outbox.wait()
+
+
+async def _nap(parts: Parts) -> float:
+    """Seconds until the next message is due, as far as is known now."""
+    async with parts.database.read() as tx:
+        due = await messages.next_due(tx)
+    if due is None:
+        return parts.look_again
+    return min(max((due - parts.clock()).total_seconds(), 0.0), parts.look_again)
 
 
 async def send_due(parts: Parts) -> int:
     """Send the messages that are due, at most a batch, and return how many were tried."""
     now = parts.clock()
     async with parts.database.read() as tx:
-        if not await messages.is_due(tx, now):
-            return 0
+        due = await messages.next_due(tx)
+    if due is None or due > now:
+        return 0
     until = now + parts.clients.connections.timeout * _BATCH + _MARGIN
     async with parts.database.write() as tx:
         taken = await messages.take(tx, now, until, _BATCH)

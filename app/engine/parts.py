@@ -63,6 +63,9 @@ class Parts:
     owner: str
     work: asyncio.Event = field(default_factory=asyncio.Event)  # set whenever a run may have become due
     handover: Handover = field(default_factory=Handover)
+    outbox: asyncio.Event = field(default_factory=asyncio.Event)  # set whenever a message may have become due
+    # Seconds after which a loop looks by itself: longer where it is told even of what nobody has told.
+    look_again: float = 1.0
     # Until when this replica holds a run at least, by the steady clock.
     held_until: dict[str, float] = field(default_factory=dict)
     draining: asyncio.Event = field(default_factory=asyncio.Event)  # set when this replica is to let go of its runs

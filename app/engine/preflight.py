@@ -23,7 +23,7 @@ from app.engine.parts import Parts
 
 _PATIENCE_SECONDS = 5.0  # for one question
 _AT_ONCE = 8  # questions that are put at the same time
-_POLL_SECONDS = 1.0  # how soon a new catalog is noticed
+_POLL_SECONDS = 5.0  # how soon a new catalog is noticed
 _JITTER = 0.1  # replicas that started together do not ask together
 _VALUES = {Result.OK: 1.0, Result.CANNOT: 0.0, Result.UNKNOWN: math.nan}
 log = structlog.get_logger()

@@ -71,9 +71,11 @@ class Worker:
         self._parts.handover.room = 0 if is_due else room  # what came first goes first
         if is_due and room > 0 and await self._lease(now, min(room, _CLAIM)):
             return 0.0
-        if due is None or room <= 0:
+        if room <= 0:
             return _LONGEST_NAP_SECONDS
-        return min(max((due - self._parts.clock()).total_seconds(), 0.01), _LONGEST_NAP_SECONDS)
+        if due is None:
+            return self._parts.look_again
+        return min(max((due - self._parts.clock()).total_seconds(), 0.01), self._parts.look_again)
 
     def _claimant(self, now: datetime) -> Claimant:
         in_work = {*self._tasks, *self._parts.handover.reserved}

@@ -6,6 +6,7 @@ at a time is the database's own rule; on PostgreSQL `lock` names the decisions t
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from pydantic_core import to_json
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, OperationalError, ProgrammingError
@@ -74,6 +76,10 @@ class Database:
         # On PostgreSQL whether a commit waits for the disk is up to the session; SQLite's writers share one.
         self._unsynced = self._engine if self.is_sqlite else self._make_engine(synced=False)
         self._group = GroupCommit(self._engine)
+        # Set when a commit has changed something, and for good where other replicas do that, too.
+        self.written = asyncio.Event()
+        if not self.is_sqlite:
+            self.written.set()
         self._on_error = on_error
         self._failing: set[str] = set()  # of reading and writing, what did not work the last time
         self._away_since = 0.0
@@ -88,7 +94,13 @@ class Database:
             engine = self._make_sqlite_engine()
         else:
             engine = create_async_engine(
-                self.url, pool_size=10, max_overflow=10, pool_timeout=5, pool_pre_ping=True, hide_parameters=True
+                self.url,
+                pool_size=10,
+                max_overflow=10,
+                pool_timeout=5,
+                pool_pre_ping=True,
+                hide_parameters=True,
+                json_serializer=_json,
             )
             event.listen(engine.sync_engine, "connect", partial(_prepare_postgres, synced=synced))
         event.listen(engine.sync_engine, "connect", self._give_key)
@@ -98,7 +110,12 @@ class Database:
         if not self.url.database or self.url.database == ":memory:":
             raise ConfigError("an SQLite store needs a file, for example sqlite:///data/remediator.db")
         engine = create_async_engine(
-            self.url, connect_args={"timeout": _BUSY_SECONDS}, pool_size=20, pool_timeout=5, hide_parameters=True
+            self.url,
+            connect_args={"timeout": _BUSY_SECONDS},
+            pool_size=20,
+            pool_timeout=5,
+            hide_parameters=True,
+            json_serializer=_json,
         )
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
@@ -126,9 +143,13 @@ class Database:
         leads up to something that is synced, and can be done again.
         """
         async with self._translated(_WRITE), self._transaction(synced=synced) as connection:
+            before = _changes(connection) if self.is_sqlite else 0
             if lock is not None and not self.is_sqlite:
                 await connection.execute(_LOCK, {"key": zlib.crc32(lock.encode())})
             yield connection
+            has_changed = self.is_sqlite and _changes(connection) != before
+        if has_changed:
+            self.written.set()
 
     def _transaction(self, *, synced: bool) -> AbstractAsyncContextManager[AsyncConnection]:
         if self.is_sqlite:
@@ -206,6 +227,16 @@ class Database:
         if self._file_lock is not None:
             os.close(self._file_lock)
             self._file_lock = None
+
+
+def _changes(connection: AsyncConnection) -> int:
+    """How many rows of an SQLite store this connection has changed."""
+    driver: Any = connection.sync_connection and connection.sync_connection.connection.driver_connection
+    return int(driver.total_changes)
+
+
+def _json(value: object) -> str:
+    return to_json(value).decode()
 
 
 def _short(error: Exception) -> str:

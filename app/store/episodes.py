@@ -80,10 +80,14 @@ _CHANGE = (
 )
 
 
-async def write(tx: AsyncConnection, changed: Sequence[Episode], new: Sequence[Episode]) -> None:
-    """Update known episodes (first, so that a successor may open) and insert new ones."""
+async def change(tx: AsyncConnection, changed: Sequence[Episode]) -> None:
+    """Update known episodes; before new ones are written, so that a successor may open."""
     if changed:
         await tx.execute(_CHANGE, [{f"b_{key}": value for key, value in _columns(one).items()} for one in changed])
+
+
+async def create(tx: AsyncConnection, new: Sequence[Episode]) -> None:
+    """Insert new episodes."""
     if new:
         rows = [
             _columns(one)

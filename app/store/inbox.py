@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,12 +27,13 @@ from app.store.wakeups import announce
 # The receiver of what a look at Alertmanager's API found, and no notification brought.
 LOOKUP = "look-up at Alertmanager"
 _GROUP = 256
+_BUSY_SECONDS = 0.05
 _RECENT = 1000  # notifications; which receivers lead here changes rarely
 # The alerts of a group have most of their text in common, and every byte is written three times.
 _PACKER, _UNPACKER = zstandard.ZstdCompressor(level=1), zstandard.ZstdDecompressor()
 _INSERT = insert(notification)
 _WAITING = (
-    select(notification.c.id, notification.c.received_at, notification.c.body)
+    select(notification.c.id, notification.c.received_at, notification.c.alerts, notification.c.body)
     .where(notification.c.taken_in_at.is_(None))
     .order_by(notification.c.id)
     .limit(bindparam("most"))
@@ -72,6 +75,7 @@ class Inbox:
         self._database = database
         self._queue: list[tuple[Received, asyncio.Future[None]]] = []
         self._filled = asyncio.Event()
+        self._last = -math.inf
         self.recorded = asyncio.Event()  # set after each commit; take-in waits for it
 
     async def record(self, received: Received, timeout_seconds: float) -> None:
@@ -85,6 +89,11 @@ class Inbox:
             await future
         finally:
             expires.cancel()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether notifications come one after the other."""
+        return bool(self._queue) or time.monotonic() - self._last < _BUSY_SECONDS
 
     async def commit_forever(self) -> None:
         """Write what waits, group by group, until cancelled."""
@@ -116,6 +125,7 @@ class Inbox:
         for _, future in group:
             if not future.done():
                 future.set_result(None)
+        self._last = time.monotonic()
         self.recorded.set()
 
 
@@ -148,10 +158,16 @@ async def receivers(tx: AsyncConnection) -> list[str]:
     return sorted((await tx.execute(query)).scalars())
 
 
-async def waiting(tx: AsyncConnection, limit: int) -> list[Waiting]:
-    """The oldest notifications that nobody has taken in."""
-    rows = await tx.execute(_WAITING, {"most": limit})
-    return [Waiting(row.id, row.received_at, _unpacked(row.body)) for row in rows]
+async def waiting(tx: AsyncConnection, limit: int, most_alerts: int | None = None) -> list[Waiting]:
+    """The oldest notifications that nobody has taken in; not more than have so many alerts, but at least one."""
+    found: list[Waiting] = []
+    alerts = 0
+    for row in await tx.execute(_WAITING, {"most": limit}):
+        alerts += row.alerts
+        if found and most_alerts is not None and alerts > most_alerts:
+            break
+        found.append(Waiting(row.id, row.received_at, _unpacked(row.body)))
+    return found
 
 
 async def mark_taken_in(tx: AsyncConnection, ids: Sequence[int], now: datetime, set_aside: str | None = None) -> None:

@@ -8,11 +8,14 @@ from __future__ import annotations
 import asyncio
 import zlib
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-import psycopg
 import structlog
 
 from app.store.database import Database
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection
 
 _ANSWER_SECONDS = 5
 log = structlog.get_logger()
@@ -24,12 +27,14 @@ class Leadership:
     def __init__(self, database: Database, matter: str) -> None:
         self._database = database
         self._key = zlib.crc32(matter.encode())
-        self._connection: psycopg.AsyncConnection[tuple[bool]] | None = None
+        self._connection: AsyncConnection[tuple[bool]] | None = None
 
     async def held(self) -> bool:
         """Whether this replica leads now; takes the lead where nobody has it. SQLite has one replica, which leads."""
         if self._database.is_sqlite:
             return True
+        import psycopg  # noqa: PLC0415 - only where the store is PostgreSQL
+
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 return await self._still_held() or await self._take()
@@ -45,8 +50,10 @@ class Leadership:
         return True
 
     async def _take(self) -> bool:
+        from psycopg import AsyncConnection  # noqa: PLC0415
+
         url = self._database.url.set(drivername="postgresql").render_as_string(hide_password=False)
-        self._connection = await psycopg.AsyncConnection.connect(url, autocommit=True, application_name="remediator")
+        self._connection = await AsyncConnection.connect(url, autocommit=True, application_name="remediator")
         cursor = await self._connection.execute("SELECT pg_try_advisory_lock(%s)", [self._key])
         row = await cursor.fetchone()
         if row is not None and row[0]:
@@ -57,6 +64,8 @@ class Leadership:
     async def close(self) -> None:
         """Give the lead back."""
         if self._connection is not None:
-            with suppress(psycopg.Error, OSError):
+            from psycopg import Error  # noqa: PLC0415
+
+            with suppress(Error, OSError):
                 await self._connection.close()
             self._connection = None

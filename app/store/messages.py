@@ -80,10 +80,10 @@ async def take(tx: AsyncConnection, now: datetime, until: datetime, limit: int) 
     ]
 
 
-async def is_due(tx: AsyncConnection, now: datetime) -> bool:
-    """Whether any message may be sent now."""
-    query = select(message.c.id).where(_WAITING, message.c.not_before <= now).limit(1)
-    return (await tx.execute(query)).first() is not None
+async def next_due(tx: AsyncConnection) -> datetime | None:
+    """When the next message may be sent; None when there is none."""
+    value: datetime | None = (await tx.execute(select(func.min(message.c.not_before)).where(_WAITING))).scalar_one()
+    return value
 
 
 async def settle(tx: AsyncConnection, taken: Taken, **values: Any) -> bool:

@@ -1,56 +1,67 @@
-"""Brings the store to the schema of this release, forward only: at the start of `serve`, or by `remediator migrate`."""
+"""Brings the store to the schema of this release, forward only: at the start of `serve`, or by `remediator migrate`.
+
+Alembic is imported only where there is something to migrate; a new SQLite file gets the tables as they are now.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util.exc import CommandError
-from sqlalchemy import Connection
+from sqlalchemy import Column, MetaData, PrimaryKeyConstraint, String, Table, insert, inspect, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.errors import ConfigError
 from app.store.database import Database
+from app.store.schema import metadata
 
-_SCRIPTS = Path(__file__).parent / "migrations"
+SCRIPTS = Path(__file__).parent / "migrations"
+_version = Table(  # Alembic's, as Alembic makes it
+    "alembic_version",
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
 
 
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(_SCRIPTS))
-    config.set_main_option("path_separator", "os")
-    return config
+def revisions() -> list[str]:
+    """Every revision that this release knows, the newest last: a migration's file is named <revision>_<what>.py."""
+    return sorted(path.name.partition("_")[0] for path in (SCRIPTS / "versions").glob("*.py"))
 
 
 async def migrate(database: Database) -> tuple[str | None, str | None]:
     """Apply what is missing and return the revisions before and after; raises ConfigError on a newer schema."""
-
-    def upgrade(connection: Connection) -> tuple[str | None, str | None]:
-        before = MigrationContext.configure(connection).get_current_revision()
-        config = _config()
-        if before is not None and before not in {script.revision for script in _scripts(config).walk_revisions()}:
+    known = revisions()
+    async with database.write(lock="migrate") as tx:
+        before, is_empty = await _current(tx)
+        if before is not None and before not in known:
             raise ConfigError(
                 f"the store has schema revision {before!r}, which a newer release made; run that release or a backup"
             )
-        config.attributes["connection"] = connection
-        try:
-            command.upgrade(config, "head")
-        except CommandError as error:
-            raise ConfigError(f"the store's schema cannot be brought up to date: {error}") from error
-        return before, _scripts(config).get_current_head()
+        if is_empty and database.is_sqlite:
+            await _create(tx, known[-1])
+        elif before != known[-1]:
+            from app.store.upgrade import upgrade  # noqa: PLC0415 - imports Alembic
 
-    async with database.write(lock="migrate") as tx:
-        return await tx.run_sync(upgrade)
+            await tx.run_sync(upgrade)
+    return before, known[-1]
 
 
 async def is_current(database: Database) -> bool:
     """Whether the store has the schema of this release."""
     async with database.read() as tx:
-        current = await tx.run_sync(lambda connection: MigrationContext.configure(connection).get_current_revision())
-    return current == _scripts(_config()).get_current_head()
+        current, _ = await _current(tx)
+    return current == revisions()[-1]
 
 
-def _scripts(config: Config) -> ScriptDirectory:
-    return ScriptDirectory.from_config(config)
+async def _current(tx: AsyncConnection) -> tuple[str | None, bool]:
+    """The store's revision, None where it has none, and whether it has no table at all."""
+    tables = await tx.run_sync(lambda connection: inspect(connection).get_table_names())
+    if _version.name not in tables:
+        return None, not tables
+    return (await tx.execute(select(_version.c.version_num))).scalar_one_or_none(), False
+
+
+async def _create(tx: AsyncConnection, revision: str) -> None:
+    await tx.run_sync(metadata.create_all)
+    await tx.run_sync(_version.create)
+    await tx.execute(insert(_version).values(version_num=revision))

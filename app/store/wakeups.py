@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
-import psycopg
 import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -20,6 +19,9 @@ from app.store.database import Database
 
 _CHANNEL = "remediator"
 _PAUSE_SECONDS = 2.0
+_REMIND_SECONDS = 1.0
+_REMIND_OF_OTHERS_SECONDS = 2.0  # who do tell of what they wrote, but for the hint that is missed
+_BATCH_SECONDS = 0.1  # what comes so soon after another is read with it
 _RELOAD = "reload "  # before the name of the replica that was asked to, and has done it
 log = structlog.get_logger()
 
@@ -43,6 +45,8 @@ async def listen_forever(database: Database, owner: str, wake: Callable[[], None
     """Call `wake` for each announcement of any replica, `reload` where another asks for that; until cancelled."""
     if database.is_sqlite:
         return
+    import psycopg  # noqa: PLC0415 - only where the store is PostgreSQL
+
     url = database.url.set(drivername="postgresql").render_as_string(hide_password=False)
     while True:
         try:
@@ -50,10 +54,35 @@ async def listen_forever(database: Database, owner: str, wake: Callable[[], None
             async with connection:
                 await connection.execute(f"LISTEN {_CHANNEL}")
                 wake()  # for what was announced while nobody listened
-                async for heard in connection.notifies():
-                    wake()
-                    if heard.payload.startswith(_RELOAD) and heard.payload != _RELOAD + owner:
-                        reload()
+                while True:
+                    async for heard in connection.notifies(timeout=_BATCH_SECONDS):
+                        wake()
+                        if heard.payload.startswith(_RELOAD) and heard.payload != _RELOAD + owner:
+                            reload()
+                    await _readable(connection.fileno())
         except (psycopg.Error, OSError) as error:  # also a server that is just a standby
             log.warning("not listening for other replicas", error=str(error).partition("\n")[0])
         await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def remind_forever(database: Database, wake: Callable[[], None]) -> None:
+    """Call `wake` a second after anything was written, whether or not somebody told of it; until cancelled.
+
+    Where other replicas write too, that is every two seconds: all loops look at once, and not each at its own time.
+    """
+    while True:
+        await database.written.wait()
+        await asyncio.sleep(_REMIND_SECONDS if database.is_sqlite else _REMIND_OF_OTHERS_SECONDS)
+        if database.is_sqlite:
+            database.written.clear()
+        wake()
+
+
+async def _readable(socket: int) -> None:
+    """Wait until the server has sent something or is gone; psycopg would look for it ten times a second."""
+    loop, sent = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(socket, sent.set)
+    try:
+        await sent.wait()
+    finally:
+        loop.remove_reader(socket)

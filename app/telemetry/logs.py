@@ -15,7 +15,7 @@ from structlog.types import EventDict, Processor, WrappedLogger
 
 _HIDDEN = "[hidden]"
 _SECRET_NAMES = frozenset({"authorization", "token", "password", "secret", "credentials", "api_key", "cookie"})
-_QUIET = ("httpx", "httpcore", "apprise", "watchfiles", "alembic")  # each call of theirs is a line at info
+_QUIET = ("httpx", "httpcore", "apprise", "alembic")  # each call of theirs is a line at info
 
 
 def configure(level: str, format: str) -> None:  # noqa: A002 - the setting's own name

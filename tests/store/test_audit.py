@@ -83,7 +83,7 @@ def test_episodes_are_found_by_what_matched_them(edge: Edge) -> None:
     lonely = make_episode({"alertname": "Nobody"}, NOW + MINUTE)
 
     async def write(tx: AsyncConnection) -> None:
-        await episodes.write(tx, [], [lonely])
+        await episodes.create(tx, [lonely])
 
     async def story() -> None:
         async with edge.database.write() as tx:

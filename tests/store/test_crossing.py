@@ -47,7 +47,7 @@ def test_a_resolve_waits_for_a_decision_that_relies_on_firing(postgres_database:
 
             async def resolve() -> None:
                 async with database.write() as tx:
-                    await episodes.write(tx, [replace(firing, closed_at=NOW, resolved_at=NOW)], [])
+                    await episodes.change(tx, [replace(firing, closed_at=NOW, resolved_at=NOW)])
 
             async with database.write() as tx:
                 assert await episodes.keep_open(tx, held.id)
@@ -73,7 +73,7 @@ def test_a_decision_waits_for_a_resolve_that_is_being_written(postgres_database:
 
             async with database.write() as tx:
                 (firing,) = await episodes.of_run(tx, held.id)
-                await episodes.write(tx, [replace(firing, closed_at=NOW, resolved_at=NOW)], [])
+                await episodes.change(tx, [replace(firing, closed_at=NOW, resolved_at=NOW)])
                 deciding = await blocked(database, decide())
             await deciding
             assert [False] == seen

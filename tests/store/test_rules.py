@@ -62,7 +62,7 @@ def _fields(one: Any) -> dict[str, Any]:
 
 async def _open(database: Database, one: Any) -> None:
     async with database.write() as tx:
-        await episodes.write(tx, [], [one])
+        await episodes.create(tx, [one])
 
 
 def test_a_transition_outside_of_the_table_is_refused(store: str) -> None:

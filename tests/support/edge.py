@@ -176,7 +176,7 @@ class Edge:
 
         async def write() -> None:
             async with self.database.write() as tx:
-                await episodes.write(tx, [], [replace(trigger, matched=frozenset({remediation.name}))])
+                await episodes.create(tx, [replace(trigger, matched=frozenset({remediation.name}))])
                 await runs.create(tx, [made])
                 await episodes.link(tx, [(made.id, trigger.id)])
                 await tx.execute(run_table.update().where(run_table.c.id == made.id).values(values))

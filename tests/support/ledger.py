@@ -46,7 +46,7 @@ async def seed(database: Database, count: int = 1, **entry: Any) -> list[Run]:
     found = [new_episode(f"{number:04x}") for number in range(count)]
     pending = [pending_run(read(**entry), "digest", one, NOW) for one in found]
     async with database.write() as tx:
-        await episodes.write(tx, [], found)
+        await episodes.create(tx, found)
         await runs.create(tx, pending)
         await episodes.link(tx, [(run.id, one.id) for run, one in zip(pending, found, strict=True)])
     return pending

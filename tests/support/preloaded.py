@@ -6,8 +6,8 @@ from app import cli, main
 from app.actions.registry import actions
 from app.checks.registry import checks
 from app.clients import http, kubernetes, postgres, redis
-from app.store.migrate import _scripts
+from app.store import upgrade
 
-__all__ = ["actions", "checks", "cli", "http", "kubernetes", "main", "postgres", "redis"]
+__all__ = ["actions", "checks", "cli", "http", "kubernetes", "main", "postgres", "redis", "upgrade"]
 
-_found = (actions(), checks(), _scripts)
+_found = (actions(), checks())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import sys
 import threading
@@ -20,6 +21,7 @@ from tests.support.processes import Process, free_port, wait_until
 from tests.support.service import Service
 from tools.bench.load import Load, post
 from tools.bench.parts import (
+    COMPILED,
     PATIENCE,
     Bench,
     cpu_seconds,
@@ -195,9 +197,10 @@ def cold_start(bench: Bench) -> Iterator[Result | Curve]:
     found = []
     for _ in range(bench.rounds):
         home, port = bench.directory("start"), free_port()
-        words = [sys.executable, "-m", "app", "serve", "--listen", f"127.0.0.1:{port}", "--data", str(home / "data")]
+        words = [sys.executable, "-m", "tools.bench.plain", "serve", "--listen", f"127.0.0.1:{port}"]
+        words += ["--data", str(home / "data"), "--mode", "observe"]
         begun = time.perf_counter()
-        process = Process([*words, "--mode", "observe"], home / "log")
+        process = Process(words, home / "log", env=os.environ | COMPILED)
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
             process.wait_ready(lambda: _is_ready(client))
         found.append(time.perf_counter() - begun)

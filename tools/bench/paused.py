@@ -1,4 +1,4 @@
-"""The service without one of its loops, to measure what the others cost: `python -m tools.bench.paused take-in serve …`."""
+"""The service without one of its loops, to measure what the others cost: `… tools.bench.paused take-in serve …`."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def acknowledgement(bench: Bench) -> Iterator[Result | Curve]:
                 bound,
                 at_least=True,
             )
-    with receiver(bench, "validating") as beside, ours(bench, paused=True) as service:
+    with receiver(bench, "validating") as beside, ours(bench, without="take-in") as service:
         found = alternate(bench, Load(bench.count(_SIZES[100]), 100, 32), {"ours": service.url, "beside": beside})
         yield Result(
             "acknowledgement",
@@ -106,8 +106,8 @@ def taking_in(bench: Bench) -> Iterator[Result | Curve]:
         theirs: list[float] = []
         for _ in range(bench.rounds):
             theirs.append(post(beside, load).alerts_a_second)
-            # Without a worker's share, which is measured as runs: take-in alone is what the reference does too.
-            with ours(bench, [*entry, acting], workers=1) as service:
+            # Without the worker, which is measured as runs: take-in alone is what the reference does too.
+            with ours(bench, [*entry, acting], without="worker") as service:
                 rates.append(_taken_in(service, load))
     yield Result(
         "take-in",

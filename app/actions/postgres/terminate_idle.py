@@ -10,13 +10,12 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from psycopg.rows import DictRow
 from pydantic import Field
 
 from app.actions.base import Action, Context
-from app.clients.postgres import APPLICATION_NAME, Connection
+from app.clients.connections import APPLICATION_NAME
 from app.domain.durations import Duration, format_duration
 from app.domain.errors import PermanentError
 from app.domain.model import JsonObject, Value
@@ -24,6 +23,11 @@ from app.domain.permissions import Permission
 from app.domain.plans import PlannedStep
 from app.domain.reasons import Reason
 from app.domain.remediation import Risk
+
+if TYPE_CHECKING:
+    from psycopg.rows import DictRow
+
+    from app.clients.postgres import Connection
 
 _POLL_SECONDS = 0.05
 _GONE_WITHIN_SECONDS = 5.0

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator
-from redis.asyncio import Redis
 
 from app.actions.base import Action, Context
-from app.clients.redis import require_primary, sent_once
 from app.domain.errors import PermanentError
 from app.domain.model import JsonObject, Value
 from app.domain.permissions import Permission
 from app.domain.plans import PlannedStep
 from app.domain.reasons import Reason
 from app.domain.remediation import Risk
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
 
 # One element of a Redis glob: an escaped character, a class, a wildcard, or a character that stands for itself.
 _ELEMENT = re.compile(r"\\(?s:.)|(?P<any>\[(?:\\(?s:.)|[^\]\\])*(?:\]|$)|[*?])|(?s:.)")
@@ -56,8 +58,9 @@ class DeleteMatching(Action[DeleteMatchingParams]):
     async def plan(self, context: Context, params: DeleteMatchingParams) -> PlannedStep:
         """Count the keys that would be lost; stops counting once they are too many."""
         number = int(context.target.name)
-        async with context.clients.redis(context.target.instance).database(number) as redis:
-            await require_primary(redis)
+        client = context.clients.redis(context.target.instance)
+        async with client.database(number) as redis:
+            await client.require_primary(redis)
             matching = await _count(redis, params)
         place = f"of Redis database {context.target.instance}/{number}"
         if matching > params.max:
@@ -75,9 +78,10 @@ class DeleteMatching(Action[DeleteMatchingParams]):
         """Remove what matches now, up to `max`; keys that appear meanwhile may stay."""
         params = DeleteMatchingParams.model_validate(step.params)
         removed = 0
-        async with context.clients.redis(context.target.instance).database(int(context.target.name)) as redis:
-            await require_primary(redis)
-            with sent_once("UNLINK"):
+        client = context.clients.redis(context.target.instance)
+        async with client.database(int(context.target.name)) as redis:
+            await client.require_primary(redis)
+            with client.sent_once("UNLINK"):
                 async for keys in _batches(redis, params):
                     if keys:
                         removed += int(await redis.unlink(*keys[: params.max - removed]))

@@ -5,14 +5,16 @@ Destroys data and cannot be undone; only the target's database is touched, never
 
 from __future__ import annotations
 
-from redis.asyncio import Redis
+from typing import TYPE_CHECKING
 
 from app.actions.base import Action, Context
-from app.clients.redis import require_primary, sent_once
 from app.domain.model import JsonObject, Value
 from app.domain.permissions import Permission
 from app.domain.plans import PlannedStep
 from app.domain.remediation import Risk
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
 
 
 class FlushParams(Value):
@@ -34,8 +36,9 @@ class Flush(Action[FlushParams]):
     async def plan(self, context: Context, params: FlushParams) -> PlannedStep:
         """Count the keys that would be lost."""
         number = int(context.target.name)
-        async with context.clients.redis(context.target.instance).database(number) as redis:
-            await require_primary(redis)
+        client = context.clients.redis(context.target.instance)
+        async with client.database(number) as redis:
+            await client.require_primary(redis)
             before = await _state(redis)
         keys = before["keys"]
         return self.planned(
@@ -48,9 +51,10 @@ class Flush(Action[FlushParams]):
 
     async def apply(self, context: Context, step: PlannedStep) -> JsonObject:  # noqa: ARG002 - the target says it all
         """Empty the database; writers may already have put keys back when they are counted."""
-        async with context.clients.redis(context.target.instance).database(int(context.target.name)) as redis:
-            await require_primary(redis)
-            with sent_once("FLUSHDB"):
+        client = context.clients.redis(context.target.instance)
+        async with client.database(int(context.target.name)) as redis:
+            await client.require_primary(redis)
+            with client.sent_once("FLUSHDB"):
                 await redis.flushdb(asynchronous=True)
                 return await _state(redis)
 

@@ -5,9 +5,8 @@ The check's own connection is not counted. Sessions that the role may not see ma
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from psycopg.rows import DictRow
 from pydantic import Field, model_validator
 
 from app.checks.base import Check, CheckContext, observation, observing
@@ -15,6 +14,9 @@ from app.domain.errors import CheckError
 from app.domain.model import Value
 from app.domain.permissions import Permission
 from app.domain.plans import Observation
+
+if TYPE_CHECKING:
+    from psycopg.rows import DictRow
 
 _LOOK = """
 SELECT current_user::text AS role,

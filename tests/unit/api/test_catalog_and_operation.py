@@ -227,3 +227,8 @@ def test_what_nobody_expected_is_a_problem_without_details(edge: Edge) -> None:
 def test_no_answer_is_sniffed(edge: Edge) -> None:
     """Labels come from outside and must not become a page."""
     assert "nosniff" == edge.get("/remediations").headers["x-content-type-options"]
+
+
+def test_every_answer_has_its_date(edge: Edge) -> None:
+    """As HTTP asks of a server that has a clock."""
+    assert edge.get("/nothing/here").headers["date"].endswith(" GMT")

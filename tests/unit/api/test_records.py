@@ -73,10 +73,10 @@ def test_alerts_that_are_back_within_a_day_are_counted(edge: Edge) -> None:
     async def add(*after: timedelta) -> None:
         async with edge.database.write() as tx:
             (first,) = await episodes.of_run(tx, made)
-            await episodes.write(tx, [replace(first, closed_at=NOW - 5 * DAY + HOUR)], [])
+            await episodes.change(tx, [replace(first, closed_at=NOW - 5 * DAY + HOUR)])
             for since in after:
                 again = replace(make_episode(first.labels, NOW - 5 * DAY + since), identity=first.identity)
-                await episodes.write(tx, [], [replace(again, closed_at=again.starts_at)])
+                await episodes.create(tx, [replace(again, closed_at=again.starts_at)])
 
     edge.run(add(2 * HOUR, 25 * HOUR, 26 * HOUR, 50 * HOUR))
     assert 2 == edge.get("/catalog/restart-api").json()["record"]["recurrences"]

@@ -229,7 +229,7 @@ def test_episodes_answer_why_nothing_happened(edge: Edge) -> None:
 
     async def write() -> None:
         async with edge.database.write() as tx:
-            await episodes.write(tx, [], [lonely, ended])
+            await episodes.create(tx, [lonely, ended])
             await tx.execute(
                 episodes.episode.update()
                 .where(episodes.episode.c.id == ended.id)
@@ -269,7 +269,7 @@ def test_episodes_are_filtered(edge: Edge, query: str, expected: list[str]) -> N
 
     async def write() -> None:
         async with edge.database.write() as tx:
-            await episodes.write(tx, [], [lonely])
+            await episodes.create(tx, [lonely])
 
     edge.run(write())
     edge.now = NOW + MINUTE
