@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -50,6 +51,7 @@ from app.telemetry.metrics import Metrics
 
 # Where Kubernetes tells a pod the namespace it runs in.
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_MOST_WARNINGS = 100  # that are logged for one catalog; `remediator check` shows all
 log = structlog.get_logger()
 
 
@@ -171,8 +173,10 @@ class Service:
             metrics.catalog_remediations.labels(mode).set(count)
         metrics.initialise(catalog.remediations, actions(), checks())
         log.info("catalog loaded", remediations=len(catalog), digest=catalog.short_digest)
-        for warning in catalog.warnings:
+        for warning in catalog.warnings[:_MOST_WARNINGS]:
             log.warning("catalog", at=str(warning))
+        if len(catalog.warnings) > _MOST_WARNINGS:
+            log.warning("catalog", more=len(catalog.warnings) - _MOST_WARNINGS)
 
     def application(self) -> FastAPI:
         """The HTTP edge over this replica's parts."""
@@ -326,6 +330,7 @@ def serve(settings: Settings) -> None:
         lifespan="off",
         **certificates.server_options(settings.tls),
     )
+    gc.freeze()  # what is loaded now stays; looking through it for garbage would hold up requests again and again
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)  # uvicorn has its own meanwhile, and raises the signal again when all has ended
     _Server(config, service).run()
