@@ -25,7 +25,7 @@ _DEBOUNCE_MS = 400
 # How often files are compared even when no event came: network file systems send none.
 _LOOK_AGAIN_MS = 2_000
 # After how long a thread lets the next one run while a catalog is loaded; a tenth of what is usual.
-_SWITCH_SECONDS = 0.0005
+_SWITCH_SECONDS = 0.0001
 _NEVER = 1_000_000
 
 # Whether the load went well, the catalog that is current now, and why it did not go well.
