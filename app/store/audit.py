@@ -11,18 +11,34 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, Select, Table, Text, and_, exists, func, or_, select, true, union_all
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Select,
+    Table,
+    Text,
+    and_,
+    exists,
+    func,
+    or_,
+    select,
+    true,
+    type_coerce,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.ids import lowest_id
-from app.domain.states import RunState
+from app.domain.states import FINAL_STATES, RunState
 from app.store.schema import episode, event, run, run_episode, step
 
 _HEAVY = {"spec", "plan", "decisions"}  # not for lists
 _LOOKED_AT = 5_000  # entries, for one page
 _MOST_VALUES = 12  # of one filter that an index answers
 _ID_STEP = timedelta(milliseconds=1)
+_ACTIVE_STATES = [state for state in RunState if state not in FINAL_STATES]
 _LISTED = [column for column in run.columns if column.name not in _HEAVY]
 
 
@@ -174,7 +190,8 @@ async def events(tx: AsyncConnection, run_id: str) -> Sequence[Row[Any]]:
 
 async def count_active(tx: AsyncConnection) -> dict[RunState, int]:
     """How many runs are in each state that is not final."""
-    query = select(run.c.state, func.count()).where(run.c.active).group_by(run.c.state)
+    # By their states and not by `active`: an index counts them.
+    query = select(run.c.state, func.count()).where(run.c.state.in_(_ACTIVE_STATES)).group_by(run.c.state)
     return {RunState(state): count for state, count in await tx.execute(query)}
 
 
@@ -220,9 +237,10 @@ def _has_label(tx: AsyncConnection, table: Table, name: str, value: str) -> Colu
 
 
 def _pair_in(tx: AsyncConnection, table: FromClause, name: str, value: str) -> ColumnElement[bool]:
-    # Label names may hold any character, which the databases' path expressions for JSON cannot spell.
-    each = func.json_each if _is_sqlite(tx) else func.jsonb_each_text
-    pairs = each(table.c.labels).table_valued("key", "value")
+    if not _is_sqlite(tx):
+        return type_coerce(table.c.labels, JSONB).contains({name: value})
+    # Label names may hold any character, which the path expressions of SQLite cannot spell.
+    pairs = func.json_each(table.c.labels).table_valued("key", "value")
     return exists().select_from(pairs).where(func.cast(pairs.c.key, Text) == name, pairs.c.value == value)
 
 
