@@ -242,6 +242,7 @@ seal = Table(
     Column("leaves", Json),  # [chain, seq, hash] of each chain that had grown; empty once these are pruned
     Column("leaves_hash", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
+    Index("ix_seal_leaves", "id", sqlite_where=text("leaves IS NOT NULL"), postgresql_where=text("leaves IS NOT NULL")),
 )
 
 hold = Table(
