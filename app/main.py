@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -51,6 +52,7 @@ from app.telemetry.metrics import Metrics
 _LOOK_AGAIN_SECONDS = 10.0  # should a reminder ever be missed
 # Where Kubernetes tells a pod the namespace it runs in.
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_MOST_WARNINGS = 100  # that are logged for one catalog; `remediator check` shows all
 log = structlog.get_logger()
 
 
@@ -143,6 +145,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._tasks: list[asyncio.Task[None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None  # once it runs
         self.metrics = Metrics(__version__)
         catalog = load(settings.catalog, utc_now())
         self.catalog = CatalogHolder(settings.catalog, catalog, self._reloaded)
@@ -173,10 +176,12 @@ class Service:
             metrics.catalog_remediations.labels(mode).set(count)
         metrics.initialise(catalog.remediations, actions(), checks())
         log.info("catalog loaded", remediations=len(catalog), digest=catalog.short_digest)
-        for warning in catalog.warnings:
+        for warning in catalog.warnings[:_MOST_WARNINGS]:
             log.warning("catalog", at=str(warning))
-        if self._tasks:
-            self._load_clients(catalog)
+        if len(catalog.warnings) > _MOST_WARNINGS:
+            log.warning("catalog", more=len(catalog.warnings) - _MOST_WARNINGS)
+        if self._loop is not None:  # a reload is told of from a thread
+            self._loop.call_soon_threadsafe(self._load_clients, catalog)
 
     def _load_clients(self, catalog: Catalog) -> None:
         targets = (one.target for one in catalog.remediations.values())
@@ -229,8 +234,9 @@ class Service:
             self.start(lookup_forever(self.parts, self.inbox, self.settings.lookup), "look-up")
         self.start(self.clock.keep_forever(), "clock")
         self.start(listen_forever(self.database, self.parts.owner, self._wake, self._reload_soon), "wake-ups")
+        self._loop = asyncio.get_running_loop()
         self._load_clients(self.catalog.current)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hung_up)
+        self._loop.add_signal_handler(signal.SIGHUP, self._hung_up)
 
     def _wake(self) -> None:
         self.inbox.recorded.set()
@@ -353,6 +359,7 @@ def serve(settings: Settings) -> None:
         lifespan="off",
         **certificates.server_options(settings.tls),
     )
+    gc.freeze()  # what is loaded now stays; looking through it for garbage would hold up requests again and again
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)  # uvicorn has its own meanwhile, and raises the signal again when all has ended
     _Server(config, service).run()

@@ -34,10 +34,10 @@ async def list_episodes(
 ) -> Response:
     """One entry is one alert from firing to resolved, however often it was sent. Role: viewer."""
     async with services.database.browse() as tx:
-        rows = await audit.find_episodes(tx, query.wanted(services.clock()), query.page)
-        runs = await audit.runs_of_episodes(tx, [row.id for row in rows])
-    more = cursor(rows[-1].id) if len(rows) == query.limit else None
-    page = EpisodePage(items=_items(rows, runs, services.catalog.current), next=more)
+        found = await audit.find_episodes(tx, query.wanted(services.clock()), query.page)
+        runs = await audit.runs_of_episodes(tx, [row.id for row in found.rows])
+    more = None if found.before is None else cursor(found.before)
+    page = EpisodePage(items=_items(found.rows, runs, services.catalog.current), next=more)
     return render(request, page, negotiate(request, query.format))
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
@@ -13,13 +15,26 @@ from app.api.problems import ProblemError, ProblemReason, errors
 from app.api.services import Served, Services
 from app.domain.errors import StoreUnavailableError
 from app.domain.obstacles import Breaker
+from app.domain.standings import Standing
 from app.domain.states import RunState
 from app.engine.standing import present
 from app.store import audit, breakers, inbox, messages, standings
 from app.telemetry.metrics import CONTENT_TYPE
 
 _STORE_SECONDS = 3.0  # well within a scrape's time-out
+_scraping = threading.Lock()
 router = APIRouter(tags=["operation"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What only the store knows."""
+
+    active: Mapping[RunState, int]
+    inbox: int
+    messages: int
+    breakers: Mapping[str, Breaker]
+    standings: Mapping[str, Standing]
 
 
 @router.head("/-/healthy", include_in_schema=False)
@@ -56,39 +71,47 @@ async def ready(services: Served) -> str:
 )
 async def metrics(services: Served) -> Response:
     """Answers while the store is away too; what only the store knows is then NaN."""
-    active, waiting, untold = await _counts(services)
-    for state in RunState:
-        if not state.is_final:
-            services.metrics.active_runs.labels(state).set(active.get(state, 0) if active is not None else math.nan)
-    services.metrics.inbox.set(waiting)
-    await _standings(services)
-    services.metrics.messages_waiting.set(untold)
-    return Response(services.metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
+    stored = await _stored(services)
+    # In a thread: thousands of series take their time, and notifications must not wait for it.
+    text = await asyncio.to_thread(_exposition, services, stored)
+    return Response(text, headers={"Content-Type": CONTENT_TYPE})
 
 
-async def _standings(services: Services) -> None:
-    """Breakers and earned modes of the running catalog's remediations; those that are gone have no series any more."""
-    metrics, now, remediations = services.metrics, services.clock(), services.catalog.current.remediations
+async def _stored(services: Services) -> _Stored | None:
     try:
         async with asyncio.timeout(_STORE_SECONDS), services.database.browse() as tx:
-            open_now = await breakers.get_all(tx)
-            known = await standings.get_all(tx)
+            return _Stored(
+                active=await audit.count_active(tx),
+                inbox=await inbox.count_waiting(tx),
+                messages=await messages.count_waiting(tx),
+                breakers=await breakers.get_all(tx),
+                standings=await standings.get_all(tx),
+            )
     except (StoreUnavailableError, TimeoutError):
-        open_now, known = None, None
+        return None
+
+
+def _exposition(services: Services, stored: _Stored | None) -> bytes:
+    """One at a time: what a scrape sets is what it answers."""
+    with _scraping:
+        metrics = services.metrics
+        for state in RunState:
+            if not state.is_final:
+                metrics.active_runs.labels(state).set(math.nan if stored is None else stored.active.get(state, 0))
+        metrics.inbox.set(math.nan if stored is None else stored.inbox)
+        metrics.messages_waiting.set(math.nan if stored is None else stored.messages)
+        _set_standings(services, stored)
+        return metrics.exposition()
+
+
+def _set_standings(services: Services, stored: _Stored | None) -> None:
+    """Breakers and earned modes of the running catalog's remediations; those that are gone have no series any more."""
+    metrics, now = services.metrics, services.clock()
     metrics.breaker_state.clear()
     metrics.earned_mode.clear()
-    for name in remediations:
-        state = math.nan if open_now is None else open_now.get(name, Breaker()).state(now).rank
+    for name, one in services.catalog.current.remediations.items():
+        state = math.nan if stored is None else stored.breakers.get(name, Breaker()).state(now).rank
         metrics.breaker_state.labels(name).set(state)
-    for name, one in remediations.items():
         if one.earn is not None:
-            found = None if known is None else present(one, known.get(name), now)
+            found = None if stored is None else present(one, stored.standings.get(name), now)
             metrics.earned_mode.labels(name).set(math.nan if found is None else found.mode.rank)
-
-
-async def _counts(services: Services) -> tuple[Mapping[RunState, int] | None, float, float]:
-    try:
-        async with asyncio.timeout(_STORE_SECONDS), services.database.browse() as tx:
-            return await audit.count_active(tx), await inbox.count_waiting(tx), await messages.count_waiting(tx)
-    except (StoreUnavailableError, TimeoutError):
-        return None, math.nan, math.nan

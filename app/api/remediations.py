@@ -34,9 +34,9 @@ router = APIRouter(tags=["remediations"])
 async def list_runs(request: Request, services: Served, _who: Viewer, query: Annotated[RunQuery, Query()]) -> Response:
     """Filters narrow the list together. Role: viewer."""
     async with services.database.browse() as tx:
-        rows = await audit.find_runs(tx, query.wanted(services.clock()), query.page)
-    more = cursor(rows[-1].id) if len(rows) == query.limit else None
-    page = RunPage(items=[RunSummary.model_validate(row) for row in rows], next=more)
+        found = await audit.find_runs(tx, query.wanted(services.clock()), query.page)
+    more = None if found.before is None else cursor(found.before)
+    page = RunPage(items=[RunSummary.model_validate(row) for row in found.rows], next=more)
     return render(request, page, negotiate(request, query.format))
 
 

@@ -96,5 +96,6 @@ def _digest(entries: Sequence[Entry], freezes: Sequence[Freeze]) -> str:
     """The same for the same remediations and freezes in the same order, whatever files and comments surround them."""
     content = [entry.remediation.to_json() for entry in entries]
     content += [freeze.model_dump(mode="json") for freeze in freezes]
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+    # One by one: the encoder lets no other thread run before it is done.
+    each = (json.dumps(one, sort_keys=True, separators=(",", ":"), ensure_ascii=False) for one in content)
+    return hashlib.sha256(f"[{','.join(each)}]".encode("utf-8", "surrogatepass")).hexdigest()

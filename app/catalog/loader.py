@@ -82,6 +82,7 @@ class _Loading:
             report.problem(problem.at, "", problem.message)
         if root is not None:
             self._read_root(root, report)
+            _let_go(root)
         elif not problems:
             report.warning(_START, "", "the file is empty")
         return report
@@ -136,6 +137,14 @@ class _Loading:
         first = self._named.setdefault((key, name), here)
         if first is not here:
             report.problem(named.at, join_path(place.path, "name"), f'"{name}" is already the name of {first}')
+
+
+def _let_go(root: Node) -> None:
+    """Free the entries one by one: a file with thousands of them, freed at once, lets no other thread run meanwhile."""
+    for listed in root.fields.values():
+        for entries in (listed.items, listed.value):
+            while isinstance(entries, list) and entries:
+                entries.pop()
 
 
 def _name_of(node: Node) -> str:

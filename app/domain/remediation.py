@@ -7,6 +7,7 @@ import json
 import re
 from datetime import timedelta
 from enum import StrEnum
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StrictBool, WithJsonSchema, model_validator
@@ -231,7 +232,7 @@ class Remediation(Value):
         """The levels in order; the first is made of the remediation's own steps."""
         return (Rung(steps=self.steps, verify=self.verify, settle=self.settle), *self.escalate)
 
-    @property
+    @cached_property
     def deed(self) -> str:
         """A digest of what it does, when and within which limits: of everything but words for people."""
         told = {"summary", "description", "runbook", "channel"}

@@ -17,7 +17,7 @@ from app.domain.standings import Mark
 from app.engine import standing
 from app.engine.parts import Parts, Turn
 from app.engine.telling import Notice, tell
-from app.store import breakers, effects, events, runs
+from app.store import breakers, effects, events, runs, standings
 from app.store.breakers import Ended
 from app.store.effects import Judged
 from app.store.events import Entry, Event, catalog_chain
@@ -84,11 +84,16 @@ async def follow(parts: Parts, followed: Catalog | None) -> Catalog:
     catalog = parts.catalog()
     if catalog is followed:
         return catalog
-    async with parts.turn(lock="intake") as turn:
-        await runs.wake_deferred(turn.tx, turn.now, catalog.digest)
-        if any(one.earn is not None for one in catalog.remediations.values()):
-            await standing.follow(turn, catalog)
+    woken = _BATCH
+    while woken == _BATCH:  # in short transactions: notifications are recorded between them
+        async with parts.turn(lock="intake") as turn:
+            woken = await runs.wake_deferred(turn.tx, turn.now, catalog.digest, _BATCH)
     parts.work.set()
+    async with parts.database.read() as tx:
+        known = await standings.get_all(tx)
+    for remediation in await asyncio.to_thread(standing.behind, catalog, known):
+        async with parts.turn(lock="intake") as turn:
+            await standing.follow(turn, remediation)
     return catalog
 
 

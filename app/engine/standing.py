@@ -6,6 +6,7 @@ older form of its remediation says nothing about the present one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
@@ -74,12 +75,19 @@ async def set_by_hand(turn: Turn, remediation: Remediation, mode: Mode, said: En
     return given
 
 
-async def follow(turn: Turn, catalog: Catalog) -> None:
-    """Bring the standings to a catalog that was loaded: what is new or does something else begins anew."""
-    known = await standings.get_all(turn.tx)
-    for name, remediation in catalog.remediations.items():
-        if remediation.earn is not None and (name not in known or known[name].digest != remediation.deed):
-            await _present(turn, remediation)
+def behind(catalog: Catalog, known: Mapping[str, Standing]) -> list[Remediation]:
+    """What is new in a catalog that was loaded, or does something else than before."""
+    return [
+        one
+        for name, one in catalog.remediations.items()
+        if one.earn is not None and (name not in known or known[name].digest != one.deed)
+    ]
+
+
+async def follow(turn: Turn, remediation: Remediation) -> None:
+    """Let what is new or does something else begin anew, unless the catalog has changed again meanwhile."""
+    if turn.parts.catalog().get(remediation.name) is remediation:
+        await _present(turn, remediation)
 
 
 async def _present(turn: Turn, remediation: Remediation) -> Standing | None:

@@ -1,24 +1,44 @@
 """What people ask the ledger: runs and episodes, newest first, by filters and pages; and one run with all of it.
 
-Only reads. Pages are keyset pages over ids, which sort by time, so that a page costs the same wherever it is.
+Only reads. Pages are keyset pages over ids, which sort by time, so that a page costs the same wherever it is. What no
+index answers is looked for among a bounded number of entries: a page may then hold few, and says where to go on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, Select, Table, Text, and_, exists, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Select,
+    Table,
+    Text,
+    and_,
+    exists,
+    func,
+    or_,
+    select,
+    true,
+    type_coerce,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.ids import lowest_id
-from app.domain.states import RunState
+from app.domain.states import FINAL_STATES, RunState
 from app.store.schema import episode, event, run, run_episode, step
 
 _HEAVY = {"spec", "plan", "decisions"}  # not for lists
+_LOOKED_AT = 5_000  # entries, for one page
+_MOST_VALUES = 12  # of one filter that an index answers
+_ID_STEP = timedelta(milliseconds=1)
+_ACTIVE_STATES = [state for state in RunState if state not in FINAL_STATES]
 _LISTED = [column for column in run.columns if column.name not in _HEAVY]
 
 
@@ -62,6 +82,34 @@ class EpisodeFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """A page, and what the next one is before; None where this one is the last."""
+
+    rows: list[Row[Any]]
+    before: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """A way through a table from new to old; an index leads past all entries that do not meet its condition."""
+
+    condition: ColumnElement[bool] = field(default_factory=true)
+    column: ColumnElement[Any] | None = None
+    values: tuple[Any, ...] = ()
+
+    def beside(self) -> ColumnElement[bool]:
+        """The condition where another walk is taken: written so that no index is tempting."""
+        return self.condition if self.column is None else self.column.concat("").in_(self.values)
+
+    def end(self, ids: ColumnElement[str], span: ColumnElement[bool]) -> ColumnElement[str | None]:
+        """The id of the oldest entry that may be looked at; NULL where that is all of them."""
+        ways = [self.condition] if self.column is None else [self.column == value for value in self.values]
+        step = select(ids).order_by(ids.desc()).limit(1).offset(_LOOKED_AT // len(ways) - 1)
+        ends = union_all(*(select(step.where(span, way).subquery()) for way in ways)).subquery()
+        return select(func.max(ends.c.id)).scalar_subquery()
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
     """Everything that the store knows of a run; rows of the tables of their names."""
 
@@ -71,33 +119,45 @@ class RunRecord:
     events: Sequence[Row[Any]]
 
 
-async def find_runs(tx: AsyncConnection, wanted: RunFilter, page: Page) -> list[Row[Any]]:
+async def find_runs(tx: AsyncConnection, wanted: RunFilter, page: Page) -> Found:
     """Runs, newest first, without their plans."""
-    query = _page(select(*_LISTED), run, page)
-    query = query.where(*_of_alerts(tx, run, run.c.created_at, wanted.alerts))
-    if wanted.remediations:
-        query = query.where(run.c.remediation.in_(wanted.remediations))
-    if wanted.states is not None:
-        query = query.where(run.c.state.in_(wanted.states))
+    alerts, conditions = wanted.alerts, list[ColumnElement[bool]]()
+    given = {
+        run.c.alertname: [alerts.alertname] if alerts.alertname is not None else (),
+        run.c.namespace: [alerts.namespace] if alerts.namespace is not None else (),
+        run.c.remediation: wanted.remediations,
+        run.c.state: wanted.states if wanted.states is not None else (),
+    }
+    walks = [_Walk(column.in_(values), column, (*values,)) for column, values in given.items() if values]
+    if wanted.states is not None and not wanted.states:
+        return Found([], None)
     if wanted.effective is not None:
-        query = query.where(run.c.effective.is_(wanted.effective))
+        conditions.append(run.c.effective.is_(wanted.effective))
     if wanted.target is not None:
-        query = query.where(run.c.target_key.contains(wanted.target, autoescape=True))
-    return list((await tx.execute(query)).all())
+        conditions.append(run.c.target_key.contains(wanted.target, autoescape=True))
+    conditions += [_has_label(tx, run, name, value) for name, value in alerts.labels]
+    span = _span(run, run.c.created_at, alerts, page)
+    return await _page(tx, select(*_LISTED), run, (walks, conditions, span), page.limit)
 
 
-async def find_episodes(tx: AsyncConnection, wanted: EpisodeFilter, page: Page) -> list[Row[Any]]:
+async def find_episodes(tx: AsyncConnection, wanted: EpisodeFilter, page: Page) -> Found:
     """Episodes, newest first, whether a remediation matched them or not."""
-    query = _page(select(episode), episode, page)
-    query = query.where(*_of_alerts(tx, episode, episode.c.first_seen_at, wanted.alerts))
-    if wanted.open is not None:
-        ended = episode.c.closed_at
-        query = query.where(ended.is_(None) if wanted.open else ended.is_not(None))
+    alerts, walks, conditions = wanted.alerts, list[_Walk](), list[ColumnElement[bool]]()
+    if wanted.open:
+        walks.append(_Walk(episode.c.closed_at.is_(None)))
+    elif wanted.open is not None:
+        conditions.append(episode.c.closed_at.is_not(None))
     if wanted.matched is not None:
         length = func.json_array_length if _is_sqlite(tx) else func.jsonb_array_length
         count = length(episode.c.matched)
-        query = query.where(count > 0 if wanted.matched else count == 0)
-    return list((await tx.execute(query)).all())
+        conditions.append(count > 0 if wanted.matched else count == 0)
+    if alerts.alertname is not None:
+        conditions.append(episode.c.alertname == alerts.alertname)
+    if alerts.namespace is not None:
+        conditions.append(episode.c.namespace == alerts.namespace)
+    conditions += [_has_label(tx, episode, name, value) for name, value in alerts.labels]
+    span = _span(episode, episode.c.first_seen_at, alerts, page)
+    return await _page(tx, select(episode), episode, (walks, conditions, span), page.limit)
 
 
 async def runs_of_episodes(tx: AsyncConnection, episode_ids: Collection[str]) -> list[Row[Any]]:
@@ -130,28 +190,41 @@ async def events(tx: AsyncConnection, run_id: str) -> Sequence[Row[Any]]:
 
 async def count_active(tx: AsyncConnection) -> dict[RunState, int]:
     """How many runs are in each state that is not final."""
-    query = select(run.c.state, func.count()).where(run.c.active).group_by(run.c.state)
+    # By their states and not by `active`: an index counts them.
+    query = select(run.c.state, func.count()).where(run.c.state.in_(_ACTIVE_STATES)).group_by(run.c.state)
     return {RunState(state): count for state, count in await tx.execute(query)}
 
 
-def _page(query: Select[Any], table: Table, page: Page) -> Select[Any]:
-    if page.before is not None:
-        query = query.where(table.c.id < page.before)
-    return query.order_by(table.c.id.desc()).limit(page.limit)
+async def _page(
+    tx: AsyncConnection,
+    query: Select[Any],
+    table: Table,
+    filters: tuple[list[_Walk], list[ColumnElement[bool]], ColumnElement[bool]],
+    limit: int,
+) -> Found:
+    """Along the walk that leads farthest back; what it does not answer is looked at entry by entry."""
+    walks, conditions, span = filters
+    walks = [walk for walk in walks if len(walk.values) <= _MOST_VALUES] or [_Walk()]
+    ends = (await tx.execute(select(*(walk.end(table.c.id, span) for walk in walks)))).one()
+    end, walk = min(zip(ends, walks, strict=True), key=lambda pair: pair[0] or "")
+    others = [other.beside() for other in filters[0] if other is not walk]
+    query = query.where(span, walk.condition, *others, *conditions)
+    if end is not None:
+        query = query.where(table.c.id >= end)
+    rows = list((await tx.execute(query.order_by(table.c.id.desc()).limit(limit))).all())
+    return Found(rows, rows[-1].id if len(rows) == limit else end)
 
 
-def _of_alerts(tx: AsyncConnection, table: Table, at: ColumnElement[Any], wanted: Alerts) -> list[ColumnElement[bool]]:
+def _span(table: Table, at: ColumnElement[Any], wanted: Alerts, page: Page) -> ColumnElement[bool]:
+    """From when to when, and before which entry; ids lead there, since they sort by time."""
     conditions: list[ColumnElement[bool]] = []
-    if wanted.alertname is not None:
-        conditions.append(table.c.alertname == wanted.alertname)
-    if wanted.namespace is not None:
-        conditions.append(table.c.namespace == wanted.namespace)
+    if page.before is not None:
+        conditions.append(table.c.id < page.before)
     if wanted.since is not None:
         conditions += [at >= wanted.since, table.c.id >= lowest_id(wanted.since)]
     if wanted.until is not None:
-        conditions.append(at < wanted.until)
-    conditions += [_has_label(tx, table, name, value) for name, value in wanted.labels]
-    return conditions
+        conditions += [at < wanted.until, table.c.id < lowest_id(wanted.until + _ID_STEP)]
+    return and_(true(), *conditions)
 
 
 def _has_label(tx: AsyncConnection, table: Table, name: str, value: str) -> ColumnElement[bool]:
@@ -164,9 +237,10 @@ def _has_label(tx: AsyncConnection, table: Table, name: str, value: str) -> Colu
 
 
 def _pair_in(tx: AsyncConnection, table: FromClause, name: str, value: str) -> ColumnElement[bool]:
-    # Label names may hold any character, which the databases' path expressions for JSON cannot spell.
-    each = func.json_each if _is_sqlite(tx) else func.jsonb_each_text
-    pairs = each(table.c.labels).table_valued("key", "value")
+    if not _is_sqlite(tx):
+        return type_coerce(table.c.labels, JSONB).contains({name: value})
+    # Label names may hold any character, which the path expressions of SQLite cannot spell.
+    pairs = func.json_each(table.c.labels).table_valued("key", "value")
     return exists().select_from(pairs).where(func.cast(pairs.c.key, Text) == name, pairs.c.value == value)
 
 

@@ -47,9 +47,11 @@ class Tally:
 async def tallies(tx: AsyncConnection, names: Collection[str], since: datetime) -> dict[str, Tally]:
     """The tally of each of these remediations, over the runs recorded since then."""
     query = select(run.c.remediation, run.c.state, run.c.effective, func.count().label("runs"))
-    query = query.where(_of(names, since), run.c.state.in_(FINAL_STATES))
+    query = query.where(_of(names, since))
     found = {name: Tally() for name in names}
     for row in await tx.execute(query.group_by(run.c.remediation, run.c.state, run.c.effective)):
+        if row.state not in FINAL_STATES:  # not asked of the database, which would read the rows by their states
+            continue
         tally = found[row.remediation]
         tally.states[RunState(row.state)] = tally.states.get(RunState(row.state), 0) + row.runs
         tally.effective += row.runs if row.effective else 0
@@ -59,9 +61,9 @@ async def tallies(tx: AsyncConnection, names: Collection[str], since: datetime) 
 
 async def times_to_resolve(tx: AsyncConnection, name: str, since: datetime) -> Sequence[timedelta]:
     """From the alert's start to its end, for each run that helped; shortest first."""
-    query = select(run.c.resolved_at, run.c.alert_starts_at).where(_of([name], since), run.c.effective)
-    rows = await tx.execute(query.where(run.c.resolved_at.is_not(None)))
-    return sorted(max(row.resolved_at - row.alert_starts_at, timedelta()) for row in rows)
+    took = type_coerce(run.c.resolved_at, BigInteger) - type_coerce(run.c.alert_starts_at, BigInteger)
+    query = select(took).where(_of([name], since), run.c.effective, run.c.resolved_at.is_not(None))
+    return [timedelta(microseconds=max(one, 0)) for one in sorted((await tx.execute(query)).scalars())]
 
 
 async def recurrences(tx: AsyncConnection, name: str, since: datetime) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, delete, exists, or_, select, update
+from sqlalchemy import ColumnElement, Table, and_, delete, exists, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.ids import lowest_id
@@ -17,6 +17,7 @@ from app.store import events
 from app.store.events import SERVICE, Entry, Event
 from app.store.schema import episode, event, hold, message, notification, run, run_episode, seal, storm
 
+_WINDOW = 1_000  # of the oldest notifications
 Batch = Callable[[AsyncConnection, datetime, int], Any]
 
 
@@ -60,8 +61,10 @@ async def prune_episodes(tx: AsyncConnection, before: datetime, limit: int) -> i
 
 async def prune_notifications(tx: AsyncConnection, before: datetime, limit: int) -> int:
     """Delete notifications that were taken in or set aside."""
-    taken = notification.c.taken_in_at < before
-    return await _delete(tx, notification, limit, taken, notification.c.received_at < before)
+    # Among the oldest: where none is to go, all of them would be read each time.
+    oldest = select(notification.c.id).order_by(notification.c.id).limit(_WINDOW)
+    taken = and_(notification.c.received_at < before, notification.c.taken_in_at < before)
+    return await _delete(tx, notification, limit, notification.c.id.in_(oldest), taken)
 
 
 async def prune_others(tx: AsyncConnection, before: datetime, limit: int) -> int:
@@ -70,7 +73,8 @@ async def prune_others(tx: AsyncConnection, before: datetime, limit: int) -> int
     count = await _delete(tx, message, limit, done)
     count += await _delete(tx, hold, limit, or_(hold.c.ended_at < before, hold.c.until < before))
     count += await _delete(tx, storm, limit, storm.c.until < before)
-    old = select(seal.c.id).where(seal.c.at < before, seal.c.leaves.is_not(None)).order_by(seal.c.id).limit(limit)
+    kept = select(seal.c.id).where(seal.c.leaves.is_not(None)).order_by(seal.c.id).limit(limit)
+    old = select(seal.c.id).where(seal.c.id.in_(kept), seal.c.at < before)
     cleared = await tx.execute(update(seal).where(seal.c.id.in_(old)).values(leaves=None))
     return count + int(cleared.rowcount)
 

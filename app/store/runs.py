@@ -293,10 +293,11 @@ async def note(tx: AsyncConnection, of: Run, now: datetime, kind: str, entry: En
     await events.append(tx, [Event(of.id, now, kind, of.state, entry)])
 
 
-async def wake_deferred(tx: AsyncConnection, now: datetime, digest: str) -> None:
-    """Let what another catalog put off be decided again: its freeze or its limit may be gone."""
+async def wake_deferred(tx: AsyncConnection, now: datetime, digest: str, limit: int) -> int:
+    """Let what another catalog put off be decided again: its freeze or its limit may be gone. Returns how many."""
     waits = and_(run.c.active, run.c.state == RunState.DEFERRED, run.c.digest != digest, run.c.not_before > now)
-    await tx.execute(update(run).where(waits, run.c.purpose == Purpose.REMEDY).values(not_before=now))
+    some = select(run.c.id).where(waits, run.c.purpose == Purpose.REMEDY).limit(limit)
+    return int((await tx.execute(update(run).where(run.c.id.in_(some)).values(not_before=now))).rowcount)
 
 
 async def would_have_acted(tx: AsyncConnection, run_id: str) -> bool:

@@ -103,6 +103,7 @@ episode = Table(
     Column("closed_at", Timestamp),
     Column("matched", Json, nullable=False),  # names of the remediations that matched when it opened
     Index("ix_episode_identity", "identity", "id"),
+    Index("ix_episode_open", "id", sqlite_where=text("closed_at IS NULL"), postgresql_where=text("closed_at IS NULL")),
     Index(
         "uq_episode_open",
         "identity",
@@ -165,8 +166,7 @@ run = Table(
     Index("ix_run_target_key", "target_key", "finished_at"),
     Index("ix_run_admitted", "admitted_at"),
     Index("ix_run_remediation_admitted", "remediation", "admitted_at"),
-    Index("ix_run_remediation_id", "remediation", "id"),
-    Index(  # what records.py asks, without reading the rows
+    Index(  # what records.py asks, without reading the rows; its first columns serve pages of one remediation too
         "ix_run_record", "remediation", "id", "purpose", "state", "effective", "resolved_at", "alert_starts_at"
     ),
     Index("ix_run_state_id", "state", "id"),
@@ -242,6 +242,7 @@ seal = Table(
     Column("leaves", Json),  # [chain, seq, hash] of each chain that had grown; empty once these are pruned
     Column("leaves_hash", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
+    Index("ix_seal_leaves", "id", sqlite_where=text("leaves IS NOT NULL"), postgresql_where=text("leaves IS NOT NULL")),
 )
 
 hold = Table(

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.states import RunState
-from app.store import episodes, runs
+from app.store import audit, episodes, runs
 from app.store.database import Database
 from app.store.migrate import migrate
 from tests.support.edge import NOW, Edge, make_episode
@@ -107,6 +107,43 @@ def test_pages_follow_each_other(edge: Edge) -> None:
     second = edge.get(f"/remediations?limit=3&cursor={first['next']}").json()
     seen = [item["remediation"] for page in (first, second) for item in page["items"]]
     assert (["r4", "r3", "r2", "r1", "r0"], None) == (seen, second["next"])
+
+
+def everything(edge: Edge, path: str) -> tuple[list[str], int]:
+    """The ids on all pages, and how many pages there were."""
+    ids, pages, more = list[str](), 0, ""
+    while more is not None:
+        answer = edge.get(f"{path}&limit=3{more and f'&cursor={more}'}").json()
+        ids += [item["id"] for item in answer["items"]]
+        pages, more = pages + 1, answer["next"]
+    return ids, pages
+
+
+def test_pages_that_look_at_few_entries_lead_to_all(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However rare what is asked for: nothing is left out, nothing comes twice, and the order is kept."""
+    for number in range(24):
+        edge.add_run(
+            RunState.FAILED if number % 5 == 0 else RunState.SUCCEEDED,
+            after=number * MINUTE,
+            remediation=f"r{number % 3}",
+            alertname=f"A{number % 4}",
+            effective=number % 7 == 0,
+            target_key=f"redis:{number % 6}/0",
+            labels={"pod": str(number % 11)},
+        )
+    edge.now = NOW + 24 * MINUTE
+    queries = ["label=pod=1", "label=pod=none", "since=20m&until=3m&label=pod=1"]
+    runs_too = ["target=redis:4", "remediation=r1&alertname=A2", "remediation=r0&remediation=r1&state=failed"]
+    runs_too += ["state=failed&state=succeeded&effective=true", "alertname=A1&effective=true", "state=denied"]
+    paths = [f"/remediations?{query}" for query in queries + runs_too]
+    paths += [f"/episodes?{query}" for query in [*queries, "open=true&label=pod=1", "open=false", "matched=false"]]
+    whole = {path: everything(edge, path)[0] for path in paths}
+    monkeypatch.setattr(audit, "_LOOKED_AT", 4)
+    for path, expected in whole.items():
+        ids, pages = everything(edge, path)
+        assert expected == ids, path
+        assert pages <= 14, path
+    assert [3, 2] == [len(whole[f"/remediations?{query}"]) for query in ("label=pod=1", "remediation=r1&alertname=A2")]
 
 
 def test_of_many_people_one_decides(edge: Edge) -> None:

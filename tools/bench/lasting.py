@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -19,7 +22,7 @@ import yaml
 from app.catalog.loader import load as load_catalog
 from tests.support.processes import Process, free_port, wait_until
 from tests.support.service import Service
-from tools.bench.load import Load, post
+from tools.bench.load import Load, percentile, post
 from tools.bench.parts import (
     COMPILED,
     PATIENCE,
@@ -36,14 +39,26 @@ from tools.bench.parts import (
 )
 from tools.bench.results import Curve, Result
 
+_DAYS = 100  # that the made-up audit goes back
+_KEPT = 90  # what is older is deleted where deleting is measured
 _PAGES = {
-    "newest": {},
-    "one remediation": {"remediation": "measured"},
-    "one state": {"state": "failed"},
-    "one alertname": {"alertname": "Down7"},
-    "one target": {"target": "redis:cache/7"},
-    "one namespace": {"namespace": "ns-7"},
-    "a day long ago": {"since": "2026-01-03T00:00:00Z", "until": "2026-01-04T00:00:00Z"},
+    "newest": "/remediations",
+    "one remediation": "/remediations?remediation=measured",
+    "one state": "/remediations?state=failed",
+    "two states": "/remediations?state=failed&state=cancelled",
+    "one alertname": "/remediations?alertname=Down7",
+    "one target": "/remediations?target=redis:cache/7",
+    "one namespace": "/remediations?namespace=ns-7",
+    "one label": "/remediations?label=instance=i-7",
+    "what did not help": "/remediations?effective=false",
+    "a state of a namespace": "/remediations?namespace=ns-20&state=failed",
+    "a namespace of a remediation": "/remediations?remediation=other-7&namespace=ns-7",
+    "a day long ago": "/remediations?since=90d&until=89d",
+    "alerts": "/episodes",
+    "alerts that fire": "/episodes?open=true",
+    "alerts with a label": "/episodes?label=instance=i-7",
+    "the catalog": "/catalog",
+    "one of the catalog": "/catalog/measured",
 }
 
 
@@ -84,11 +99,13 @@ def _microseconds(call: object) -> float:
 
 
 def _stall(service: Service) -> float:
-    """The slowest answer to a notification while the catalog is loaded again, of two tries the better."""
-    return min(_stalled(service) for _ in range(2))
+    """The slowest answer to a notification while a catalog with other entries is loaded; of two the better."""
+    return min(_stalled(service, number) for number in range(2))
 
 
-def _stalled(service: Service) -> float:
+def _stalled(service: Service, number: int) -> float:
+    file = service.options.catalog[0]
+    file.write_text(re.sub(r"Measured[^\n]*", f"Measured for the {number}. time.", file.read_text()))
     reloaded = threading.Event()
 
     def reload() -> None:
@@ -105,76 +122,127 @@ def _stalled(service: Service) -> float:
 
 
 def audit(bench: Bench) -> Iterator[Result | Curve]:
-    """Pages of `/remediations` out of a large audit beside a small one, and what deleting from it does to intake."""
+    """Pages out of a large audit beside a small one, and what deleting from the large one does to intake."""
     small, large = bench.count(10_000), bench.count(1_000_000)
     times: dict[int, dict[str, float]] = {}
     for size in (small, large):
-        with ours(bench, retention="7d") as service:
-            store = _file(service)
+        with ours(bench, [remediation("measured"), *unmatched(50)]) as service:
             service.stop()
-            _fill(store, size)
+            service.options = replace(service.options, env={"REMEDIATOR_RETENTION": "0"})
+            _fill(_file(service), size)
             service.start()
-            times[size] = {name: _page(service, query) for name, query in _PAGES.items()}
+            times[size] = {name: _page(service, path) for name, path in _PAGES.items()}
+            if size == large:
+                deleting = _deleting(bench, service)
     for name in _PAGES:
         slow, fast = times[large][name] * 1000, times[small][name] * 1000
         yield Result("audit", f"a page of {large:,} runs, {name}", slow, "ms", max(fast, 1.0), 2.0)
     yield Result("audit", f"the slowest page of {large:,} runs", max(times[large].values()) * 1000, "ms", bound=50)
+    yield deleting
 
 
 def _file(service: Service) -> Path:
     return Path(service.options.data) / "remediator.db"
 
 
-def _page(service: Service, query: dict[str, str]) -> float:
+def _page(service: Service, path: str) -> float:
     found = []
     for _ in range(9):
         begun = time.perf_counter()
-        answer = service.get("/remediations", params={"limit": "100", **query})
+        answer = service.get(path)
         found.append(time.perf_counter() - begun)
-        assert answer.json()["items"], f"nothing is found for {query}"
+        assert answer.is_success, f"{path}: {answer.text}"
+        assert answer.json().get("items", True), f"nothing is found by {path}"
     return median(found)
 
 
-def _fill(file: Path, size: int) -> None:
-    """Write ended runs over a hundred days, as the service would have left them but for the length of their plans."""
-    plan = '{"rung": 0, "target": {"backend": "redis", "key": "redis:cache/0"}, "steps": []}'
-    spec = yaml.safe_load(yaml.safe_dump(remediation("measured")))
+def _deleting(bench: Bench, service: Service) -> Result:
+    """Acknowledgements while a tenth of the audit is deleted, beside those before."""
+    before = [wait for _ in range(bench.count(20)) for wait in post(service.url, Load(100, 10, 4)).latencies]
+    service.stop()
+    service.options = replace(service.options, env={"REMEDIATOR_RETENTION": f"{_KEPT}d"})
+    old = _old(service)
+    service.start()
+    during: list[float] = []
+    while _old(service):
+        during += post(service.url, Load(100, 10, 4)).latencies
+    p99, usual = percentile(during, 0.99) * 1000, percentile(before, 0.99) * 1000
+    return Result("audit", f"acknowledgement while {old:,} runs are deleted, p99", p99, "ms", usual, 2.0)
 
-    with sqlite3.connect(file) as store:
-        columns = [row[1:4] for row in store.execute("PRAGMA table_info(run)")]
-        values = {
-            "id": "printf('019b7%07x-0000-7000-8000-%012x', n / 4, n)",
+
+def _old(service: Service) -> int:
+    moment = int((time.time() - _KEPT * 86400) * 1e6)
+    with closing(sqlite3.connect(_file(service), timeout=60)) as store:
+        query = "SELECT count(*) FROM run WHERE id < printf('%08x-', ? / 65536000) AND finished_at < ?"
+        return int(store.execute(query, (moment, moment)).fetchone()[0])
+
+
+def _fill(file: Path, size: int) -> None:
+    """Write ended runs over the last days, as the service would have left them but for the length of their plans."""
+    numbers = (
+        f"WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {size}), "
+        f"moments AS (SELECT n, {int(time.time() - _DAYS * 86400) * 1000} + n * {_DAYS * 86_400_000} / {size} AS ms "
+        "FROM numbers)"
+    )
+    with closing(sqlite3.connect(file)) as store:
+        store.execute("PRAGMA synchronous = OFF")
+        for table, values in _rows().items():
+            columns = [row[1:4] for row in store.execute(f"PRAGMA table_info({table})")]
+            chosen = ", ".join(values.get(name, _value(name, kind, needed)) for name, kind, needed in columns)
+            names = ", ".join(name for name, *_ in columns)
+            store.execute(f"INSERT INTO {table} ({names}) {numbers} SELECT {chosen} FROM moments")
+            store.commit()
+
+
+def _rows() -> dict[str, dict[str, str]]:
+    """By table, what stands in the columns that matter: expressions over the number of a run and its milliseconds."""
+    run, episode = (f"printf('%08x-%04x-7000-{kind}000-%012x', ms / 65536, ms % 65536, n)" for kind in (8, 9))
+    alert = {
+        "alertname": "'Down' || (n % 100)",
+        "namespace": "'ns-' || (n % 100)",
+        "labels": "json_object('alertname', 'Down' || (n % 100), 'namespace', 'ns-' || (n % 100), "
+        "'instance', 'i-' || (n % 1000), 'severity', 'critical', 'team', 'platform')",
+        "annotations": "'{}'",
+        "fingerprint": "printf('%016x', n)",
+    }
+    spec = json.dumps(remediation("measured"))
+    return {
+        "run": alert
+        | {
+            "id": run,
             "remediation": "CASE WHEN n % 10 = 0 THEN 'measured' ELSE 'other-' || (n % 50) END",
-            "spec": f"'{json.dumps(spec)}'",
-            "digest": "'0'",
+            "spec": f"'{spec}'",
+            "digest": "printf('%064x', 1)",
             "state": "CASE WHEN n % 20 = 0 THEN 'failed' ELSE 'succeeded' END",
-            "alertname": "'Down' || (n % 100)",
-            "namespace": "'ns-' || (n % 100)",
+            "effective": "n % 20 > 0",
             "target_key": "'redis:cache/' || (n % 1000)",
-            "plan": f"'{plan}'",
+            "plan": """'{"rung": 0, "target": {"backend": "redis", "key": "redis:cache/0"}, "steps": []}'""",
             "decisions": "'[]'",
-            "labels": "json_object('alertname', 'Down' || (n % 100), 'namespace', 'ns-' || (n % 100))",
-            "annotations": "'{}'",
             "purpose": "'remedy'",
-        }
-        chosen = ", ".join(values.get(name, _value(name, kind, needed)) for name, kind, needed in columns)
-        names = ", ".join(name for name, *_ in columns)
-        store.execute(
-            f"INSERT INTO run ({names}) WITH RECURSIVE numbers(n) AS "
-            f"(SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {size}) SELECT {chosen} FROM numbers",
-            {"size": size},
-        )
-    with sqlite3.connect(file) as store:
-        store.execute("ANALYZE")
+            "resolved_at": "ms * 1000",
+            "finished_at": "ms * 1000",
+        },
+        "episode": alert
+        | {
+            "id": episode,
+            "identity": "printf('%064x', n)",
+            "firing": "'[]'",
+            "matched": """'["measured"]'""",
+            "resolved_at": "ms * 1000",
+            "closed_at": "CASE WHEN n % 100 > 0 THEN ms * 1000 END",
+        },
+        "run_episode": {"run_id": run, "episode_id": episode},
+        "step": {"id": "NULL", "run_id": run, "action": "'http.request'", "planned": "'{}'", "state": "'succeeded'"},
+        "event": {"id": "NULL", "run_id": run, "kind": "'recorded'", "data": "'{}'", "seq": "1"},
+    }
 
 
 def _value(name: str, kind: str, needed: int) -> str:
-    if name.endswith("_at"):
-        # A hundred days, the newest of them now: id and time go the same way.
-        return "strftime('%Y-%m-%d %H:%M:%f000', 1767225600 + n * 8640000.0 / :size, 'unixepoch')"
     if not needed:
         return "NULL"
-    return "0" if kind in {"INTEGER", "BOOLEAN"} else "''"
+    if name.endswith("_at") or name == "at":
+        return "ms * 1000"
+    return "''" if kind.startswith(("VARCHAR", "TEXT", "JSON")) else "0"
 
 
 def idle(bench: Bench) -> Iterator[Result | Curve]:

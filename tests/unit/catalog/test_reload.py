@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -55,6 +57,25 @@ def test_a_valid_catalog_replaces_the_running_one(tmp_path: Path) -> None:
     assert run(holder.reload(NOW))
     assert ("first", "second") == (_names(before), _names(holder.current))
     assert [(True, "second", None)] == reloads
+
+
+@pytest.mark.parametrize("second", [ENTRY.format(name="second"), "remediations: 1\n"])
+def test_a_reload_lets_requests_go_first_only_while_it_lasts(tmp_path: Path, second: str) -> None:
+    """Threads take short turns and nobody looks for garbage among everything; after it all is as before."""
+    _write(tmp_path / "a.yaml", "first")
+    holder, _ = _start(tmp_path)
+    seen = []
+
+    def look(*_: object) -> None:
+        seen.append((sys.getswitchinterval(), gc.get_threshold()))
+
+    before = (sys.getswitchinterval(), gc.get_threshold())
+    holder = CatalogHolder([tmp_path], holder.current, look)
+    (tmp_path / "a.yaml").write_text(second, encoding="utf-8")
+    run(holder.reload(NOW))
+    assert seen[0][0] < before[0] / 2
+    assert seen[0][1][2] > 1000 * before[1][2]
+    assert before == (sys.getswitchinterval(), gc.get_threshold())
 
 
 def test_an_invalid_catalog_leaves_the_running_one_alone(tmp_path: Path) -> None:
