@@ -17,6 +17,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 
 import httpx
 
@@ -169,6 +170,7 @@ def describe(url: str) -> str:
     return f"{parsed.scheme}://{parsed.host}{port}{path}"
 
 
+@lru_cache(maxsize=256)  # a request looks at its URL in several places
 def _parse(url: str) -> httpx.URL:
     try:
         parsed = httpx.URL(url)
@@ -184,6 +186,7 @@ def _parse(url: str) -> httpx.URL:
     return parsed
 
 
+@lru_cache(maxsize=256)
 def _is_refused(text: str) -> bool:
     address = ipaddress.ip_address(text)
     if isinstance(address, ipaddress.IPv6Address):

@@ -227,7 +227,7 @@ class Remediation(Value):
         default_factory=dict, description="Guards that do not hold for this one, each with the reason."
     )
 
-    @property
+    @cached_property
     def rungs(self) -> tuple[Rung, ...]:
         """The levels in order; the first is made of the remediation's own steps."""
         return (Rung(steps=self.steps, verify=self.verify, settle=self.settle), *self.escalate)
@@ -243,6 +243,7 @@ class Remediation(Value):
         """All of it, with every default filled in."""
         return self.model_dump(mode="json", by_alias=True)
 
-    def to_stored(self) -> dict[str, Any]:
+    @cached_property
+    def stored(self) -> dict[str, Any]:
         """As kept with each run: without what is at its default, since another release may not know the field."""
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import structlog
+from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.decisions import Decision, Verdict
@@ -31,6 +32,7 @@ from app.store.facts import Asked, Glance
 from app.store.facts import rate_free_at as _full
 from app.store.runs import Run
 
+_ANSWERS = TypeAdapter(list[Decision])
 log = structlog.get_logger()
 
 
@@ -181,7 +183,7 @@ async def admit(parts: Parts, matter: Matter) -> Run | None:
             await breakers.begin_trial(turn.tx, run.remediation.name, run.id)
         if plan is not None and run.purpose is Purpose.REMEDY:
             await undos.wake_for_target(turn.tx, turn.now, run, plan.target.key)
-        answers = [one.model_dump(mode="json") for one in decisions]
+        answers = _ANSWERS.dump_python(decisions, mode="json")
         return await _write(turn, run, plan, decision, answers)
 
 

@@ -140,7 +140,7 @@ def _columns(received: Received) -> dict[str, Any]:
     return given | {"body": _PACKER.compress(received.body)}
 
 
-def _unpacked(body: bytes) -> bytes:
+def unpacked(body: bytes) -> bytes:
     """A body as it came; what begins otherwise was recorded by a release that did not pack."""
     return _UNPACKER.decompress(body) if body.startswith(zstandard.FRAME_HEADER) else body
 
@@ -166,7 +166,7 @@ async def waiting(tx: AsyncConnection, limit: int, most_alerts: int | None = Non
         alerts += row.alerts
         if found and most_alerts is not None and alerts > most_alerts:
             break
-        found.append(Waiting(row.id, row.received_at, _unpacked(row.body)))
+        found.append(Waiting(row.id, row.received_at, unpacked(row.body)))
     return found
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
+from pydantic_core import from_json, to_json
 from sqlalchemy import Update, and_, bindparam, delete, insert, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -112,7 +113,7 @@ def from_row(row: Row[Any]) -> Run:
 def _from_row(row: Row[Any]) -> Run:
     return Run(
         id=row.id,
-        remediation=Remediation.model_validate({key: value for key, value in row.spec.items() if key != _PURPOSE}),
+        remediation=_remediation(to_json(row.spec)),
         digest=row.digest,
         state=RunState(row.state),
         reason=Reason(row.reason) if row.reason else None,
@@ -144,6 +145,12 @@ def _from_row(row: Row[Any]) -> Run:
 
 
 _INSERT = insert(run)
+
+
+@lru_cache(maxsize=1024)
+def _remediation(spec: bytes) -> Remediation:
+    """Runs of one remediation share it: it is read from the store far more often than it changes."""
+    return Remediation.model_validate({key: value for key, value in from_json(spec).items() if key != _PURPOSE})
 
 
 async def create(tx: AsyncConnection, new: Sequence[Run], lease_until: datetime | None = None) -> None:
@@ -196,7 +203,7 @@ def _first_columns(one: Run) -> dict[str, Any]:
 
 def _stored_spec(one: Run) -> JsonObject:
     """What takes a run back is marked: a release that knows nothing of it cannot read it, and would apply it."""
-    return one.remediation.to_stored() | ({} if one.purpose is Purpose.REMEDY else {_PURPOSE: one.purpose.value})
+    return one.remediation.stored | ({} if one.purpose is Purpose.REMEDY else {_PURPOSE: one.purpose.value})
 
 
 async def get(tx: AsyncConnection, run_id: str) -> Run | None:
@@ -258,7 +265,7 @@ async def respecify(tx: AsyncConnection, held: Run, remediation: Remediation, di
     changed = remediation != held.remediation
     approved_by = None if changed else held.approved_by
     rung, setback = (0, None) if changed else (held.rung, held.setback)  # it begins from the first rung that it has now
-    values = {"spec": remediation.to_stored(), "digest": digest, "approved_by": approved_by, "rung": rung}
+    values = {"spec": remediation.stored, "digest": digest, "approved_by": approved_by, "rung": rung}
     values |= {"setback": None} if changed else {}
     await fenced(tx, held, values)
     if changed:

@@ -6,6 +6,7 @@ Times are microseconds since the epoch (exact, comparable and the same on both d
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -43,6 +44,7 @@ _MICROSECOND = timedelta(microseconds=1)
 _Serial = BigInteger().with_variant(Integer(), "sqlite")
 
 
+@lru_cache(maxsize=256)  # a transaction writes the same few moments again and again
 def microseconds(moment: datetime) -> int:
     """As stored: since the epoch."""
     return (moment - _EPOCH) // _MICROSECOND

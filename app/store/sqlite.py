@@ -1,7 +1,7 @@
 """SQLite without a thread for each statement: those of the engine take microseconds, a thread and back ten times that.
 
-What may take long goes to a thread all the same: beginning a transaction that writes (another process may be writing),
-committing (the disk), and statements with the execution option `threaded`.
+What may take long goes to a thread all the same: to wait for another process that writes, a commit that waits for the
+disk, and statements with the execution option `threaded`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from sqlalchemy.util import await_only
 
 DRIVER = "sqlite+inline"
 THREADED = "threaded"  # the execution option
+BUSY_SECONDS = 5  # that another process may hold up a writer
+_PAGES = 1000  # that are moved together; SQLite's own default
 T = TypeVar("T")
 registry.register("sqlite.inline", __name__, "Dialect")
 
@@ -60,9 +62,29 @@ class _Cursor(sqlite3.Cursor):
 
 
 class _Connection(sqlite3.Connection):
+    synced: bool | None = None  # whether its commits wait for the disk
+
     def cursor(self, factory: Any = _Cursor) -> Any:
         """A cursor of ours."""
         return super().cursor(factory)
+
+    def begin(self, *, synced: bool) -> bool:
+        """Begin to write; False when somebody else does, and then `wait` is to be called in a thread."""
+        if synced is not self.synced:
+            self.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
+            # What was written before is moved to its place by a commit that waits for the disk anyway.
+            self.execute(f"PRAGMA wal_autocheckpoint={_PAGES if synced else 0}")
+            self.synced = synced
+        self.execute("PRAGMA busy_timeout=0")
+        try:
+            self.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            return False
+        finally:
+            self.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
+        return True
 
 
 class _Compiler(SQLiteCompiler):
@@ -102,8 +124,12 @@ class Dialect(SQLiteDialect_pysqlite):
         await_only(_nothing())
 
     def do_commit(self, dbapi_connection: Any) -> None:
-        """Write to the disk."""
-        await_only(_in_thread(dbapi_connection.commit))
+        """Write, and wait for the disk where that was asked for."""
+        if dbapi_connection.synced is False:
+            dbapi_connection.commit()
+            await_only(_nothing())
+        else:
+            await_only(_in_thread(dbapi_connection.commit))
 
 
 async def _nothing() -> None:

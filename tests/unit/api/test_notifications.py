@@ -19,6 +19,7 @@ from app.domain.scope import Scope
 from app.engine.intake import take_in
 from app.engine.parts import Parts, Policy
 from app.store.database import Database
+from app.store.inbox import unpacked
 from app.store.schema import notification
 from tests.support.edge import Edge
 
@@ -52,7 +53,7 @@ def test_what_alertmanager_really_sends_is_accepted(edge: Edge, file: Path) -> N
         response.status_code,
         response.json(),
     )
-    assert [body] == [row.body for row in recorded(edge)]
+    assert [body] == [unpacked(row.body) for row in recorded(edge)]
     assert edge.metric("remediator_notifications_total", result="accepted") == 1
     assert edge.metric("remediator_last_notification_timestamp_seconds") == edge.now.timestamp()
 

@@ -191,7 +191,7 @@ def test_a_rejection_counts_against_the_remediation(earning: Edge) -> None:
     set_standing(earning, mode="approve")
     remediation = earning.services.catalog.current.remediations["restart-api"]
     for _ in range(2):
-        waiting = earning.add_run(RunState.AWAITING_APPROVAL, spec=remediation.to_stored())
+        waiting = earning.add_run(RunState.AWAITING_APPROVAL, spec=remediation.stored)
         answer = earning.post(f"/remediations/{waiting.id}/reject", headers=bearer("secret-of-approver"))
         assert 200 == answer.status_code
     listed = earning.get("/catalog", headers=bearer("secret-of-viewer")).json()["items"][0]
