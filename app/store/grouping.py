@@ -131,6 +131,7 @@ class GroupCommit:
                 interrupted = OperationalError(None, None, InterruptedError("interrupted"))
                 group.ended.set_exception(error if isinstance(error, Exception) else interrupted)
             with suppress(DBAPIError):
+                await group.connection.invalidate()  # nobody knows what state it is in
                 await group.connection.close()
             raise
 
