@@ -202,8 +202,8 @@ def test_killed_around_each_effect(bed: Bed, tmp_path: Path, server: PostgresSer
             ("app.actions.http.request.Request.apply", 2),
             ("app.actions.redis.flush.Flush.apply", 1),
             ("app.store.inbox.Inbox._commit", 1),
-            ("app.store.episodes.write", 1),
-            ("app.store.leases.claim", 1),
+            ("app.store.episodes.create", 1),
+            ("app.store.runs.create", 1),
         )
         for moment in ("before", "after")
         for number in range(1, calls + 1)
