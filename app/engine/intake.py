@@ -236,7 +236,9 @@ async def _write(turn: Turn, batch: _Batch) -> None:
     async for new in _slices(batch.runs):
         await runs.create(tx, new, batch.now + turn.parts.policy.lease)
     await episodes.link(tx, batch.links)
-    await undos.wake_for_alerts(tx, batch.now, [one.identity for one in batch.opened.values()])
+    # A revert waits for an alert that has fired before.
+    known = [one.identity for one in batch.opened.values() if one.identity in batch.seen_before]
+    await undos.wake_for_alerts(tx, batch.now, known)
     if batch.runs or batch.ended:
         await announce(tx)
     if batch.ended:
