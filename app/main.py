@@ -233,6 +233,7 @@ class Service:
         if self.settings.lookup:
             self.start(lookup_forever(self.parts, self.inbox, self.settings.lookup), "look-up")
         self.start(self.clock.keep_forever(), "clock")
+        self.start(self.database.move_log_forever(), "log")
         self.start(listen_forever(self.database, self.parts.owner, self._wake, self._reload_soon), "wake-ups")
         self._loop = asyncio.get_running_loop()
         self._load_clients(self.catalog.current)

@@ -135,13 +135,15 @@ class Database:
             ) from error
 
     @asynccontextmanager
-    async def write(self, lock: str | None = None, *, synced: bool = True) -> AsyncIterator[AsyncConnection]:
+    async def write(
+        self, lock: str | None = None, *, synced: bool = True, urgent: bool = False
+    ) -> AsyncIterator[AsyncConnection]:
         """A transaction, committed at the end; raises StoreUnavailableError when the database is away or full.
 
         What is not `synced` may be lost with the power, though never without all that came after it: for what only
-        leads up to something that is synced, and can be done again.
+        leads up to something that is synced, and can be done again. What is `urgent` goes before what is not.
         """
-        async with self._translated(_WRITE), self._transaction(synced=synced) as connection:
+        async with self._translated(_WRITE), self._transaction(synced=synced, urgent=urgent) as connection:
             before = _changes(connection) if self.is_sqlite else 0
             if lock is not None and not self.is_sqlite:
                 await connection.execute(_LOCK, {"key": zlib.crc32(lock.encode())})
@@ -150,9 +152,9 @@ class Database:
         if has_changed:
             self.written.set()
 
-    def _transaction(self, *, synced: bool) -> AbstractAsyncContextManager[AsyncConnection]:
+    def _transaction(self, *, synced: bool, urgent: bool) -> AbstractAsyncContextManager[AsyncConnection]:
         if self.is_sqlite:
-            return self._group.transaction(synced=synced)
+            return self._group.transaction(synced=synced, urgent=urgent)
         return (self._engine if synced else self._unsynced).begin()
 
     @asynccontextmanager
@@ -219,6 +221,11 @@ class Database:
         """For migrations."""
         return self._engine
 
+    async def move_log_forever(self) -> None:
+        """SQLite only: keep the write-ahead log short beside the writers, until cancelled."""
+        if self.is_sqlite:
+            await sqlite.move_log_forever(str(self.url.database), self.written)
+
     async def close(self) -> None:
         """Close all connections and give the file free."""
         await self._engine.dispose()
@@ -258,6 +265,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     for pragma in (
         "journal_mode=WAL",
+        "wal_autocheckpoint=16000",  # should nobody move the log beside the writers
         "synchronous=FULL",
         "foreign_keys=ON",
         f"busy_timeout={sqlite.BUSY_SECONDS * 1000}",

@@ -41,18 +41,19 @@ class GroupCommit:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._lock = asyncio.Lock()
+        self._lock, self._queue = asyncio.Lock(), asyncio.Lock()
         self._waiting: dict[bool, int] = {True: 0, False: 0}  # by whether their commit waits for the disk
         self._open: _Open | None = None
         self._works: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
-    async def transaction(self, *, synced: bool) -> AsyncIterator[AsyncConnection]:
+    async def transaction(self, *, synced: bool, urgent: bool = False) -> AsyncIterator[AsyncConnection]:
         """A transaction that is committed at the end; raises what the database raises.
 
-        One that is not synced is on the disk when the next synced one is.
+        One that is not synced is on the disk when the next synced one is. One that is urgent waits for the writer of
+        this moment and for no other, and is committed at once.
         """
-        await self._enter(synced=synced)
+        await self._enter(synced=synced, urgent=urgent)
         group: _Open | None = None
         try:
             if self._open is not None and synced and not self._open.synced:
@@ -62,16 +63,21 @@ class GroupCommit:
                 yield connection
         finally:
             try:
-                if self._open is not None and (sum(self._waiting.values()) == 0 or self._open.is_full):
+                nobody_waits = sum(self._waiting.values()) == 0
+                if self._open is not None and (urgent or nobody_waits or self._open.is_full):
                     await self._commit(self._open)
             finally:
                 self._lock.release()
         await asyncio.shield(group.ended)
 
-    async def _enter(self, *, synced: bool) -> None:
+    async def _enter(self, *, synced: bool, urgent: bool) -> None:
         self._waiting[synced] += 1
         try:
-            await self._lock.acquire()
+            if urgent:
+                await self._lock.acquire()
+            else:
+                async with self._queue:  # so that only the first of them stands in the way of what is urgent
+                    await self._lock.acquire()
         except asyncio.CancelledError:
             # Whoever left the commit to us must not wait for it for ever.
             flush = asyncio.create_task(self._flush())

@@ -108,7 +108,7 @@ class Inbox:
 
     async def _commit(self, group: Sequence[tuple[Received, asyncio.Future[None]]]) -> None:
         try:
-            async with self._database.write() as tx:
+            async with self._database.write(urgent=True) as tx:
                 await tx.execute(_INSERT, [_columns(received) for received, _ in group])
                 await announce(tx)
         except StoreUnavailableError as error:

@@ -165,6 +165,12 @@ run = Table(
         sqlite_where=text("holds_target"),
         postgresql_where=text("holds_target"),
     ),
+    Index(
+        "ix_run_lease_until",
+        "lease_until",
+        sqlite_where=text("lease_until IS NOT NULL"),
+        postgresql_where=text("lease_until IS NOT NULL"),
+    ),
     Index("ix_run_target_key", "target_key", "finished_at"),
     Index("ix_run_admitted", "admitted_at"),
     Index("ix_run_remediation_admitted", "remediation", "admitted_at"),

@@ -7,9 +7,11 @@ disk, and statements with the execution option `threaded`.
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy.dialects import registry
@@ -22,7 +24,8 @@ from sqlalchemy.util import await_only
 DRIVER = "sqlite+inline"
 THREADED = "threaded"  # the execution option
 BUSY_SECONDS = 5  # that another process may hold up a writer
-_PAGES = 1000  # that are moved together; SQLite's own default
+_LOG_BYTES = 4 * 1024 * 1024  # of the write-ahead log; SQLite's own default
+_LOOK_SECONDS = 0.25
 T = TypeVar("T")
 registry.register("sqlite.inline", __name__, "Dialect")
 
@@ -72,8 +75,6 @@ class _Connection(sqlite3.Connection):
         """Begin to write; False when somebody else does, and then `wait` is to be called in a thread."""
         if synced is not self.synced:
             self.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
-            # What was written before is moved to its place by a commit that waits for the disk anyway.
-            self.execute(f"PRAGMA wal_autocheckpoint={_PAGES if synced else 0}")
             self.synced = synced
         self.execute("PRAGMA busy_timeout=0")
         try:
@@ -130,6 +131,25 @@ class Dialect(SQLiteDialect_pysqlite):
             await_only(_nothing())
         else:
             await_only(_in_thread(dbapi_connection.commit))
+
+
+async def move_log_forever(file: str, written: asyncio.Event) -> None:
+    """Move what was written from the log to its place in the file, beside the writers, until cancelled.
+
+    SQLite has whoever commits do it by default, and everybody who commits after that waits for it.
+    """
+    log = f"{file}-wal"
+    while True:
+        await written.wait()
+        await asyncio.sleep(_LOOK_SECONDS)
+        with suppress(FileNotFoundError, sqlite3.OperationalError):  # the disk is full, say: writers hear of that too
+            if os.path.getsize(log) > _LOG_BYTES:  # noqa: ASYNC240, PTH202 - one look at what the system has in memory
+                await _in_thread(partial(_move_log, file))
+
+
+def _move_log(file: str) -> None:
+    with closing(sqlite3.connect(file, timeout=BUSY_SECONDS)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 
 async def _nothing() -> None:

@@ -1,4 +1,4 @@
-"""Open episodes and seals with leaves have indexes; pages of one remediation share the index of its record."""
+"""Open episodes, leases and seals with leaves have indexes; pages of one remediation share the index of its record."""
 
 from __future__ import annotations
 
@@ -19,3 +19,7 @@ def upgrade() -> None:
         "ix_seal_leaves", "seal", ["id"], unique=False, sqlite_where=with_leaves, postgresql_where=with_leaves
     )
     op.drop_index("ix_run_remediation_id", table_name="run")
+    leased = sa.text("lease_until IS NOT NULL")
+    op.create_index(
+        "ix_run_lease_until", "run", ["lease_until"], unique=False, sqlite_where=leased, postgresql_where=leased
+    )
