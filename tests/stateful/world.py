@@ -46,12 +46,12 @@ class Faulty(Database):
     fault = ""
 
     @asynccontextmanager
-    async def write(self, lock: str | None = None) -> AsyncIterator[AsyncConnection]:
+    async def write(self, lock: str | None = None, **how: bool) -> AsyncIterator[AsyncConnection]:
         """As the real one, with the fault that is due."""
         fault, self.fault = self.fault, ""
         if fault == "away":
             raise StoreUnavailableError("injected")
-        async with super().write(lock) as tx:
+        async with super().write(lock, **how) as tx:
             yield tx
             if fault == "crash before":
                 raise CrashError
