@@ -37,13 +37,15 @@ async def read_body(request: Request, limit: int) -> bytes:
 async def _collect(request: Request, limit: int) -> bytes | None:
     """The body, or None when it is larger than `limit`."""
     chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
+    size, more = 0, True
+    while more and size <= 2 * limit:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk: bytes = message.get("body", b"")
+        size, more = size + len(chunk), message.get("more_body", False)
         if size <= limit:
             chunks.append(chunk)
         else:
             chunks.clear()
-        if size > 2 * limit:
-            break
     return b"".join(chunks) if size <= limit else None

@@ -97,12 +97,15 @@ async def _with_target(tx: AsyncConnection, facts: Facts, matter: Matter, plan: 
         in_work = await facts_of.held_targets(tx, run.id)
         population = population.model_copy(update={"unhealthy": population.unhealthy | (in_work & population.members)})
     rate = run.remediation.limits.target_rate
+    # The holder first: on PostgreSQL it may end in between, and is then found as the last one that has ended.
+    holder = await facts_of.holder(tx, key, run.id) if seen.holder else None
+    ended = await facts_of.last_outcome(tx, key, run.id) if seen.last_outcome or seen.holder else None
     return replace(
         facts,
         population=population,
         target_rate_full=await _full(tx, rate, facts.now, facts_of.on_target(key)) if seen.target_rate else None,
-        last_outcome=await facts_of.last_outcome(tx, key, run.id) if seen.last_outcome else None,
-        holder=await facts_of.holder(tx, key, run.id) if seen.holder else None,
+        last_outcome=ended,
+        holder=holder,
     )
 
 

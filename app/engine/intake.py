@@ -34,7 +34,7 @@ from app.store.wakeups import announce
 
 _BATCH, _BATCH_ALERTS = 50, 100  # notifications; alerts, unless one notification alone has more
 _SLICE = 100  # alerts, between which others get their turn
-_SHARE = 0.25  # of the time, while notifications are being received: they cannot wait as take-in can
+_SHARE = 0.1  # of the time, while notifications are being received: they cannot wait as take-in can
 _PAUSE_SECONDS = 1.0
 T = TypeVar("T")
 log = structlog.get_logger()

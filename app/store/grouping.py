@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-_MOST = 64  # that share a commit
+_MOST = 16  # that share a commit
 _LONGEST_SECONDS = 0.02  # after which the next one has to begin another
 _HARMLESS = (DataError, IntegrityError, ProgrammingError)  # undo their statement and nothing else
 

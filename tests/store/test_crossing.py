@@ -9,12 +9,22 @@ import asyncio
 from collections.abc import Coroutine
 from dataclasses import replace
 
+import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.catalog.catalog import Catalog
+from app.clients.clients import Clients
+from app.clients.connections import Connections
+from app.domain.plans import Plan, Target
+from app.domain.scope import Scope
 from app.domain.states import RunState
-from app.store import episodes, runs
+from app.engine.admission import Matter, gather
+from app.engine.parts import Parts, Policy
+from app.store import episodes, facts, runs
 from app.store.database import Database
 from app.store.events import Entry
+from app.telemetry.metrics import Metrics
 from tests.support.aio import run
 from tests.support.alerts import NOW
 from tests.support.engine import until
@@ -130,5 +140,44 @@ def test_an_end_waits_for_who_is_being_folded_in(postgres_database: str) -> None
             await ending
             assert [2] == linked
             assert into.id == (await fetch(database, into.id)).id
+
+    run(scenario())
+
+
+def test_a_target_that_comes_free_is_found_as_one_that_was_just_worked_on(
+    postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two questions of one decision: it was held at the first, and has a cooldown at the second."""
+    key = "redis:cache/0"
+
+    async def scenario() -> None:
+        async with opened(postgres_database) as database:
+            await seed(database, 2)
+            acting, candidate = await claim(database)
+            async with database.write() as tx:
+                changes = {"target_key": key, "holds_target": True, "admitted_at": NOW}
+                acting = await runs.move(tx, acting, RunState.RUNNING, NOW, Entry("admitted"), **changes)
+            looked_at = facts.glance
+
+            async def glance(tx: AsyncConnection, asked: facts.Asked) -> facts.Glance:
+                seen = await looked_at(tx, asked)
+                async with database.write() as other:
+                    await runs.move(other, acting, RunState.FAILED, NOW, Entry("over"))
+                return seen
+
+            monkeypatch.setattr(facts, "glance", glance)
+            plan = Plan(rung=0, target=Target(backend="redis", key=key), steps=())
+            parts = Parts(
+                database,
+                lambda: Catalog.of([]),
+                Clients(Connections(), Scope()),
+                Metrics("0"),
+                Policy(),
+                lambda: NOW,
+                "me",
+            )
+            async with database.read() as tx:
+                known = await gather(tx, parts, Matter(candidate, plan), NOW)
+            assert (None, (NOW, acting.id)) == (known.holder, known.last_outcome)
 
     run(scenario())
