@@ -167,15 +167,9 @@ def test_a_target_that_comes_free_is_found_as_one_that_was_just_worked_on(
 
             monkeypatch.setattr(facts, "glance", glance)
             plan = Plan(rung=0, target=Target(backend="redis", key=key), steps=())
-            parts = Parts(
-                database,
-                lambda: Catalog.of([]),
-                Clients(Connections(), Scope()),
-                Metrics("0"),
-                Policy(),
-                lambda: NOW,
-                "me",
-            )
+            catalog = Catalog.of([], seen=(), warnings=(), loaded_at=NOW)
+            clients = Clients(Connections(), Scope())
+            parts = Parts(database, lambda: catalog, clients, Metrics("0"), Policy(), lambda: NOW, "me")
             async with database.read() as tx:
                 known = await gather(tx, parts, Matter(candidate, plan), NOW)
             assert (None, (NOW, acting.id)) == (known.holder, known.last_outcome)
