@@ -83,7 +83,7 @@ def _ended(group: list[Service], count: int) -> float:
 
 
 def _finished(group: list[Service]) -> float:
-    time.sleep(0.2)  # asking costs what is measured
+    time.sleep(0.5)  # asking costs what is measured
     return sum(metric(service, "remediator_runs_total") for service in group)
 
 
