@@ -22,7 +22,7 @@ from app.domain.errors import ConfigError
 # Files are compared, and no events waited for: network file systems send none, and a watch costs many wake-ups more.
 _LOOK_SECONDS = 2.0
 _SETTLE_SECONDS = 0.4
-# After how long a thread lets the next one run while a catalog is loaded; a tenth of what is usual.
+# After how long a thread lets the next one run while a catalog is loaded; a fiftieth of what is usual.
 _SWITCH_SECONDS = 0.0001
 _NEVER = 1_000_000
 

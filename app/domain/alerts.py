@@ -33,7 +33,7 @@ _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:
 # The same where an offset cannot move a time out of the calendar: Go's zero time, and others of the years at its ends,
 # only in UTC.
 _RFC3339_SAFE = (
-    r"^(?:(?:0001|9999)-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?[Zz]"
+    r"^(?:(?:0001|9999)-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]00:00)"
     r"|(?:000[2-9]|00[1-9]\d|0[1-9]\d\d|[1-8]\d{3}|9[0-8]\d\d|99[0-8]\d|999[0-8])"
     r"-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d))$"
 )
@@ -51,7 +51,7 @@ def _rfc3339(value: object) -> object:
 
 
 def _utc(value: datetime) -> datetime:
-    """In UTC, where every later sum and comparison is done; refuses what an offset moves out of the calendar."""
+    """In UTC; refuses what an offset moves out of the calendar."""
     try:
         return value.astimezone(UTC)
     except OverflowError as error:

@@ -7,7 +7,7 @@ retries that can arrive after the resolve; `startsAt` is the earliest that was s
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from app.domain.alerts import Alert
@@ -79,7 +79,7 @@ def _firing(alert: Alert, identity: str, last: Episode | None, now: datetime, ru
     if last.is_open:
         if alert.starts_at - last.starts_at <= rules.restart_after or last.firing - {alert.fingerprint}:
             return Received(Receipt.REPEATED, (_repeated(last, alert, now),))
-        ended = replace(last, firing=frozenset(), closed_at=now, resolved_at=alert.starts_at)
+        ended = replace(last, firing=frozenset(), closed_at=now, resolved_at=alert.starts_at.astimezone(UTC))
         return Received(Receipt.OPENED, (ended, _opened(alert, identity, now)))
     if _belongs_to_ended(alert, last, now, rules):
         return Received(Receipt.LATE)
@@ -98,7 +98,7 @@ def _belongs_to_ended(alert: Alert, last: Episode, now: datetime, rules: Episode
 
 
 def _resolved(alert: Alert, identity: str, last: Episode | None, now: datetime) -> Received:
-    ended_at = alert.resolved_at or now
+    ended_at = (alert.resolved_at or now).astimezone(UTC)
     if last is None:
         tombstone = replace(_opened(alert, identity, now), firing=frozenset(), resolved_at=ended_at, closed_at=now)
         return Received(Receipt.UNKNOWN_RESOLVED, (tombstone,))
@@ -124,7 +124,7 @@ def _opened(alert: Alert, identity: str, now: datetime) -> Episode:
         labels=alert.labels,
         annotations=alert.annotations,
         generator_url=alert.generator_url,
-        starts_at=alert.starts_at,
+        starts_at=alert.starts_at.astimezone(UTC),
         first_seen_at=now,
         last_seen_at=now,
         firing=frozenset({alert.fingerprint}),
@@ -135,7 +135,7 @@ def _repeated(last: Episode, alert: Alert, now: datetime) -> Episode:
     return replace(
         last,
         annotations=alert.annotations,
-        starts_at=min(last.starts_at, alert.starts_at),
+        starts_at=min(last.starts_at, alert.starts_at).astimezone(UTC),
         last_seen_at=max(last.last_seen_at, now),
         firing=last.firing | {alert.fingerprint},
         deliveries=last.deliveries + 1,

@@ -72,6 +72,9 @@ async def take_in_forever(parts: Parts, box: Inbox) -> None:
         except StoreUnavailableError as error:
             log.debug("take-in waits for the store", error=error.message)
             taken, pause = 0, _PAUSE_SECONDS
+        except Exception:  # the loop: what nobody thought of must not end it
+            log.exception("notifications could not be taken in")
+            taken, pause = 0, _PAUSE_SECONDS
         if taken == 0:
             await _wait(box.recorded, pause)
         elif box.is_busy:
@@ -134,11 +137,12 @@ async def _readable(turn: Turn, waiting: Sequence[Waiting]) -> list[tuple[Waitin
     readable = []
     for one in waiting:
         try:
-            readable.append((one, parse_notification(one.body)))
-        except ValidationError as error:  # accepted by another release, or changed by hand in the store
-            log.warning("notification set aside", notification=one.id, problems=error.error_count())
+            readable.append((one, parse_notification(inbox.unpacked(one.body))))
+        except ValueError as error:  # accepted by another release, or changed or damaged in the store
+            problems = error.error_count() if isinstance(error, ValidationError) else 1
+            log.warning("notification set aside", notification=one.id, problems=problems)
             turn.parts.metrics.set_aside.inc()
-            why = f"{error.error_count()} problems: not a notification"
+            why = f"{problems} problems: not a notification"
             await inbox.mark_taken_in(turn.tx, [one.id], turn.now, set_aside=why)
     return readable
 

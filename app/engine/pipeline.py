@@ -56,8 +56,9 @@ async def advance(parts: Parts, run: Run) -> Run | None:
 async def decide(parts: Parts, run: Run) -> Run | None:
     """Plan and guard: ends in running, deferred, awaiting approval, or a final state."""
     run = await follow_catalog(parts, await speak_for(parts, run))
-    if run.state.is_final or run.not_before > parts.clock():
-        return run
+    over = await _over(parts, run)
+    if over is not None:
+        return over
     refused = await refuse_early(parts, run)
     if refused is not None:
         return refused
@@ -72,6 +73,16 @@ async def decide(parts: Parts, run: Run) -> Run | None:
     except AppError as error:
         return await _unplannable(parts, run, error)
     return await admit(parts, Matter(run, plan, await look_outside(parts, run, plan)))
+
+
+async def _over(parts: Parts, run: Run) -> Run | None:
+    """The run when it has ended, was put off, or is not due after all; None when it may be decided."""
+    if run.state.is_final or run.lease_owner is None:
+        return run
+    if run.not_before <= parts.clock():
+        return None
+    async with parts.turn() as turn:  # the clock was set back a little
+        return await runs.postpone(turn.tx, run, run.not_before)
 
 
 async def _plan(parts: Parts, run: Run) -> Plan:

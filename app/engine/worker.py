@@ -104,7 +104,8 @@ class Worker:
 
     def _room(self) -> int:
         """How many more runs may be in work; those that only watch do not count."""
-        return 4 * self._parts.policy.workers - sum(state is not RunState.VERIFYING for state in self._stages.values())
+        busy = sum(state is not RunState.VERIFYING for state in self._stages.values())
+        return 4 * self._parts.policy.workers - busy - len(self._parts.handover.reserved)
 
     async def _work_on(self, run: Run) -> None:
         try:

@@ -99,6 +99,7 @@ class Database:
                 pool_size=10,
                 max_overflow=10,
                 pool_timeout=5,
+                pool_pre_ping=True,
                 hide_parameters=True,
                 json_serializer=_json,
             )
@@ -265,7 +266,6 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     for pragma in (
         "journal_mode=WAL",
-        "wal_autocheckpoint=16000",  # should nobody move the log beside the writers
         "synchronous=FULL",
         "foreign_keys=ON",
         f"busy_timeout={sqlite.BUSY_SECONDS * 1000}",
@@ -280,4 +280,4 @@ def _begin_sqlite(connection: Any) -> None:
     if not options.get("immediate", False):
         driver.execute("BEGIN")  # reads nothing yet, and so takes no time
     elif not driver.begin(synced=options["synced"]):
-        connection.exec_driver_sql("BEGIN IMMEDIATE", execution_options={sqlite.THREADED: True})
+        connection.exec_driver_sql(sqlite.BEGIN, execution_options={sqlite.THREADED: True})

@@ -61,7 +61,7 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A recorded notification that nobody has taken in."""
+    """A recorded notification that nobody has taken in; the body as it is kept, see `unpacked`."""
 
     id: int
     received_at: datetime
@@ -79,7 +79,7 @@ class Inbox:
         self.recorded = asyncio.Event()  # set after each commit; take-in waits for it
 
     async def record(self, received: Received, timeout_seconds: float) -> None:
-        """Return after the commit; raises StoreUnavailableError, and then the notification was not recorded by us."""
+        """Return after the commit; raises StoreUnavailableError, and then it may be recorded or not."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         self._queue.append((received, future))
@@ -110,7 +110,7 @@ class Inbox:
         try:
             async with self._database.write(urgent=True) as tx:
                 # Nobody else is told: this replica takes them in, and should it die, the others find them by looking.
-                await tx.execute(_INSERT, [_columns(received) for received, _ in group])
+                await tx.execute(_INSERT, [_columns(tx, received) for received, _ in group])
         except StoreUnavailableError as error:
             _refuse(group, error.message)
             return
@@ -135,19 +135,25 @@ def _refuse(group: Sequence[tuple[Received, asyncio.Future[None]]], message: str
             future.set_exception(StoreUnavailableError(message))
 
 
-def _columns(received: Received) -> dict[str, Any]:
+def _columns(tx: AsyncConnection, received: Received) -> dict[str, Any]:
     given = {name: getattr(received, name) for name in Received.__slots__}
-    return given | {"body": _PACKER.compress(received.body)}
+    # PostgreSQL packs by itself, and a replica of the release before this one could not unpack.
+    return given | ({"body": _PACKER.compress(received.body)} if tx.dialect.name == "sqlite" else {})
 
 
 def unpacked(body: bytes) -> bytes:
-    """A body as it came; what begins otherwise was recorded by a release that did not pack."""
-    return _UNPACKER.decompress(body) if body.startswith(zstandard.FRAME_HEADER) else body
+    """A body as it came; raises ValueError when it is damaged."""
+    if not body.startswith(zstandard.FRAME_HEADER):
+        return body
+    try:
+        return _UNPACKER.decompress(body)
+    except zstandard.ZstdError as error:
+        raise ValueError("the packed body is damaged") from error
 
 
 async def add(tx: AsyncConnection, received: Received) -> None:
     """Record a notification in the caller's transaction."""
-    await tx.execute(_INSERT, [_columns(received)])
+    await tx.execute(_INSERT, [_columns(tx, received)])
     await announce(tx)
 
 
@@ -166,7 +172,7 @@ async def waiting(tx: AsyncConnection, limit: int, most_alerts: int | None = Non
         alerts += row.alerts
         if found and most_alerts is not None and alerts > most_alerts:
             break
-        found.append(Waiting(row.id, row.received_at, unpacked(row.body)))
+        found.append(Waiting(row.id, row.received_at, row.body))
     return found
 
 

@@ -244,9 +244,10 @@ async def move(tx: AsyncConnection, held: Run, state: RunState, now: datetime, e
 
 
 async def fenced(tx: AsyncConnection, held: Run, values: Mapping[str, Any]) -> None:
-    """Change these columns of a run; raises LeaseLostError, and has changed nothing, unless its lease is still held."""
+    """Change these columns of a run; raises LeaseLostError, and has changed nothing, unless it is as we know it."""
     given = {f"new_{name}": value for name, value in values.items()}
     given |= {"held_id": held.id, "held_epoch": held.lease_epoch, "held_owner": held.lease_owner}
+    given["held_state"] = held.state
     result = await tx.execute(_fenced(tuple(sorted(values))), given)
     if result.rowcount != 1:
         raise LeaseLostError
@@ -255,6 +256,8 @@ async def fenced(tx: AsyncConnection, held: Run, values: Mapping[str, Any]) -> N
 @cache
 def _fenced(names: tuple[str, ...]) -> Update:
     held = and_(run.c.id == bindparam("held_id"), run.c.lease_epoch == bindparam("held_epoch"))
+    # What was committed without waiting for the disk may be lost with the database's server, and with it this state.
+    held = and_(held, run.c.state == bindparam("held_state"))
     # Also of a run that nobody holds, such as one that waits for a person's answer.
     owned = run.c.lease_owner.is_not_distinct_from(bindparam("held_owner"))
     return update(run).where(held, owned).values({name: bindparam(f"new_{name}") for name in names})
@@ -393,8 +396,7 @@ _WAKE_NEXT = update(run).where(run.c.id.in_(_NEXT_ONES)).values(not_before=bindp
 async def wake_refused(tx: AsyncConnection, now: datetime, ended: Run) -> None:
     """Let runs be decided again that waited for the target, or for the number of targets, of a run that ended."""
     await tx.execute(_WAKE_FOR_TARGET, {"now": now, "key": ended.target_key})
-    if ended.remediation.limits.max_targets is not None:
-        await tx.execute(_WAKE_FOR_LIMIT, {"now": now, "name": ended.remediation.name})
+    await tx.execute(_WAKE_FOR_LIMIT, {"now": now, "name": ended.remediation.name})
     if ended.admitted_at is not None:
         await tx.execute(_WAKE_NEXT, {"now": now})
 

@@ -10,6 +10,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -23,7 +24,12 @@ from sqlalchemy.util import await_only
 
 DRIVER = "sqlite+inline"
 THREADED = "threaded"  # the execution option
+BEGIN = "BEGIN IMMEDIATE"
+# Nobody who writes may have to wait for what people ask, or for what other parts of the process do in threads.
+_COMMITS = ThreadPoolExecutor(2, "commit")
+_QUESTIONS = ThreadPoolExecutor(4, "question")
 BUSY_SECONDS = 5  # that another process may hold up a writer
+_PAGES = 16_000  # of the log
 _LOG_BYTES = 4 * 1024 * 1024  # of the write-ahead log; SQLite's own default
 _LOOK_SECONDS = 0.25
 T = TypeVar("T")
@@ -75,10 +81,12 @@ class _Connection(sqlite3.Connection):
         """Begin to write; False when somebody else does, and then `wait` is to be called in a thread."""
         if synced is not self.synced:
             self.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
+            # The log has another to move it; should that be too slow, a commit that is in a thread anyway does it.
+            self.execute(f"PRAGMA wal_autocheckpoint={_PAGES if synced else 0}")
             self.synced = synced
         self.execute("PRAGMA busy_timeout=0")
         try:
-            self.execute("BEGIN IMMEDIATE")
+            self.execute(BEGIN)
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                 raise
@@ -114,7 +122,9 @@ class Dialect(SQLiteDialect_pysqlite):
     def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
         """Run a statement."""
         if context is not None and context.execution_options.get(THREADED, False):
-            await_only(_in_thread(lambda: cursor.execute_at_once(statement, parameters), cursor.connection.interrupt))
+            pool = _COMMITS if statement == BEGIN else _QUESTIONS
+            run = partial(cursor.execute_at_once, statement, parameters)
+            await_only(_in_thread(pool, run, cursor.connection.interrupt))
             return
         cursor.execute(statement, parameters)
         await_only(_nothing())
@@ -130,7 +140,7 @@ class Dialect(SQLiteDialect_pysqlite):
             dbapi_connection.commit()
             await_only(_nothing())
         else:
-            await_only(_in_thread(dbapi_connection.commit))
+            await_only(_in_thread(_COMMITS, dbapi_connection.commit))
 
 
 async def move_log_forever(file: str, written: asyncio.Event) -> None:
@@ -144,7 +154,7 @@ async def move_log_forever(file: str, written: asyncio.Event) -> None:
         await asyncio.sleep(_LOOK_SECONDS)
         with suppress(FileNotFoundError, sqlite3.OperationalError):  # the disk is full, say: writers hear of that too
             if os.path.getsize(log) > _LOG_BYTES:  # noqa: ASYNC240, PTH202 - one look at what the system has in memory
-                await _in_thread(partial(_move_log, file))
+                await _in_thread(_QUESTIONS, partial(_move_log, file))
 
 
 def _move_log(file: str) -> None:
@@ -156,13 +166,18 @@ async def _nothing() -> None:
     pass
 
 
-async def _in_thread(call: Callable[[], T], interrupt: Callable[[], None] = lambda: None) -> T:
+async def _in_thread(pool: Executor, call: Callable[[], T], interrupt: Callable[[], None] = lambda: None) -> T:
     """Call in a thread; who is cancelled leaves when the thread is done, since nobody may use the connection before."""
-    work = asyncio.ensure_future(asyncio.to_thread(call))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        interrupt()
+    work = asyncio.get_running_loop().run_in_executor(pool, call)
+    cancelled: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError as error:
+            cancelled = error
+            interrupt()
+    if cancelled is not None:
         with suppress(sqlite3.Error):
-            await asyncio.shield(work)
-        raise
+            work.result()
+        raise cancelled
+    return work.result()

@@ -65,7 +65,7 @@ def test_notifications_wait_in_the_order_in_which_they_came(store: str) -> None:
                 await box.record(received(body), 30)
             async with database.write() as tx:
                 waiting = await inbox.waiting(tx, 2)
-                assert [b"1", b"2"] == [one.body for one in waiting]
+                assert [b"1", b"2"] == [inbox.unpacked(one.body) for one in waiting]
                 await inbox.mark_taken_in(tx, [waiting[0].id], NOW)
                 await inbox.mark_taken_in(tx, [waiting[1].id], NOW, set_aside="why")
                 assert 1 == await inbox.count_waiting(tx)

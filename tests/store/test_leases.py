@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -242,3 +243,20 @@ async def _write(database: Database, held: Run, write: Write) -> None:
 async def _steps(database: Database, held: Run) -> list[object]:
     async with database.read() as tx:
         return list(await runs.steps(tx, held.id, 0))
+
+
+def test_a_state_that_the_store_has_lost_is_not_gone_on_from(store: str) -> None:
+    """An admission that was not on the disk when the database's server died: its replica still believes in it."""
+
+    async def scenario() -> None:
+        async with opened(store) as database:
+            held = await seed_claimed(database)
+            believed = replace(
+                held, state=RunState.RUNNING, holds_target=True, admitted_at=NOW, target_key="redis:cache/0"
+            )
+            for write in ("start_step", "finish_step", "check_lease"):
+                with pytest.raises(LeaseLostError):
+                    await _write(database, believed, WRITES[write])
+            assert held == await fetch(database, held.id)
+
+    run(scenario())

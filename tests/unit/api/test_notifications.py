@@ -43,6 +43,14 @@ def recorded(edge: Edge) -> list[Any]:
     return edge.run(read())
 
 
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+00:00", "9999-12-31T12:00:00-00:00", "2026-01-31t12:00:00.5z"])
+def test_utc_may_be_written_as_an_offset(edge: Edge, time: str) -> None:
+    """As Python writes it, also at the ends of the calendar."""
+    body = capture()
+    body["alerts"][0]["endsAt"] = time
+    assert edge.notify(json.dumps(body).encode()).status_code == 202
+
+
 @pytest.mark.parametrize("file", CAPTURES, ids=lambda file: file.stem)
 def test_what_alertmanager_really_sends_is_accepted(edge: Edge, file: Path) -> None:
     """Every captured notification is answered 202 and stands in the inbox as it came."""

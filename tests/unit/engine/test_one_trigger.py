@@ -6,7 +6,7 @@ import asyncio
 from datetime import timedelta
 from pathlib import Path
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from app.domain.reasons import Reason
 from app.domain.scope import Scope
@@ -125,11 +125,16 @@ def test_a_notification_that_cannot_be_read_is_set_aside(tmp_path: Path, sink: W
         async with engine(sqlite(tmp_path), tmp_path, poke(sink)) as one:
             await one.record(one.firing(pod="a"))
             await one.record(body=b"no json")
+            await one.record(body=b"{}")
+            async with one.database.write() as tx:
+                last = select(func.max(notification.c.id)).scalar_subquery()
+                damaged = update(notification).where(notification.c.id == last).values(body=b"\x28\xb5\x2f\xfdno")
+                await tx.execute(damaged)
             await one.deliver(one.firing(pod="b"))
             await one.ended(count=2)
             async with one.database.read() as tx:
                 rows = list(await tx.execute(select(notification).order_by(notification.c.id)))
-            assert [False, True, False] == [row.set_aside is not None for row in rows]
+            assert [False, True, True, False] == [row.set_aside is not None for row in rows]
             assert all(row.taken_in_at for row in rows)
 
     run(scenario())
