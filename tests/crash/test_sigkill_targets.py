@@ -29,6 +29,7 @@ CALLS = (
     "app.actions.postgres.terminate_idle.TerminateIdle.plan",
     "app.actions.postgres.terminate_idle.TerminateIdle.apply",
 )
+_CROWDED = {"storm": "many services work on one namespace at a time"}
 POINTS = [Point(call, moment, 1) for call in CALLS for moment in ("before", "after")]
 PARALLEL = 5
 USER = "crash_app"
@@ -79,6 +80,7 @@ def _entries(bed: Bed, number: int) -> list[dict[str, Any]]:
             name="restart",
             target={"kubernetes": {"kind": "Deployment", "namespace": bed.namespace, "name": f"restart-{number}"}},
             steps=[{"action": "kubernetes.rollout_restart"}],
+            without_guards=_CROWDED,
         ),
         remediation(
             name="scale",
@@ -86,6 +88,7 @@ def _entries(bed: Bed, number: int) -> list[dict[str, Any]]:
             steps=[{"action": "kubernetes.scale", "with": {"to": 2}}],
             revert="on_resolved",
             revert_after="1s",
+            without_guards=_CROWDED,
         ),
         remediation(
             name="terminate",
