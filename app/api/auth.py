@@ -216,7 +216,6 @@ def _log_refusal(request: Request, problem: ProblemError) -> None:
     )
 
 
-Notifier = Annotated[Identity, Depends(require(Role.ALERTMANAGER))]
 Viewer = Annotated[Identity, Depends(require(Role.VIEWER))]
 Approver = Annotated[Identity, Depends(require(Role.APPROVER))]
 Admin = Annotated[Identity, Depends(require(Role.ADMIN))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,11 +72,10 @@ class Replica:
         """Wait until each remediation's run of this purpose has ended; whoever dies meanwhile is started again."""
 
         def ended() -> bool:
-            time.sleep(ASK_SECONDS)
             runs = self.runs(purpose)
             return set(runs) == (names or self._names) and set(runs.values()) <= FINAL_STATES
 
-        wait_until(lambda: ended() or self._revived(), DEADLINE, f"every {purpose} to end; {self.runs(purpose)}")
+        wait_until(lambda: ended() or self._revived(), DEADLINE, f"every {purpose} to end", ASK_SECONDS)
 
     def runs(self, purpose: str = "remedy") -> dict[str, str]:
         """The state of each remediation's only run; nothing while the service does not answer."""

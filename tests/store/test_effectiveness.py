@@ -162,16 +162,14 @@ def test_nothing_acts_on_a_run_that_has_ended(replica: Callable[..., None], sink
     replica(body, poke(sink, escalate=[second]))
 
 
-def test_replicas_judge_a_run_once(store: str, tmp_path: Path, sink: WebServer) -> None:
-    """However many look at the same moment."""
-    if store.startswith("sqlite"):
-        pytest.skip("one replica")
+def test_replicas_judge_a_run_once(postgres_database: str, tmp_path: Path, sink: WebServer) -> None:
+    """However many look at the same moment; an SQLite store has one replica."""
 
     async def body() -> None:
         entry = poke(sink, limits=NO_LIMITS)
         async with (
-            engine(store, tmp_path, entry) as one,
-            engine(store, tmp_path, entry, clock=one.clock, working=False, owner="replica-2") as two,
+            engine(postgres_database, tmp_path, entry) as one,
+            engine(postgres_database, tmp_path, entry, clock=one.clock, working=False, owner="replica-2") as two,
         ):
             for number in range(12):
                 await one.fire(alertname="Down", number=str(number))

@@ -122,8 +122,11 @@ def free_port() -> int:
         return port
 
 
-def wait_until(predicate: Callable[[], T], timeout: float, message: str) -> T:
-    """The first true answer of a predicate; TimeoutError says what was waited for and the last answer."""
+def wait_until(predicate: Callable[[], T], timeout: float, message: str, every: float = POLL_SECONDS) -> T:
+    """The first true answer of a predicate; TimeoutError says what was waited for and the last answer.
+
+    `every` is the pause between two questions, longer where asking costs what is asked about.
+    """
     deadline = time.monotonic() + timeout
     while True:
         answer = predicate()
@@ -131,7 +134,7 @@ def wait_until(predicate: Callable[[], T], timeout: float, message: str) -> T:
             return answer
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {timeout:g} s for {message}; last seen: {answer!r}")
-        time.sleep(POLL_SECONDS)
+        time.sleep(every)
 
 
 def answers(client: httpx.Client, path: str) -> bool:

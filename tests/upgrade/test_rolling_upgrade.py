@@ -16,6 +16,7 @@ from app.domain.states import FINAL_STATES
 from tests.acceptance.test_cli import remediator
 from tests.support import web
 from tests.support.alerts import alert, notification
+from tests.support.binaries import unavailable
 from tests.support.engine import Clock
 from tests.support.processes import Process, answers, free_port, wait_until
 
@@ -31,7 +32,7 @@ def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("previous")
     done = subprocess.run(["git", "archive", PREVIOUS, "app"], cwd=ROOT, capture_output=True, check=False)
     if done.returncode:
-        pytest.skip(f"this clone has not the history of the previous release, commit {PREVIOUS}")
+        unavailable(f"this clone has not the history of the previous release, commit {PREVIOUS}")
     subprocess.run(["tar", "x", "-C", str(home)], input=done.stdout, check=True)
     return home
 

@@ -24,56 +24,33 @@ def _refused(sent: list[Sent]) -> None:
 
 
 def acknowledgement(bench: Bench) -> Iterator[Result | Curve]:
-    """Answers after the commit, beside a receiver that validates and keeps nothing."""
+    """Answers after the commit, beside a receiver that validates and keeps nothing, or commits each request."""
     with receiver(bench, "validating") as beside, ours(bench) as service:
-        urls = {"ours": service.url, "beside": beside}
         for alerts, bound in ((1, 1.0), (100, 0.7)):
-            found = alternate(bench, Load(bench.count(_SIZES[alerts]), alerts, 32), urls, lambda: quiet(service))
-            _refused(found["ours"])
-            name = (
-                f"acknowledged, SQLite, {alerts} an alert at once"
-                if alerts == 1
-                else f"acknowledged, SQLite, {alerts} alerts"
-            )
-            yield Result(
-                "acknowledgement",
-                f"{name}, concurrency 32, take-in running",
-                _rate(found["ours"]),
-                "alerts/s",
-                _rate(found["beside"]),
-                bound,
-                at_least=True,
-            )
+            load = Load(bench.count(_SIZES[alerts]), alerts, 32)
+            found = alternate(bench, load, {"ours": service.url, "beside": beside}, lambda: quiet(service))
+            yield _acknowledged(f"SQLite, {alerts} at once, take-in running", found, bound)
     with receiver(bench, "validating") as beside, ours(bench, without="take-in") as service:
-        found = alternate(bench, Load(bench.count(_SIZES[100]), 100, 32), {"ours": service.url, "beside": beside})
-        yield Result(
-            "acknowledgement",
-            "acknowledged, SQLite, 100 alerts, concurrency 32, take-in paused",
-            _rate(found["ours"]),
-            "alerts/s",
-            _rate(found["beside"]),
-            0.95,
-            at_least=True,
-        )
+        load = Load(bench.count(_SIZES[100]), 100, 32)
+        found = alternate(bench, load, {"ours": service.url, "beside": beside})
+        yield _acknowledged("SQLite, 100 at once, take-in paused", found, 0.95)
     with (
         database() as store,
         database() as other,
         receiver(bench, "postgresql", other) as beside,
         ours(bench, store=store) as service,
     ):
-        urls = {"ours": service.url, "beside": beside}
         for alerts in (1, 100):
-            found = alternate(bench, Load(bench.count(_SIZES[alerts] // 2), alerts, 32), urls, lambda: quiet(service))
-            _refused(found["ours"])
-            yield Result(
-                "acknowledgement",
-                f"acknowledged, PostgreSQL, {alerts} alerts, concurrency 32, take-in running",
-                _rate(found["ours"]),
-                "alerts/s",
-                _rate(found["beside"]),
-                2.0,
-                at_least=True,
-            )
+            load = Load(bench.count(_SIZES[alerts] // 2), alerts, 32)
+            found = alternate(bench, load, {"ours": service.url, "beside": beside}, lambda: quiet(service))
+            yield _acknowledged(f"PostgreSQL, {alerts} at once, take-in running", found, 2.0)
+
+
+def _acknowledged(what: str, found: dict[str, list[Sent]], bound: float) -> Result:
+    _refused(found["ours"])
+    name = f"acknowledged, concurrency 32, {what}"
+    rates = _rate(found["ours"]), "alerts/s", _rate(found["beside"])
+    return Result("acknowledgement", name, *rates, bound, at_least=True)
 
 
 def growth(bench: Bench) -> Iterator[Result | Curve]:

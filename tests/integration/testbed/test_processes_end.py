@@ -25,9 +25,7 @@ def test_a_process_that_dies_shows_its_log(tmp_path: Path) -> None:
 
 def test_a_process_that_ignores_the_request_to_end_is_killed(tmp_path: Path) -> None:
     """SIGKILL follows when SIGTERM changes nothing."""
-    deaf = (
-        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(99)"
-    )
+    deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); signal.pause()"
     process = Process([sys.executable, "-c", deaf], tmp_path / "log")
     process.wait_ready(lambda: "deaf" in process.tail())
     process.stop(timeout=0.1)
