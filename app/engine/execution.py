@@ -24,9 +24,10 @@ from app.domain.states import RunState
 from app.engine.closing import close, escalate_or_fail
 from app.engine.parts import Parts, Turn
 from app.engine.timekeeping import steady
-from app.store import runs
+from app.store import runs, steps
 from app.store.events import Entry
-from app.store.runs import Run, StepOutcome, StepRecord
+from app.store.runs import Run
+from app.store.steps import StepOutcome, StepRecord
 from app.store.wakeups import announce
 
 _TRYING = 0.9  # of the time; a try that begins later would be cut off and tell nothing
@@ -44,7 +45,7 @@ async def apply(parts: Parts, run: Run, plan: Plan) -> Run:
     if objection is not None:  # it was in scope when it was planned; the configuration has changed, or the store was
         return await escalate_or_fail(parts, run, Entry(objection, Reason.OUT_OF_SCOPE))
     async with parts.database.read() as tx:
-        recorded = {record.position: record for record in await runs.steps(tx, run.id, run.rung)}
+        recorded = {record.position: record for record in await steps.of_rung(tx, run.id, run.rung)}
     for position, step in enumerate(plan.steps):
         if parts.draining.is_set():
             return await _leave(parts, run)
@@ -73,7 +74,7 @@ async def _leave(parts: Parts, run: Run, position: int | None = None, *, forgets
     """
     async with parts.turn() as turn:
         if position is not None:
-            await runs.leave_step(turn.tx, run, position, turn.now, forgets=forgets)
+            await steps.leave(turn.tx, run, position, turn.now, forgets=forgets)
         await announce(turn.tx)
         return await runs.postpone(turn.tx, run, turn.now)
 
@@ -102,7 +103,7 @@ async def _step(
 
 async def _start(parts: Parts, run: Run, position: int, step: PlannedStep) -> None:
     async with parts.turn() as turn:
-        await runs.start_step(turn.tx, run, position, step, turn.now)
+        await steps.start(turn.tx, run, position, step, turn.now)
 
 
 async def _finish(parts: Parts, run: Run, plan: Plan, position: int, outcome: StepOutcome) -> Run:
@@ -119,7 +120,7 @@ async def _finish(parts: Parts, run: Run, plan: Plan, position: int, outcome: St
     ):
         with attempt:
             async with parts.turn() as turn:
-                await runs.finish_step(turn.tx, run, position, turn.now, outcome)
+                await steps.finish(turn.tx, run, position, turn.now, outcome)
                 if position + 1 == len(plan.steps) and outcome.state in {"succeeded", "skipped"}:
                     return await _applied(turn, run, plan)
     return run

@@ -6,7 +6,7 @@ Every write of a worker is fenced by its lease: who lost it changes nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache, lru_cache
 from typing import Any
@@ -20,13 +20,13 @@ from app.domain.decisions import Verdict
 from app.domain.episodes import Episode
 from app.domain.errors import ConflictError, LeaseLostError, UnreadableError
 from app.domain.model import JsonObject, Value
-from app.domain.plans import Plan, PlannedStep
+from app.domain.plans import Plan
 from app.domain.reasons import Reason
 from app.domain.remediation import Purpose, Remediation
 from app.domain.states import RunState, may_become
 from app.store import events
 from app.store.events import Entry, Event
-from app.store.schema import event, run, run_episode, step
+from app.store.schema import event, run, run_episode
 
 _CHUNK = 500  # ids per statement, well under SQLite's limit of variables
 _INDEXED = 500  # characters; PostgreSQL refuses a row whose indexed text is longer than about 2,700 bytes
@@ -75,31 +75,6 @@ class Run:
     lease_epoch: int
     purpose: Purpose = Purpose.REMEDY
     undoes: str | None = None  # the run whose steps this one takes back
-
-
-@dataclass(frozen=True, slots=True)
-class StepOutcome:
-    """How a step ended: succeeded, failed, skipped or interrupted."""
-
-    state: str
-    tries: int = 1
-    result: JsonObject | None = None
-    reason: Reason | None = None
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StepRecord:
-    """What became of one step of a rung."""
-
-    position: int
-    action: str
-    state: str
-    tries: int
-    started_at: datetime
-    result: JsonObject | None
-    reason: Reason | None
-    error: str | None
 
 
 def from_row(row: Row[Any]) -> Run:
@@ -399,71 +374,3 @@ async def wake_refused(tx: AsyncConnection, now: datetime, ended: Run) -> None:
     await tx.execute(_WAKE_FOR_LIMIT, {"now": now, "name": ended.remediation.name})
     if ended.admitted_at is not None:
         await tx.execute(_WAKE_NEXT, {"now": now})
-
-
-_STEPS = (
-    select(step).where(step.c.run_id == bindparam("run"), step.c.rung == bindparam("at_rung")).order_by(step.c.position)
-)
-
-
-async def steps(tx: AsyncConnection, run_id: str, rung: int) -> list[StepRecord]:
-    """The recorded steps of one rung, in order."""
-    return [
-        StepRecord(
-            row.position,
-            row.action,
-            row.state,
-            row.tries,
-            row.started_at,
-            row.result,
-            Reason(row.reason) if row.reason else None,
-            row.error,
-        )
-        for row in await tx.execute(_STEPS, {"run": run_id, "at_rung": rung})
-    ]
-
-
-_HERE = and_(
-    step.c.run_id == bindparam("of_run"), step.c.rung == bindparam("at_rung"), step.c.position == bindparam("at")
-)
-_AGAIN = update(step).where(_HERE).values(state="started")
-_INSERT_STEP = insert(step)
-_FINISH = (
-    update(step)
-    .where(_HERE)
-    .values({name: bindparam(f"new_{name}") for name in ("state", "tries", "result", "reason", "error", "finished_at")})
-)
-
-
-def _step_of(held: Run, position: int) -> dict[str, Any]:
-    return {"of_run": held.id, "at_rung": held.rung, "at": position}
-
-
-async def start_step(tx: AsyncConnection, held: Run, position: int, planned: PlannedStep, now: datetime) -> None:
-    """Write, before the call, that a step starts (or starts again after a crash)."""
-    await check_lease(tx, held)
-    again = await tx.execute(_AGAIN, _step_of(held, position))
-    if again.rowcount == 0:
-        row = {"run_id": held.id, "rung": held.rung, "position": position, "action": planned.action}
-        row |= {"planned": planned.model_dump(mode="json"), "state": "started", "tries": 0, "started_at": now}
-        await tx.execute(_INSERT_STEP, [row])
-    data = {"rung": held.rung, "position": position, "action": planned.action}
-    await note(tx, held, now, "step_started", Entry(planned.summary, data=data))
-
-
-async def finish_step(tx: AsyncConnection, held: Run, position: int, now: datetime, outcome: StepOutcome) -> None:
-    """Write what became of a step."""
-    await check_lease(tx, held)
-    found = {f"new_{name}": value for name, value in asdict(outcome).items()}
-    await tx.execute(_FINISH, _step_of(held, position) | found | {"new_finished_at": now})
-    data = {"rung": held.rung, "position": position, "result": outcome.result or {}}
-    await note(tx, held, now, f"step_{outcome.state}", Entry(outcome.error or "", outcome.reason, data=data))
-
-
-async def leave_step(tx: AsyncConnection, held: Run, position: int, now: datetime, *, forgets: bool) -> None:
-    """Leave a step to whoever goes on; `forgets` takes its intent back, so that it begins anew."""
-    await check_lease(tx, held)
-    if forgets:
-        await tx.execute(delete(step).where(_HERE), _step_of(held, position))
-    message = "the replica that tried it stops; another one goes on"
-    await note(tx, held, now, "step_left", Entry(message, data={"rung": held.rung, "position": position}))

@@ -15,12 +15,13 @@ from app.domain.errors import LeaseLostError
 from app.domain.plans import PlannedStep
 from app.domain.reasons import Reason
 from app.domain.states import RunState
-from app.store import leases, runs
+from app.store import leases, runs, steps
 from app.store.database import Database
 from app.store.events import Entry
 from app.store.leases import Claimant
-from app.store.runs import Run, StepOutcome
+from app.store.runs import Run
 from app.store.schema import run as run_table
+from app.store.steps import StepOutcome
 from tests.support.aio import run
 from tests.support.alerts import NOW
 from tests.support.ledger import LEASE, claim, count_events, fetch, opened, seed, seed_claimed, unleased
@@ -130,8 +131,8 @@ WRITES: dict[str, Write] = {
     "move": lambda tx, held: runs.move(tx, held, RunState.RUNNING, NOW, Entry("late")),
     "postpone": lambda tx, held: runs.postpone(tx, held, NOW + LEASE),
     "check_lease": runs.check_lease,
-    "start_step": lambda tx, held: runs.start_step(tx, held, 0, STEP, NOW),
-    "finish_step": lambda tx, held: runs.finish_step(tx, held, 0, NOW, StepOutcome("succeeded")),
+    "start_step": lambda tx, held: steps.start(tx, held, 0, STEP, NOW),
+    "finish_step": lambda tx, held: steps.finish(tx, held, 0, NOW, StepOutcome("succeeded")),
     "fold": lambda tx, held: runs.fold(tx, held, held, NOW),
 }
 
@@ -242,7 +243,7 @@ async def _write(database: Database, held: Run, write: Write) -> None:
 
 async def _steps(database: Database, held: Run) -> list[object]:
     async with database.read() as tx:
-        return list(await runs.steps(tx, held.id, 0))
+        return list(await steps.of_rung(tx, held.id, 0))
 
 
 def test_a_state_that_the_store_has_lost_is_not_gone_on_from(store: str) -> None:

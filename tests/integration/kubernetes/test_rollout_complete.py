@@ -25,7 +25,7 @@ def test_it_holds_when_every_replica_is_new_and_available(kube: Any, kind: str) 
 def test_it_does_not_hold_while_pods_become_ready(kube: Any, kind: str) -> None:
     """Pods of the newest template that are not ready are not a complete rollout."""
     kube.create(kind, "api", pods={"testbed/never-ready": "true"})
-    kube.wait_status(kind, "api", lambda status: _updated(status) > 0)
+    kube.wait_status(kind, "api", _all_updated)
     seen = kube.observe(CHECK, kube.target(kind, "api"))
     assert not seen.held
     assert "replicas are available" in seen.message
@@ -90,6 +90,11 @@ def test_the_declared_permissions_are_enough(kube: Any, declared: Any, kind: str
 
 def _updated(status: Any) -> int:
     return status.get("updatedReplicas", 0) or status.get("updatedNumberScheduled", 0)
+
+
+def _all_updated(status: Any) -> bool:
+    """A DaemonSet's pods come one node after the other; the other kinds are created with one replica."""
+    return 0 < _updated(status) == status.get("desiredNumberScheduled", 1)
 
 
 def _has_stalled(status: Any) -> bool:

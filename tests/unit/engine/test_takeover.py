@@ -13,9 +13,10 @@ from app.domain.reasons import Reason
 from app.domain.states import RunState
 from app.engine.admission import Matter, admit
 from app.engine.pipeline import advance
-from app.store import leases, runs
+from app.store import leases, steps
 from app.store.leases import Claimant
-from app.store.runs import Run, StepOutcome
+from app.store.runs import Run
+from app.store.steps import StepOutcome
 from tests.support.aio import run
 from tests.support.engine import Engine, engine, sqlite
 from tests.support.entries import asked, poke, request
@@ -55,7 +56,7 @@ def test_a_step_without_a_result_is_repeated_only_where_that_is_harmless(
             await one.fire()
             held, plan = await running(one)
             async with one.parts.turn() as turn:
-                await runs.start_step(turn.tx, held, 0, plan.steps[0], turn.now)
+                await steps.start(turn.tx, held, 0, plan.steps[0], turn.now)
             await _take_over(one)
             (row,) = await one.ended(count=1)
             if method == "PUT":
@@ -89,9 +90,9 @@ def test_a_recorded_failure_keeps_its_reason(tmp_path: Path, sink: WebServer) ->
             await one.fire()
             held, plan = await running(one)
             async with one.parts.turn() as turn:
-                await runs.start_step(turn.tx, held, 0, plan.steps[0], turn.now)
+                await steps.start(turn.tx, held, 0, plan.steps[0], turn.now)
                 outcome = StepOutcome("failed", 1, reason=Reason.OUTCOME_UNKNOWN, error="no answer came")
-                await runs.finish_step(turn.tx, held, 0, turn.now, outcome)
+                await steps.finish(turn.tx, held, 0, turn.now, outcome)
             await _take_over(one)
             (row,) = await one.ended(count=1)
             assert (RunState.FAILED, Reason.OUTCOME_UNKNOWN, 0) == (row.state, row.reason, asked(sink))
@@ -109,8 +110,8 @@ def test_a_recorded_success_is_not_applied_again(tmp_path: Path, sink: WebServer
             await one.fire()
             held, plan = await running(one)
             async with one.parts.turn() as turn:
-                await runs.start_step(turn.tx, held, 0, plan.steps[0], turn.now)
-                await runs.finish_step(turn.tx, held, 0, turn.now, StepOutcome("succeeded"))
+                await steps.start(turn.tx, held, 0, plan.steps[0], turn.now)
+                await steps.finish(turn.tx, held, 0, turn.now, StepOutcome("succeeded"))
             await _take_over(one)
             (row,) = await one.ended(count=1)
             assert (RunState.SUCCEEDED, 0, 1) == (row.state, asked(sink, "/first"), asked(sink, "/second"))

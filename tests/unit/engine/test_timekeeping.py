@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from app.store import leases
 from app.store.leases import Claimant
 from tests.support.aio import run
 from tests.support.dial import Dial, dial, turns
-from tests.support.engine import Clock, engine, sqlite, until
+from tests.support.engine import Clock, Engine, engine, sqlite, until
 from tests.support.entries import asked, poke
 from tests.support.web import WebServer
 
@@ -107,16 +108,10 @@ def test_a_replica_that_stood_still_changes_nothing_for_the_others(tmp_path: Pat
             await still.start()
             wall.ahead += HOUR  # nobody else's clock was set: the others go by this one
             await one.fire()
-
-            async def settling() -> datetime | None:
-                (row,) = await one.reached(RunState.VERIFYING, count=1)
-                found: datetime | None = row.settle_until
-                return found
-
-            before = await until(settling, 10, "the alert to be waited for")
+            before = await until(partial(_settling, one), 10, "the alert to be waited for")
             await still.compare()
             assert abs(still() - wall()) < MOMENT
-            assert before == await settling()
+            assert before == await _settling(one)
 
     run(scenario())
 
@@ -152,19 +147,20 @@ def test_an_alert_keeps_its_time_to_settle(tmp_path: Path, sink: WebServer) -> N
             time = Timekeeper(one.database, wall, LEASE)
             await time.start()
             await one.fire()
-
-            async def settling() -> timedelta | None:
-                (row,) = await one.reached(RunState.VERIFYING, count=1)
-                until: datetime | None = row.settle_until
-                return until - time() if until is not None else None
-
-            first = await until(settling, 10, "the alert to be waited for")
+            first = await until(partial(_settling, one), 10, "the alert to be waited for") - time()
             one.loops[1].cancel()
             for step in (HOUR, -2 * HOUR):
                 wall.ahead += step
                 await time.compare()
-                left = await settling()
-                assert left is not None
-                assert first - timedelta(seconds=30) < left <= timedelta(minutes=10)
+                end = await _settling(one)
+                assert end is not None
+                assert first - timedelta(seconds=30) < end - time() <= timedelta(minutes=10)
 
     run(scenario())
+
+
+async def _settling(one: Engine) -> datetime | None:
+    """Until when the only run waits for its alert to stay away; None while it does not yet."""
+    (row,) = await one.reached(RunState.VERIFYING, count=1)
+    end: datetime | None = row.settle_until
+    return end

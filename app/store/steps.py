@@ -1,0 +1,110 @@
+"""The steps of runs, as they begin and end; each write is fenced by the run's lease and is an event of its chain."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import and_, bindparam, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.model import JsonObject
+from app.domain.plans import PlannedStep
+from app.domain.reasons import Reason
+from app.store.events import Entry
+from app.store.runs import Run, check_lease, note
+from app.store.schema import step
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutcome:
+    """How a step ended: succeeded, failed, skipped or interrupted."""
+
+    state: str
+    tries: int = 1
+    result: JsonObject | None = None
+    reason: Reason | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """What became of one step of a rung."""
+
+    position: int
+    action: str
+    state: str
+    tries: int
+    started_at: datetime
+    result: JsonObject | None
+    reason: Reason | None
+    error: str | None
+
+
+_STEPS = (
+    select(step).where(step.c.run_id == bindparam("run"), step.c.rung == bindparam("at_rung")).order_by(step.c.position)
+)
+
+
+async def of_rung(tx: AsyncConnection, run_id: str, rung: int) -> list[StepRecord]:
+    """The recorded steps of one rung, in order."""
+    return [
+        StepRecord(
+            row.position,
+            row.action,
+            row.state,
+            row.tries,
+            row.started_at,
+            row.result,
+            Reason(row.reason) if row.reason else None,
+            row.error,
+        )
+        for row in await tx.execute(_STEPS, {"run": run_id, "at_rung": rung})
+    ]
+
+
+_HERE = and_(
+    step.c.run_id == bindparam("of_run"), step.c.rung == bindparam("at_rung"), step.c.position == bindparam("at")
+)
+_AGAIN = update(step).where(_HERE).values(state="started")
+_INSERT = insert(step)
+_FINISH = (
+    update(step)
+    .where(_HERE)
+    .values({name: bindparam(f"new_{name}") for name in ("state", "tries", "result", "reason", "error", "finished_at")})
+)
+
+
+def _step_of(held: Run, position: int) -> dict[str, Any]:
+    return {"of_run": held.id, "at_rung": held.rung, "at": position}
+
+
+async def start(tx: AsyncConnection, held: Run, position: int, planned: PlannedStep, now: datetime) -> None:
+    """Write, before the call, that a step starts (or starts again after a crash)."""
+    await check_lease(tx, held)
+    again = await tx.execute(_AGAIN, _step_of(held, position))
+    if again.rowcount == 0:
+        row = {"run_id": held.id, "rung": held.rung, "position": position, "action": planned.action}
+        row |= {"planned": planned.model_dump(mode="json"), "state": "started", "tries": 0, "started_at": now}
+        await tx.execute(_INSERT, [row])
+    data = {"rung": held.rung, "position": position, "action": planned.action}
+    await note(tx, held, now, "step_started", Entry(planned.summary, data=data))
+
+
+async def finish(tx: AsyncConnection, held: Run, position: int, now: datetime, outcome: StepOutcome) -> None:
+    """Write what became of a step."""
+    await check_lease(tx, held)
+    found = {f"new_{name}": value for name, value in asdict(outcome).items()}
+    await tx.execute(_FINISH, _step_of(held, position) | found | {"new_finished_at": now})
+    data = {"rung": held.rung, "position": position, "result": outcome.result or {}}
+    await note(tx, held, now, f"step_{outcome.state}", Entry(outcome.error or "", outcome.reason, data=data))
+
+
+async def leave(tx: AsyncConnection, held: Run, position: int, now: datetime, *, forgets: bool) -> None:
+    """Leave a step to whoever goes on; `forgets` takes its intent back, so that it begins anew."""
+    await check_lease(tx, held)
+    if forgets:
+        await tx.execute(delete(step).where(_HERE), _step_of(held, position))
+    message = "the replica that tried it stops; another one goes on"
+    await note(tx, held, now, "step_left", Entry(message, data={"rung": held.rung, "position": position}))
