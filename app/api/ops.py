@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,7 +21,6 @@ from app.store import audit, breakers, inbox, messages, standings
 from app.telemetry.metrics import CONTENT_TYPE
 
 _STORE_SECONDS = 3.0  # well within a scrape's time-out
-_scraping = threading.Lock()
 router = APIRouter(tags=["operation"])
 
 
@@ -72,9 +70,8 @@ async def ready(services: Served) -> str:
 async def metrics(services: Served) -> Response:
     """Answers while the store is away too; what only the store knows is then NaN."""
     stored = await _stored(services)
-    # In a thread: thousands of series take their time, and notifications must not wait for it.
-    text = await asyncio.to_thread(_exposition, services, stored)
-    return Response(text, headers={"Content-Type": CONTENT_TYPE})
+    _set(services, stored)
+    return Response(await services.metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
 
 
 async def _stored(services: Services) -> _Stored | None:
@@ -91,25 +88,21 @@ async def _stored(services: Services) -> _Stored | None:
         return None
 
 
-def _exposition(services: Services, stored: _Stored | None) -> bytes:
-    """One at a time: what a scrape sets is what it answers."""
-    with _scraping:
-        metrics = services.metrics
-        for state in RunState:
-            if not state.is_final:
-                metrics.active_runs.labels(state).set(math.nan if stored is None else stored.active.get(state, 0))
-        metrics.inbox.set(math.nan if stored is None else stored.inbox)
-        metrics.messages_waiting.set(math.nan if stored is None else stored.messages)
-        _set_standings(services, stored)
-        return metrics.exposition()
+def _set(services: Services, stored: _Stored | None) -> None:
+    metrics = services.metrics
+    for state in RunState:
+        if not state.is_final:
+            metrics.active_runs.labels(state).set(math.nan if stored is None else stored.active.get(state, 0))
+    metrics.inbox.set(math.nan if stored is None else stored.inbox)
+    metrics.messages_waiting.set(math.nan if stored is None else stored.messages)
+    _set_standings(services, stored)
 
 
 def _set_standings(services: Services, stored: _Stored | None) -> None:
-    """Breakers and earned modes of the running catalog's remediations; those that are gone have no series any more."""
-    metrics, now = services.metrics, services.clock()
-    metrics.breaker_state.clear()
-    metrics.earned_mode.clear()
-    for name, one in services.catalog.current.remediations.items():
+    """Breakers and earned modes of the running catalog's remediations."""
+    metrics, now, remediations = services.metrics, services.clock(), services.catalog.current.remediations
+    metrics.forget_all_but(remediations)
+    for name, one in remediations.items():
         state = math.nan if stored is None else stored.breakers.get(name, Breaker()).state(now).rank
         metrics.breaker_state.labels(name).set(state)
         if one.earn is not None:

@@ -26,7 +26,6 @@ from app.domain.states import RunState
 from app.engine import undoing
 from app.engine.judging import learn
 from app.engine.parts import Parts, Turn
-from app.engine.timekeeping import steady
 from app.store import effects, episodes, inbox, runs, undos
 from app.store.inbox import Inbox, Waiting
 from app.store.runs import Run
@@ -34,7 +33,7 @@ from app.store.wakeups import announce
 
 _BATCH, _BATCH_ALERTS = 50, 100  # notifications; alerts, unless one notification alone has more
 _SLICE = 100  # alerts, between which others get their turn
-_SHARE = 0.1  # of the time, while notifications are being received: they cannot wait as take-in can
+_HURRIED_ALERTS = 10  # of a batch while notifications are being received: they cannot wait as take-in can
 _PAUSE_SECONDS = 1.0
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -66,7 +65,7 @@ async def take_in_forever(parts: Parts, box: Inbox) -> None:
     """Take in what the inbox holds, as it comes, until cancelled."""
     while True:
         box.recorded.clear()
-        begun, pause = steady(), parts.look_again  # another replica's notifications are found by looking
+        pause = parts.look_again  # another replica's notifications are found by looking
         try:
             taken = await take_in(parts)
         except StoreUnavailableError as error:
@@ -77,8 +76,8 @@ async def take_in_forever(parts: Parts, box: Inbox) -> None:
             taken, pause = 0, _PAUSE_SECONDS
         if taken == 0:
             await _wait(box.recorded, pause)
-        elif box.is_busy:
-            await asyncio.sleep(min((steady() - begun) * (1 / _SHARE - 1), _PAUSE_SECONDS))
+        else:
+            await asyncio.sleep(0)  # what it has led to comes before the next look
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
@@ -90,7 +89,7 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
 async def take_in(parts: Parts) -> int:
     """Take in the oldest waiting notifications and return how many."""
     try:
-        return await _take_in(parts, _BATCH, _BATCH_ALERTS)
+        return await _take_in(parts, _BATCH, _HURRIED_ALERTS if parts.database.pace.is_hurried else _BATCH_ALERTS)
     except StoreUnavailableError:
         raise
     except Exception:  # one of them is poison: alone it is set aside, and the others go on

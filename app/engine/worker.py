@@ -46,6 +46,7 @@ class Worker:
             self._parts.work.clear()
             try:
                 self._adopt()
+                await asyncio.sleep(0)  # they begin before the next look
                 nap = await self._claim()
             except StoreUnavailableError as error:
                 log.debug("the worker waits for the store", error=error.message)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import sqlite3
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.domain.errors import ConfigError, StoreUnavailableError
 from app.store import sqlite
-from app.store.grouping import GroupCommit
+from app.store.pace import Pace
+from app.store.writer import LONG_LOG_BYTES, Writer
 
 # Wrong with our statement or its values; the rest (a standby that takes no writes, a damaged file) is the store's.
 _OURS = (DataError, IntegrityError, ProgrammingError)
@@ -74,13 +76,16 @@ class Database:
         self._engine = self._make_engine()
         # On PostgreSQL whether a commit waits for the disk is up to the session; SQLite's writers share one.
         self._unsynced = self._engine if self.is_sqlite else self._make_engine(synced=False)
-        self._group = GroupCommit(self._engine)
         # PostgreSQL gives each statement the latest state anyway: without a transaction, two messages fewer.
-        self._reading = self._unsynced.execution_options(isolation_level="AUTOCOMMIT")
+        self._reading = self._engine
+        if not self.is_sqlite:
+            self._reading = self._unsynced.execution_options(isolation_level="AUTOCOMMIT")
         # Set when a commit has changed something, and for good where other replicas do that, too.
         self.written = asyncio.Event()
         if not self.is_sqlite:
             self.written.set()
+        self._writer = Writer(self._engine, str(self.url.database), self.written)
+        self.pace = Pace()
         self._on_error = on_error
         self._failing: set[str] = set()  # of reading and writing, what did not work the last time
         self._away_since = 0.0
@@ -137,52 +142,65 @@ class Database:
 
     @asynccontextmanager
     async def write(
-        self, lock: str | None = None, *, synced: bool = True, urgent: bool = False
+        self,
+        lock: str | None = None,
+        *,
+        synced: bool = True,
+        urgent: bool = False,
+        committed: asyncio.Event | None = None,
     ) -> AsyncIterator[AsyncConnection]:
         """A transaction, committed at the end; raises StoreUnavailableError when the database is away or full.
 
         What is not `synced` may be lost with the power, though never without all that came after it: for what only
-        leads up to something that is synced, and can be done again. What is `urgent` goes before what is not.
+        leads up to something that is synced, and can be done again. What is `urgent` does not wait for its turn
+        (`pace`). `committed` is set as soon as others see what was
+        written, which may be before the disk has it: whatever they write is on the disk after it.
         """
-        async with self._translated(_WRITE), self._transaction(synced=synced, urgent=urgent) as connection:
-            before = _changes(connection) if self.is_sqlite else 0
-            if lock is not None and not self.is_sqlite:
-                await connection.execute(_LOCK, {"key": zlib.crc32(lock.encode())})
-            yield connection
-            has_changed = self.is_sqlite and _changes(connection) != before
-        if has_changed:
-            self.written.set()
-
-    def _transaction(self, *, synced: bool, urgent: bool) -> AbstractAsyncContextManager[AsyncConnection]:
-        if self.is_sqlite:
-            return self._group.transaction(synced=synced, urgent=urgent)
-        return (self._engine if synced else self._unsynced).begin()
+        if not urgent:
+            await self.pace.turn()
+        async with self._translated(_WRITE):
+            if self.is_sqlite:
+                async with self._writer.transaction() as connection:
+                    yield connection
+            else:
+                async with (self._engine if synced else self._unsynced).begin() as connection:
+                    if lock is not None:
+                        await connection.execute(_LOCK, {"key": zlib.crc32(lock.encode())})
+                    yield connection
+            if committed is not None:
+                committed.set()
+            if self.is_sqlite and synced:
+                await self._writer.sync()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that only reads: a few rows that an index finds."""
+        await self.pace.turn()
+        async with self._read(
+            sqlite.InPlace(self._engine) if self.is_sqlite else self._reading.connect()
+        ) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def browse(self) -> AsyncIterator[AsyncConnection]:
+        """The same for what may take a while, such as what people ask: nothing else waits for it."""
+        async with self._read(self._reading.connect()) as connection:
+            yield await connection.execution_options(**{sqlite.THREADED: True})
+
+    @asynccontextmanager
+    async def _read(self, unconnected: AsyncConnection) -> AsyncIterator[AsyncConnection]:
         async with self._translated(_READ):
-            if not self.is_sqlite:
-                async with self._reading.connect() as connection:
-                    yield connection
-                return
-            connection = await self._engine.connect()
+            connection = await unconnected
             try:
                 yield connection
             finally:
                 await connection.close()  # at once; as a context manager it would leave that to a task
 
     @asynccontextmanager
-    async def browse(self) -> AsyncIterator[AsyncConnection]:
-        """The same for what may take a while, such as what people ask: nothing else waits for it."""
-        async with self.read() as connection:
-            yield await connection.execution_options(**{sqlite.THREADED: True})
-
-    @asynccontextmanager
     async def _translated(self, what: str) -> AsyncIterator[None]:
         try:
             yield
-        except (OperationalError, PoolTimeoutError, OSError) as error:
+        except (OperationalError, PoolTimeoutError, sqlite3.Error, OSError) as error:
             raise self._unavailable(what, error) from error
         except DBAPIError as error:
             if isinstance(error, _OURS) and not error.connection_invalidated:
@@ -225,21 +243,16 @@ class Database:
     async def move_log_forever(self) -> None:
         """SQLite only: keep the write-ahead log short beside the writers, until cancelled."""
         if self.is_sqlite:
-            await sqlite.move_log_forever(str(self.url.database), self.written)
+            await self._writer.move_log_forever()
 
     async def close(self) -> None:
         """Close all connections and give the file free."""
+        await self._writer.close()
         await self._engine.dispose()
         await self._unsynced.dispose()
         if self._file_lock is not None:
             os.close(self._file_lock)
             self._file_lock = None
-
-
-def _changes(connection: AsyncConnection) -> int:
-    """How many rows of an SQLite store this connection has changed."""
-    driver: Any = connection.sync_connection and connection.sync_connection.connection.driver_connection
-    return int(driver.total_changes)
 
 
 def _json(value: object) -> str:
@@ -262,22 +275,22 @@ def _prepare_postgres(connection: Any, _record: Any, *, synced: bool) -> None:
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # transactions are begun by _begin_sqlite, not by the driver
-    cursor = connection.cursor()
+    connection.isolation_level = None  # transactions are begun by us, not by the driver
+    (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+    if mode != "wal":
+        raise sqlite3.OperationalError(f"its file system has no write-ahead log for SQLite (journal mode {mode!r})")
     for pragma in (
-        "journal_mode=WAL",
-        "synchronous=FULL",
+        "synchronous=NORMAL",  # `Writer.sync` waits for the disk
+        "wal_autocheckpoint=0",  # `Writer.move_log_forever` does it
+        f"journal_size_limit={LONG_LOG_BYTES}",
         "foreign_keys=ON",
         f"busy_timeout={sqlite.BUSY_SECONDS * 1000}",
     ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+        connection.execute(f"PRAGMA {pragma}")
 
 
 def _begin_sqlite(connection: Any) -> None:
-    """Writers wait for each other at the beginning, in a thread: another process may be one of them."""
-    options, driver = connection.get_execution_options(), connection.connection.driver_connection
-    if not options.get("immediate", False):
+    """Those that read begin here; the writer has begun already."""
+    driver = connection.connection.driver_connection
+    if not driver.in_transaction:
         driver.execute("BEGIN")  # reads nothing yet, and so takes no time
-    elif not driver.begin(synced=options["synced"]):
-        connection.exec_driver_sql(sqlite.BEGIN, execution_options={sqlite.THREADED: True})

@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,7 +25,6 @@ from app.store.wakeups import announce
 # The receiver of what a look at Alertmanager's API found, and no notification brought.
 LOOKUP = "look-up at Alertmanager"
 _GROUP = 256
-_BUSY_SECONDS = 0.01
 _RECENT = 1000  # notifications; which receivers lead here changes rarely
 # The alerts of a group have most of their text in common, and every byte is written three times.
 _PACKER, _UNPACKER = zstandard.ZstdCompressor(level=1), zstandard.ZstdDecompressor()
@@ -75,11 +72,11 @@ class Inbox:
         self._database = database
         self._queue: list[tuple[Received, asyncio.Future[None]]] = []
         self._filled = asyncio.Event()
-        self._last = -math.inf
         self.recorded = asyncio.Event()  # set after each commit; take-in waits for it
 
     async def record(self, received: Received, timeout_seconds: float) -> None:
         """Return after the commit; raises StoreUnavailableError, and then it may be recorded or not."""
+        self._database.pace.hurry()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         self._queue.append((received, future))
@@ -90,15 +87,11 @@ class Inbox:
         finally:
             expires.cancel()
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether notifications come one after the other."""
-        return bool(self._queue) or time.monotonic() - self._last < _BUSY_SECONDS
-
     async def commit_forever(self) -> None:
         """Write what waits, group by group, until cancelled."""
         while True:
             await self._filled.wait()
+            await asyncio.sleep(0)  # whoever is being read at this moment comes along
             group, self._queue = self._queue[:_GROUP], self._queue[_GROUP:]
             if not self._queue:
                 self._filled.clear()
@@ -108,8 +101,8 @@ class Inbox:
 
     async def _commit(self, group: Sequence[tuple[Received, asyncio.Future[None]]]) -> None:
         try:
-            async with self._database.write(urgent=True) as tx:
-                # Nobody else is told: this replica takes them in, and should it die, the others find them by looking.
+            # Nobody else is told: this replica takes them in, and should it die, the others find them by looking.
+            async with self._database.write(urgent=True, committed=self.recorded) as tx:
                 await tx.execute(_INSERT, [_columns(tx, received) for received, _ in group])
         except StoreUnavailableError as error:
             _refuse(group, error.message)
@@ -125,8 +118,6 @@ class Inbox:
         for _, future in group:
             if not future.done():
                 future.set_result(None)
-        self._last = time.monotonic()
-        self.recorded.set()
 
 
 def _refuse(group: Sequence[tuple[Received, asyncio.Future[None]]], message: str) -> None:

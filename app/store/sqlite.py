@@ -1,37 +1,33 @@
 """SQLite without a thread for each statement: those of the engine take microseconds, a thread and back ten times that.
 
-What may take long goes to a thread all the same: to wait for another process that writes, a commit that waits for the
-disk, and statements with the execution option `threaded`.
+What may take long goes to a thread all the same: statements with the execution option `threaded` here, and what
+`app.store.writer` waits for.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool
 from sqlalchemy.util import await_only
 
 DRIVER = "sqlite+inline"
 THREADED = "threaded"  # the execution option
-BEGIN = "BEGIN IMMEDIATE"
 # Nobody who writes may have to wait for what people ask, or for what other parts of the process do in threads.
-_COMMITS = ThreadPoolExecutor(2, "commit")
-_QUESTIONS = ThreadPoolExecutor(4, "question")
+WRITING = ThreadPoolExecutor(2, "writing")
+QUESTIONS = ThreadPoolExecutor(4, "question")
 BUSY_SECONDS = 5  # that another process may hold up a writer
-_PAGES = 16_000  # of the log
-_LOG_BYTES = 4 * 1024 * 1024  # of the write-ahead log; SQLite's own default
-_LOOK_SECONDS = 0.25
 T = TypeVar("T")
 registry.register("sqlite.inline", __name__, "Dialect")
 
@@ -71,22 +67,15 @@ class _Cursor(sqlite3.Cursor):
 
 
 class _Connection(sqlite3.Connection):
-    synced: bool | None = None  # whether its commits wait for the disk
-
     def cursor(self, factory: Any = _Cursor) -> Any:
         """A cursor of ours."""
         return super().cursor(factory)
 
-    def begin(self, *, synced: bool) -> bool:
-        """Begin to write; False when somebody else does, and then `wait` is to be called in a thread."""
-        if synced is not self.synced:
-            self.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
-            # The log has another to move it; should that be too slow, a commit that is in a thread anyway does it.
-            self.execute(f"PRAGMA wal_autocheckpoint={_PAGES if synced else 0}")
-            self.synced = synced
+    def begin_at_once(self) -> bool:
+        """Begin to write; False when another process does."""
         self.execute("PRAGMA busy_timeout=0")
         try:
-            self.execute(BEGIN)
+            self.begin()
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                 raise
@@ -94,6 +83,10 @@ class _Connection(sqlite3.Connection):
         finally:
             self.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
         return True
+
+    def begin(self) -> None:
+        """Begin to write, after others; to be called in a thread."""
+        self.execute("BEGIN IMMEDIATE")
 
 
 class _Compiler(SQLiteCompiler):
@@ -122,51 +115,36 @@ class Dialect(SQLiteDialect_pysqlite):
     def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
         """Run a statement."""
         if context is not None and context.execution_options.get(THREADED, False):
-            pool = _COMMITS if statement == BEGIN else _QUESTIONS
             run = partial(cursor.execute_at_once, statement, parameters)
-            await_only(_in_thread(pool, run, cursor.connection.interrupt))
-            return
-        cursor.execute(statement, parameters)
-        await_only(_nothing())
-
-    def do_executemany(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:  # noqa: ARG002 - SQLAlchemy's
-        """Run a statement for each of these rows."""
-        cursor.executemany(statement, parameters)
-        await_only(_nothing())
-
-    def do_commit(self, dbapi_connection: Any) -> None:
-        """Write, and wait for the disk where that was asked for."""
-        if dbapi_connection.synced is False:
-            dbapi_connection.commit()
-            await_only(_nothing())
+            await_only(in_thread(QUESTIONS, run, cursor.connection.interrupt))
         else:
-            await_only(_in_thread(_COMMITS, dbapi_connection.commit))
+            cursor.execute(statement, parameters)
 
 
-async def move_log_forever(file: str, written: asyncio.Event) -> None:
-    """Move what was written from the log to its place in the file, beside the writers, until cancelled.
+class InPlace(AsyncConnection):
+    """One that runs statements where they are called; an AsyncConnection insists that each of them is waited for."""
 
-    SQLite has whoever commits do it by default, and everybody who commits after that waits for it.
-    """
-    log = f"{file}-wal"
-    while True:
-        await written.wait()
-        await asyncio.sleep(_LOOK_SECONDS)
-        with suppress(FileNotFoundError, sqlite3.OperationalError):  # the disk is full, say: writers hear of that too
-            if os.path.getsize(log) > _LOG_BYTES:  # noqa: ASYNC240, PTH202 - one look at what the system has in memory
-                await _in_thread(_QUESTIONS, partial(_move_log, file))
+    async def execute(self, statement: Any, parameters: Any = None, *, execution_options: Any = None) -> Any:
+        """Run a statement of SQLAlchemy's."""
+        return self._proxied.execute(statement, parameters, execution_options=execution_options)
+
+    @property
+    def driver(self) -> _Connection:
+        """The connection of SQLite's own driver."""
+        return cast("_Connection", self._proxied.connection.driver_connection)
+
+    async def begin_to_write(self) -> None:
+        """Begin a transaction, after that of another process; raises sqlite3.Error."""
+        if not self.driver.begin_at_once():
+            await in_thread(WRITING, self.driver.begin, self.driver.interrupt)
+        self._proxied.begin()
+
+    def commit_in_place(self) -> None:
+        """Commit, which does not wait for the disk."""
+        self._proxied.commit()
 
 
-def _move_log(file: str) -> None:
-    with closing(sqlite3.connect(file, timeout=BUSY_SECONDS)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-
-
-async def _nothing() -> None:
-    pass
-
-
-async def _in_thread(pool: Executor, call: Callable[[], T], interrupt: Callable[[], None] = lambda: None) -> T:
+async def in_thread(pool: Executor, call: Callable[[], T], interrupt: Callable[[], None] = lambda: None) -> T:
     """Call in a thread; who is cancelled leaves when the thread is done, since nobody may use the connection before."""
     work = asyncio.get_running_loop().run_in_executor(pool, call)
     cancelled: asyncio.CancelledError | None = None

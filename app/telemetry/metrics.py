@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
+from copy import copy
+from dataclasses import dataclass
 
 from prometheus_client import (
     CollectorRegistry,
@@ -15,6 +18,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import Metric
 
 from app.domain.decisions import Verdict
 from app.domain.episodes import Receipt
@@ -23,6 +27,7 @@ from app.domain.remediation import Purpose
 from app.domain.states import FINAL_STATES, RunState
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_SLICE = 100  # samples; a millisecond or two
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 NOTIFICATION_RESULTS = ("accepted", "invalid", "too_large", "unauthorized", "unavailable", "wrong_path")
 LOOKUP_RESULTS = ("complete", "incomplete", "unreachable", "receiver_unknown")
@@ -65,6 +70,7 @@ class Metrics:
     def __init__(self, version: str) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each counter, and nobody asks when it was made
         self.registry = registry = CollectorRegistry()
+        self._present = frozenset[str]()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         Info("remediator_build", "The release that runs.", registry=registry).info({"version": version})
@@ -317,13 +323,45 @@ class Metrics:
             for result in CHECK_RESULTS:
                 self.checks.labels(check, result)
 
+    def forget_all_but(self, remediations: Iterable[str]) -> None:
+        """Give up the state of remediations that are gone; what they did still counts."""
+        present = frozenset(remediations)
+        if self._present - present:
+            self.breaker_state.clear()
+            self.earned_mode.clear()
+        self._present = present
+
     def refused(self, verdict: Verdict, reason: Reason | None) -> None:
         """Count a guard's objection."""
         self.refusals.labels(verdict, reason or Reason.UNEXPECTED).inc()
 
-    def exposition(self) -> bytes:
-        """The text that /metrics answers."""
-        return generate_latest(self.registry)
+    async def exposition(self) -> bytes:
+        """The text that /metrics answers, in slices: thousands of series take tens of milliseconds."""
+        text = []
+        for family in self.registry.collect():
+            for start in range(0, max(len(family.samples), 1), _SLICE):
+                text.append(_text(family, start))
+                await asyncio.sleep(0)
+        return b"".join(text)
+
+
+@dataclass(frozen=True)
+class _One:
+    """A registry with a single family."""
+
+    family: Metric
+
+    def collect(self) -> Iterable[Metric]:
+        """What `generate_latest` asks for."""
+        return [self.family]
+
+
+def _text(family: Metric, start: int) -> bytes:
+    """The samples from there; the two lines of help and type come with the first ones only."""
+    part = copy(family)
+    part.samples = family.samples[start : start + _SLICE]
+    text = generate_latest(_One(part))
+    return text if start == 0 else text.split(b"\n", 2)[2]
 
 
 def _zero(metric: Counter | Gauge, values: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 from sqlalchemy.event import listen
 
 from app.domain.findings import Finding, Report, Result
@@ -229,7 +229,7 @@ def test_records_are_read_from_their_index(edge: Edge) -> None:
             await records.times_to_resolve(tx, "restart-api", since)
             await records.recurrences(tx, "restart-api", since)
             rows = [
-                await tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
+                await tx.run_sync(Connection.exec_driver_sql, f"EXPLAIN QUERY PLAN {statement}", values)
                 for statement, values in asked[:]
                 if statement.startswith("SELECT")
             ]

@@ -1,11 +1,15 @@
-"""Writers of an SQLite file share commits: what fails is undone alone, and nobody returns before the disk has it."""
+"""Writers of an SQLite file: each undone alone, and nobody returns before the disk has what must be there."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, closing
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -15,8 +19,10 @@ from sqlalchemy import ColumnElement, event, insert, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from app.domain.errors import StoreUnavailableError
+from app.store import writer
 from app.store.database import Database
 from app.store.schema import breaker, run
+from app.store.writer import LONG_LOG_BYTES
 from tests.support.ledger import opened
 
 WAIT = 10
@@ -36,8 +42,15 @@ async def _store(tmp_path: Path) -> AsyncIterator[Database]:
         yield database
 
 
-async def _write(database: Database, name: str, *, fails: bool = False, synced: bool = True) -> None:
-    async with database.write(synced=synced) as tx:
+async def _write(
+    database: Database,
+    name: str,
+    *,
+    fails: bool = False,
+    synced: bool = True,
+    committed: asyncio.Event | None = None,
+) -> None:
+    async with database.write(synced=synced, committed=committed) as tx:
         await tx.execute(insert(breaker).values(remediation=name, failures=1))
         if fails:
             raise ValueError(name)
@@ -48,35 +61,136 @@ async def _names(database: Database) -> set[str]:
         return set((await tx.execute(select(breaker.c.remediation))).scalars())
 
 
-@contextmanager
-def _commits(database: Database) -> Iterator[list[bool]]:
-    """What is committed, and whether it waits for the disk."""
-    seen: list[bool] = []
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    """What waits for the disk."""
+    disk = Disk()
+    monkeypatch.setattr(os, "fdatasync", disk)
+    return disk
 
-    def commit(connection: object) -> None:
-        seen.append(connection.connection.driver_connection.synced)  # type: ignore[attr-defined]
 
-    event.listen(database.engine.sync_engine, "commit", commit)
-    try:
-        yield seen
-    finally:
-        event.remove(database.engine.sync_engine, "commit", commit)
+class Disk:
+    """Counts the syncs and does them, as soon as it is `free`; with an `error` it fails instead."""
+
+    def __init__(self) -> None:
+        self.syncs = 0
+        self.error: OSError | None = None
+        self.free = threading.Event()
+        self.free.set()
+        self._sync = os.fdatasync
+
+    def __call__(self, handle: int) -> None:
+        """Sync a file."""
+        self.syncs += 1
+        assert self.free.wait(WAIT)
+        if self.error is not None:
+            raise self.error
+        self._sync(handle)
 
 
 @_in_a_loop
-async def test_those_that_come_together_share_a_commit(tmp_path: Path) -> None:
-    """Twenty writers, a commit or two, everything there."""
+async def test_those_that_come_together_wait_for_the_disk_together(tmp_path: Path, disk: Disk) -> None:
+    """Twenty writers, a sync or two, everything there."""
     async with _store(tmp_path) as database:
-        with _commits(database) as commits:
-            await asyncio.gather(*(_write(database, f"r{number}") for number in range(20)))
+        disk.syncs = 0
+        await asyncio.gather(*(_write(database, f"r{number}") for number in range(20)))
+        assert 1 <= disk.syncs <= 2
         assert {f"r{number}" for number in range(20)} == await _names(database)
-        assert len(commits) <= 3
+
+
+@_in_a_loop
+async def test_only_who_asks_waits_for_the_disk(tmp_path: Path, disk: Disk) -> None:
+    """And nobody who writes stands behind who does; what was committed before is on the disk with it."""
+    async with _store(tmp_path) as database, asyncio.timeout(WAIT):
+        disk.syncs = 0
+        await _write(database, "a", synced=False)
+        assert 0 == disk.syncs
+        disk.free.clear()
+        seen = asyncio.Event()
+        waits = asyncio.create_task(_write(database, "b", committed=seen))
+        await seen.wait()
+        await _write(database, "c", synced=False)
+        assert {"a", "b", "c"} == await _names(database)
+        assert not waits.done()
+        disk.free.set()
+        await waits
+        assert 1 == disk.syncs
+
+
+@_in_a_loop
+async def test_who_comes_while_the_disk_works_waits_for_the_next_time(tmp_path: Path, disk: Disk) -> None:
+    """What is under way may have begun before the row was there."""
+    async with _store(tmp_path) as database, asyncio.timeout(WAIT):
+        disk.syncs = 0
+        disk.free.clear()
+        first = asyncio.create_task(_write(database, "a"))
+        while disk.syncs == 0:
+            await asyncio.sleep(0.001)
+        second, third = (asyncio.create_task(_write(database, name)) for name in "bc")
+        disk.free.set()
+        await asyncio.gather(first, second, third)
+        assert 2 == disk.syncs
+
+
+@_in_a_loop
+async def test_what_did_not_change_anything_does_not_wait(tmp_path: Path, disk: Disk) -> None:
+    """The disk has it all."""
+    async with _store(tmp_path) as database:
+        await _write(database, "a")
+        disk.syncs = 0
+        async with database.write() as tx:
+            assert {"a"} == set((await tx.execute(select(breaker.c.remediation))).scalars())
+        assert 0 == disk.syncs
+
+
+@_in_a_loop
+async def test_what_a_disk_refused_is_written_elsewhere(
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A system may take pages for written that it could not write: to sync them again would tell nothing."""
+    monkeypatch.setattr(writer, "BUSY_SECONDS", 0.05)
+    async with _store(tmp_path) as database:
+        await _write(database, "a")
+        disk.error, disk.syncs = OSError(errno.EIO, "Input/output error"), 0
+        async with database.read() as tx:  # the log has to be kept for it
+            assert 1 == len((await tx.execute(select(breaker))).all())
+            for name in "bc":
+                with pytest.raises(StoreUnavailableError, match="could not be moved"):
+                    await _write(database, name)
+        disk.error = None
+        await _write(database, "d")
+        assert 1 == disk.syncs
+        shutil.copy(tmp_path / "store.db", tmp_path / "without the log.db")
+        with closing(sqlite3.connect(tmp_path / "without the log.db")) as copy:
+            kept = {name for (name,) in copy.execute("SELECT remediation FROM breaker")}
+        assert {"a", "b", "c", "d"} == kept
+        await _write(database, "e")
+        assert 2 == disk.syncs
+
+
+@_in_a_loop
+async def test_the_log_stays_short_while_somebody_writes_all_the_time(tmp_path: Path) -> None:
+    """Who writes is asked to wait for a moment where it would never begin anew."""
+    log, size = tmp_path / "store.db-wal", 100_000
+    async with _store(tmp_path) as database, asyncio.timeout(6 * WAIT):
+        moves = asyncio.create_task(database.move_log_forever())
+        written = longest = 0
+        while written < 5 * LONG_LOG_BYTES:
+            async with database.write(synced=False) as tx:
+                await tx.execute(insert(breaker).values(remediation=f"{written:0{size}}", failures=1))
+            written += size
+            longest = max(longest, log.stat().st_size)
+            await asyncio.sleep(0.001)
+        moves.cancel()
+        assert longest < 3 * LONG_LOG_BYTES
+        async with asyncio.timeout(WAIT):
+            await _write(database, "last")
 
 
 @pytest.mark.parametrize("place", [0, 3, 9])
 @_in_a_loop
 async def test_what_fails_is_undone_alone(tmp_path: Path, place: int) -> None:
-    """Whichever of those that share a commit it is."""
+    """Whichever of those that come together it is."""
     async with _store(tmp_path) as database:
         done = await asyncio.gather(
             *(_write(database, f"r{number}", fails=number == place) for number in range(10)), return_exceptions=True
@@ -158,19 +272,6 @@ async def test_who_is_cancelled_within_takes_back_only_its_own(tmp_path: Path) -
 
 
 @_in_a_loop
-async def test_a_commit_waits_for_the_disk_unless_nobody_asked(tmp_path: Path) -> None:
-    """One that must be on the disk never shares a commit that does not wait for it."""
-    async with _store(tmp_path) as database:
-        with _commits(database) as commits:
-            await _write(database, "a", synced=False)
-            await _write(database, "b")
-            await asyncio.gather(*(_write(database, f"c{number}", synced=number % 2 == 0) for number in range(6)))
-        assert commits[:2] == [False, True]
-        assert commits[-1] is True
-        assert {"a", "b", *(f"c{number}" for number in range(6))} == await _names(database)
-
-
-@_in_a_loop
 async def test_another_process_that_writes_is_waited_for(tmp_path: Path) -> None:
     """In a thread: everything else goes on meanwhile."""
     async with _store(tmp_path) as database, asyncio.timeout(WAIT):
@@ -183,6 +284,25 @@ async def test_another_process_that_writes_is_waited_for(tmp_path: Path) -> None
             other.execute("ROLLBACK")
         await writing
         assert {"late"} == await _names(database)
+
+
+@_in_a_loop
+async def test_who_gives_up_waiting_for_another_process_has_begun_nothing(tmp_path: Path) -> None:
+    """Neither this process nor another one would ever write again."""
+    async with _store(tmp_path) as database, asyncio.timeout(WAIT):
+        with closing(sqlite3.connect(tmp_path / "store.db", isolation_level=None, timeout=0)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            writing = asyncio.create_task(_write(database, "given up"))
+            for _ in range(20):
+                assert set() == await _names(database)
+            writing.cancel()
+            other.execute("ROLLBACK")
+            with pytest.raises(asyncio.CancelledError):
+                await writing
+            other.execute("BEGIN IMMEDIATE")
+            other.execute("ROLLBACK")
+            await _write(database, "afterwards")
+        assert {"afterwards"} == await _names(database)
 
 
 @_in_a_loop
