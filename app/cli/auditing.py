@@ -1,0 +1,131 @@
+"""`audit verify` and `audit export`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any, TypeVar
+
+import click
+
+from app.catalog.diagnostics import counted
+from app.cli.options import NO, Moment, has_run, with_settings
+from app.domain.errors import ConfigError
+from app.main import audit_key_of
+from app.settings import Settings
+from app.store import stream
+from app.store.database import Database
+from app.store.migrate import is_current
+from app.store.seals import Cursor
+from app.store.stream import Wanted
+from app.store.verifying import Report, verify
+
+_FOLLOW_SECONDS = 1.0
+T = TypeVar("T")
+
+
+@click.group()
+def audit() -> None:
+    """Verify or export what was recorded."""
+
+
+@audit.command("verify")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_settings
+def verify_command(settings: Settings, *, as_json: bool) -> None:
+    """Find any change of the audit since it was written.
+
+    Exit status: 0 it is as it was recorded, 1 it is not, 2 it cannot be read.
+    """
+    report = asyncio.run(_with_store(settings, verify))
+    if report.has_other_key:
+        raise ConfigError(
+            f"none of the {report.hashed} events has a hash that the given key makes: "
+            "pass the --config whose audit.key they were made with"
+        )
+    if as_json:
+        click.echo(json.dumps(_as_json(report), indent=2))
+    else:
+        for finding in report.findings:
+            click.echo(str(finding), err=True)
+        click.echo(_told(report))
+    if not report.is_intact:
+        sys.exit(NO)
+
+
+def _as_json(report: Report) -> dict[str, Any]:
+    counts = ("events", "chains", "seals", "unsealed", "unhashed", "unkeyed")
+    before = report.pruned_before.isoformat() if report.pruned_before else None
+    told: dict[str, Any] = {"intact": report.is_intact, "pruned_before": before}
+    return (
+        told | {name: getattr(report, name) for name in counts} | {"findings": [asdict(one) for one in report.findings]}
+    )
+
+
+def _told(report: Report) -> str:
+    events, chains, seals = (
+        counted(report.events, "event"),
+        counted(report.chains, "chain"),
+        counted(report.seals, "seal"),
+    )
+    lines = [f"{events} in {chains}, {seals}"]
+    for count, what in (
+        (report.unsealed, "not sealed yet"),
+        (report.unhashed, "without a hash, from a release that made none"),
+        (report.unkeyed, "from before the key was configured"),
+    ):
+        if count:
+            lines.append(f"  {count} of them {what}")
+    if report.pruned_before:
+        lines.append(f"  what is older than {report.pruned_before:%Y-%m-%d %H:%M:%S} UTC was deleted by retention")
+    lines.append("intact" if report.is_intact else f"NOT INTACT: {counted(len(report.findings), 'finding')}")
+    return "\n".join(lines)
+
+
+@audit.command("export")
+@click.option("--since", type=Moment(), help="Events from then on: RFC 3339, or how long ago (24h).")
+@click.option("--until", type=Moment(), help="Events before then, written the same way.")
+@click.option("--after", default="0-0", show_default=True, help="A cursor: only later events.")
+@click.option("--follow", is_flag=True, help="Go on with new events until interrupted.")
+@with_settings
+def export_command(
+    settings: Settings, since: datetime | None, until: datetime | None, after: str, *, follow: bool
+) -> None:
+    """Print events as NDJSON, one a line, for a SIEM; each has the cursor where to go on."""
+    try:
+        start = Cursor.parse(after)
+    except ValueError:
+        raise ConfigError(f"--after: {after!r} is not a cursor; it is written in each exported line") from None
+    wanted = Wanted(since=since, until=until)
+
+    async def export(database: Database) -> None:
+        place = start
+        while True:
+            async for row in stream.read(database, place, wanted):
+                click.echo(json.dumps(stream.described(row)))
+                place = Cursor(row.tx, row.id)
+            if not follow:
+                return
+            await asyncio.sleep(_FOLLOW_SECONDS)
+
+    with suppress(KeyboardInterrupt):
+        asyncio.run(_with_store(settings, export))
+
+
+async def _with_store(settings: Settings, use: Callable[[Database], Awaitable[T]]) -> T:
+    database = Database(settings.store_url, audit_key=audit_key_of(settings))
+    if not has_run(database):
+        raise ConfigError(f"there is no store at {database.url.database}")
+    try:
+        if not await is_current(database):
+            raise ConfigError(
+                "the store has the schema of another release; `remediator migrate` or `serve` brings it up"
+            )
+        return await use(database)
+    finally:
+        await database.close()

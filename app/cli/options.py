@@ -1,0 +1,68 @@
+"""What the commands share: the settings that their flags make, times, and how they end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from functools import wraps
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from app.api.query import moment
+from app.domain.errors import AppError
+from app.domain.remediation import Mode
+from app.main import utc_now
+from app.settings import load_settings
+from app.store.database import Database
+from app.telemetry.logs import configure
+
+NO, CANNOT_TELL = 1, 2
+
+
+class Moment(click.ParamType):  # type: ignore[type-arg]  # generic only in newer stubs
+    """A time, or how long ago."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Read what the API's `since` takes too."""
+        try:
+            return moment(str(value), utc_now())
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the settings that its flags, the environment and the config file make; problems end it."""
+
+    @click.option("--config", type=click.Path(path_type=Path), envvar="REMEDIATOR_CONFIG", help="The config file.")
+    @click.option("--catalog", multiple=True, type=click.Path(path_type=Path), help="File or directory; repeatable.")
+    @click.option("--store", help="sqlite:///file.db or postgresql://…")
+    @click.option("--data", type=click.Path(path_type=Path), help="Directory of the SQLite store.")
+    @click.option("--mode", type=click.Choice([mode.value for mode in Mode]), help="The most that may be done.")
+    @wraps(command)
+    def settled(config: Path | None, catalog: tuple[Path, ...], **flags: Any) -> Any:
+        own = {key: flags.pop(key) for key in list(flags) if key not in {"store", "data", "mode", "listen"}}
+        try:
+            settings = load_settings(config, flags | {"catalog": catalog or None})
+            configure(settings.log.level, settings.log.format)
+            return command(settings, **own)
+        except AppError as error:
+            _fail(error)
+
+    return settled
+
+
+def _fail(error: AppError) -> NoReturn:
+    for diagnostic in getattr(error, "diagnostics", ()):
+        click.echo(str(diagnostic), err=True)
+    click.echo(f"remediator: {error.message}", err=True)
+    sys.exit(CANNOT_TELL)
+
+
+def has_run(database: Database) -> bool:
+    """Whether there is a store: to open one on SQLite would make its file."""
+    return not database.is_sqlite or Path(str(database.url.database)).exists()
