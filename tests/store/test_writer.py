@@ -89,16 +89,6 @@ class Disk:
 
 
 @_in_a_loop
-async def test_those_that_come_together_wait_for_the_disk_together(tmp_path: Path, disk: Disk) -> None:
-    """Twenty writers, a sync or two, everything there."""
-    async with _store(tmp_path) as database:
-        disk.syncs = 0
-        await asyncio.gather(*(_write(database, f"r{number}") for number in range(20)))
-        assert 1 <= disk.syncs <= 2
-        assert {f"r{number}" for number in range(20)} == await _names(database)
-
-
-@_in_a_loop
 async def test_only_who_asks_waits_for_the_disk(tmp_path: Path, disk: Disk) -> None:
     """And nobody who writes stands behind who does; what was committed before is on the disk with it."""
     async with _store(tmp_path) as database, asyncio.timeout(WAIT):
@@ -118,17 +108,20 @@ async def test_only_who_asks_waits_for_the_disk(tmp_path: Path, disk: Disk) -> N
 
 
 @_in_a_loop
-async def test_who_comes_while_the_disk_works_waits_for_the_next_time(tmp_path: Path, disk: Disk) -> None:
-    """What is under way may have begun before the row was there."""
+async def test_those_that_come_while_the_disk_works_wait_for_it_together(tmp_path: Path, disk: Disk) -> None:
+    """Once more: what is under way may have begun before their rows were there."""
     async with _store(tmp_path) as database, asyncio.timeout(WAIT):
         disk.syncs = 0
         disk.free.clear()
         first = asyncio.create_task(_write(database, "a"))
         while disk.syncs == 0:
             await asyncio.sleep(0.001)
-        second, third = (asyncio.create_task(_write(database, name)) for name in "bc")
+        seen = [asyncio.Event() for _ in range(20)]
+        others = [asyncio.create_task(_write(database, f"r{n}", committed=one)) for n, one in enumerate(seen)]
+        for one in seen:
+            await one.wait()
         disk.free.set()
-        await asyncio.gather(first, second, third)
+        await asyncio.gather(first, *others)
         assert 2 == disk.syncs
 
 

@@ -7,11 +7,13 @@ Nothing here ends a process by name, and nothing waits for a fixed time.
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +23,7 @@ T = TypeVar("T")
 
 POLL_SECONDS = 0.02
 LOG_TAIL_LINES = 60
+_PORTS = range(12_000, 32_000)
 
 
 class BedError(AssertionError):
@@ -115,11 +118,15 @@ class Process:
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port on loopback that nobody listens on.
+
+    None that the system gives to whoever calls somebody: it would be gone when a server is started there again.
+    """
+    for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("every port is taken")
 
 
 def wait_until(predicate: Callable[[], T], timeout: float, message: str, every: float = POLL_SECONDS) -> T:
