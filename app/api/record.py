@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from pydantic import Field
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.api.models import Answer
 from app.domain.findings import Result
@@ -16,6 +15,7 @@ from app.domain.remediation import Mode, Remediation
 from app.domain.states import FINAL_STATES, RunState
 from app.engine.standing import present
 from app.store import breakers, holds, records, standings
+from app.store.connection import AsyncConnection
 from app.store.records import SPAN
 
 

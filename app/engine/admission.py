@@ -8,7 +8,6 @@ from typing import Any
 
 import structlog
 from pydantic import TypeAdapter
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.decisions import Decision, Verdict
 from app.domain.model import JsonObject
@@ -27,6 +26,7 @@ from app.guards import chain
 from app.guards.base import Facts
 from app.store import breakers, episodes, holds, runs, storms, undos
 from app.store import facts as facts_of
+from app.store.connection import AsyncConnection
 from app.store.events import Entry
 from app.store.facts import Asked, Glance
 from app.store.facts import rate_free_at as _full

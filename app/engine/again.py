@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 
 from sqlalchemy import exists, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.catalog.catalog import Catalog
 from app.domain.errors import ConflictError, NotFoundError
 from app.domain.remediation import Purpose
 from app.engine.intake import pending_run
 from app.store import episodes, runs
+from app.store.connection import AsyncConnection
 from app.store.events import Entry
 from app.store.runs import Run
 from app.store.schema import run, run_episode

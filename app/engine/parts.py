@@ -8,8 +8,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from app.catalog.catalog import Catalog
 from app.clients.clients import Clients
 from app.domain.durations import Rate
@@ -17,6 +15,7 @@ from app.domain.episodes import EpisodeRules
 from app.domain.remediation import Mode
 from app.domain.scope import Scope
 from app.engine.handover import Handover
+from app.store.connection import AsyncConnection
 from app.store.database import Database
 from app.telemetry.metrics import Metrics
 

@@ -11,7 +11,6 @@ from dataclasses import replace
 from datetime import datetime
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.catalog.catalog import Catalog
 from app.domain.errors import ConflictError
@@ -20,6 +19,7 @@ from app.domain.standings import Mark, Standing, after, beginning
 from app.engine.parts import Turn
 from app.engine.telling import Notice, tell
 from app.store import standings
+from app.store.connection import AsyncConnection
 from app.store.events import Entry
 
 log = structlog.get_logger()

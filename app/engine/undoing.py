@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from app.actions.base import Context
 from app.actions.registry import actions
 from app.domain.durations import format_duration
@@ -26,6 +24,7 @@ from app.engine.asking import one_line
 from app.engine.parts import Parts, Turn
 from app.engine.telling import Notice, tell
 from app.store import runs, undos
+from app.store.connection import AsyncConnection
 from app.store.events import ENGINE, Entry
 from app.store.runs import Run
 from app.store.wakeups import announce

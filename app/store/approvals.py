@@ -12,12 +12,12 @@ from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.errors import ConflictError, NotFoundError
 from app.domain.reasons import Reason
 from app.domain.states import RunState, may_become
 from app.store import episodes, events, messages, runs
+from app.store.connection import AsyncConnection
 from app.store.events import Entry, Event
 from app.store.runs import Run
 from app.store.schema import run

@@ -13,25 +13,22 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
-    FromClause,
     Select,
     Table,
-    Text,
     and_,
     exists,
     func,
     or_,
     select,
     true,
-    type_coerce,
     union_all,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.ids import lowest_id
 from app.domain.states import FINAL_STATES, RunState
+from app.store.connection import AsyncConnection
+from app.store.dialects import has_label
 from app.store.schema import episode, event, run, run_episode, step
 
 _HEAVY = {"spec", "plan", "decisions"}  # not for lists
@@ -229,19 +226,11 @@ def _span(table: Table, at: ColumnElement[Any], wanted: Alerts, page: Page) -> C
 
 def _has_label(tx: AsyncConnection, table: Table, name: str, value: str) -> ColumnElement[bool]:
     """Whether an alert has a label; of a run, whether any of the alerts that it acts for has it."""
-    own = _pair_in(tx, table, name, value)
+    own = has_label(tx.dialect, table, name, value)
     if table is not run:
         return own
     linked = and_(run_episode.c.run_id == run.c.id, run_episode.c.episode_id == episode.c.id)
-    return or_(own, exists().where(linked, _pair_in(tx, episode, name, value)))
-
-
-def _pair_in(tx: AsyncConnection, table: FromClause, name: str, value: str) -> ColumnElement[bool]:
-    if not _is_sqlite(tx):
-        return type_coerce(table.c.labels, JSONB).contains({name: value})
-    # Label names may hold any character, which the path expressions of SQLite cannot spell.
-    pairs = func.json_each(table.c.labels).table_valued("key", "value")
-    return exists().select_from(pairs).where(func.cast(pairs.c.key, Text) == name, pairs.c.value == value)
+    return or_(own, exists().where(linked, has_label(tx.dialect, episode, name, value)))
 
 
 def _is_sqlite(tx: AsyncConnection) -> bool:

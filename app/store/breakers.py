@@ -7,13 +7,13 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, bindparam, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.obstacles import Breaker
 from app.domain.reasons import Reason
 from app.domain.remediation import Limits
 from app.domain.states import RunState
+from app.store.connection import AsyncConnection
+from app.store.dialects import insert_missing
 from app.store.schema import breaker, run
 
 _GET = select(breaker).where(breaker.c.remediation == bindparam("name"))
@@ -104,8 +104,7 @@ async def _reset(tx: AsyncConnection, remediation: str, now: datetime) -> None:
 
 async def _ensure(tx: AsyncConnection, remediation: str) -> None:
     """Make the row that is to be locked: two first failures at the same time are two."""
-    make = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
-    await tx.execute(make(breaker).values(remediation=remediation, failures=0).on_conflict_do_nothing())
+    await tx.execute(insert_missing(tx.dialect, breaker).values(remediation=remediation, failures=0))
 
 
 async def _write(tx: AsyncConnection, remediation: str, values: dict[str, Any]) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import func, or_, select, text, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.durations import Duration
 from app.domain.remediation import Purpose, Remediation
 from app.domain.states import RunState
+from app.store.connection import AsyncConnection
 from app.store.schema import run
 
 _APART = timedelta(seconds=10)  # the times of replicas that follow one clock differ by less

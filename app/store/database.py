@@ -13,22 +13,23 @@ import sqlite3
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
 from pydantic_core import to_json
-from sqlalchemy import event, text
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util import greenlet_spawn
 
 from app.domain.errors import ConfigError, StoreUnavailableError
 from app.store import sqlite
+from app.store.connection import AsyncConnection, transaction
 from app.store.pace import Pace
 from app.store.writer import LONG_LOG_BYTES, Writer
 
@@ -47,7 +48,7 @@ _NOTICE_SILENCE = {
 _LOCK = text("SELECT pg_advisory_xact_lock(:key)")
 log = structlog.get_logger()
 _READ, _WRITE = "read", "write"
-_DRIVERS = {"sqlite": sqlite.DRIVER, "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+_DRIVERS = {"sqlite": sqlite.DRIVER, "postgresql": "postgresql+psycopg_async", "postgres": "postgresql+psycopg_async"}
 
 
 def store_url(text_url: str) -> URL:
@@ -80,6 +81,7 @@ class Database:
         self._reading = self._engine
         if not self.is_sqlite:
             self._reading = self._unsynced.execution_options(isolation_level="AUTOCOMMIT")
+        self._browsing = self._reading.execution_options(**{sqlite.THREADED: True})
         # Set when a commit has changed something, and for good where other replicas do that, too.
         self.written = asyncio.Event()
         if not self.is_sqlite:
@@ -95,11 +97,11 @@ class Database:
         """What `store.events` makes hashes with, where it finds it."""
         record.info["audit_key"] = self._audit_key
 
-    def _make_engine(self, *, synced: bool = True) -> AsyncEngine:
+    def _make_engine(self, *, synced: bool = True) -> Engine:
         if self.is_sqlite:
             engine = self._make_sqlite_engine()
         else:
-            engine = create_async_engine(
+            engine = create_engine(
                 self.url,
                 pool_size=10,
                 max_overflow=10,
@@ -108,22 +110,22 @@ class Database:
                 hide_parameters=True,
                 json_serializer=_json,
             )
-            event.listen(engine.sync_engine, "connect", partial(_prepare_postgres, synced=synced))
-        event.listen(engine.sync_engine, "connect", self._give_key)
+            event.listen(engine, "connect", partial(_prepare_postgres, synced=synced))
+        event.listen(engine, "connect", self._give_key)
         return engine
 
-    def _make_sqlite_engine(self) -> AsyncEngine:
+    def _make_sqlite_engine(self) -> Engine:
         if not self.url.database or self.url.database == ":memory:":
             raise ConfigError("an SQLite store needs a file, for example sqlite:///data/remediator.db")
-        engine = create_async_engine(
+        engine = create_engine(
             self.url,
             pool_size=20,
             pool_timeout=5,
             hide_parameters=True,
             json_serializer=_json,
         )
-        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-        event.listen(engine.sync_engine, "begin", _begin_sqlite)
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
         return engine
 
     def claim_file(self) -> None:
@@ -163,7 +165,7 @@ class Database:
                 async with self._writer.transaction() as connection:
                     yield connection
             else:
-                async with (self._engine if synced else self._unsynced).begin() as connection:
+                async with transaction(self._engine if synced else self._unsynced) as connection:
                     if lock is not None:
                         await connection.execute(_LOCK, {"key": zlib.crc32(lock.encode())})
                     yield connection
@@ -176,25 +178,21 @@ class Database:
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that only reads: a few rows that an index finds."""
         await self.pace.turn()
-        async with self._read(
-            sqlite.InPlace(self._engine) if self.is_sqlite else self._reading.connect()
-        ) as connection:
+        async with self._read(sqlite.InPlace if self.is_sqlite else AsyncConnection, self._reading) as connection:
             yield connection
 
-    @asynccontextmanager
-    async def browse(self) -> AsyncIterator[AsyncConnection]:
+    def browse(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """The same for what may take a while, such as what people ask: nothing else waits for it."""
-        async with self._read(self._reading.connect()) as connection:
-            yield await connection.execution_options(**{sqlite.THREADED: True})
+        return self._read(AsyncConnection, self._browsing)
 
     @asynccontextmanager
-    async def _read(self, unconnected: AsyncConnection) -> AsyncIterator[AsyncConnection]:
+    async def _read(self, kind: type[AsyncConnection], engine: Engine) -> AsyncIterator[AsyncConnection]:
         async with self._translated(_READ):
-            connection = await unconnected
+            connection = await kind.open(engine)
             try:
                 yield connection
             finally:
-                await connection.close()  # at once; as a context manager it would leave that to a task
+                await connection.close()
 
     @asynccontextmanager
     async def _translated(self, what: str) -> AsyncIterator[None]:
@@ -236,7 +234,7 @@ class Database:
             await tx.execute(text("UPDATE alembic_version SET version_num = version_num"))
 
     @property
-    def engine(self) -> AsyncEngine:
+    def engine(self) -> Engine:
         """For migrations."""
         return self._engine
 
@@ -248,8 +246,8 @@ class Database:
     async def close(self) -> None:
         """Close all connections and give the file free."""
         await self._writer.close()
-        await self._engine.dispose()
-        await self._unsynced.dispose()
+        for engine in (self._engine, self._unsynced):
+            await greenlet_spawn(engine.dispose)
         if self._file_lock is not None:
             os.close(self._file_lock)
             self._file_lock = None

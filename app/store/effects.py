@@ -9,11 +9,11 @@ from typing import Any
 
 from sqlalchemy import and_, exists, or_, select, update
 from sqlalchemy.engine import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.remediation import Purpose, Remediation
 from app.domain.states import RunState
 from app.store import episodes, events, runs
+from app.store.connection import AsyncConnection
 from app.store.events import Entry, Event
 from app.store.runs import Run
 from app.store.schema import episode, run, run_episode

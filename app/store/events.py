@@ -18,10 +18,10 @@ from typing import Any
 
 from sqlalchemy import bindparam, insert, select, text
 from sqlalchemy.engine import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.model import JsonObject
 from app.domain.reasons import Reason
+from app.store.connection import AsyncConnection
 from app.store.schema import event, microseconds
 
 ENGINE = "remediator"  # the actor of what nobody asked for by hand

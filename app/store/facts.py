@@ -25,13 +25,13 @@ from sqlalchemy import (
     or_,
     select,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.durations import Rate
 from app.domain.ids import lowest_id
 from app.domain.obstacles import Busy
 from app.domain.reasons import Reason
 from app.domain.remediation import Purpose, Risk
+from app.store.connection import AsyncConnection
 from app.store.schema import Timestamp, breaker, episode, hold, run, run_episode, storm
 
 # People said no, or nothing: asking again at once would only teach them to say yes without looking.

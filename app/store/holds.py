@@ -9,12 +9,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, insert, or_, select, update
 from sqlalchemy.engine import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.ids import new_id
 from app.domain.obstacles import Hold
 from app.domain.reasons import Reason
 from app.domain.states import RunState
+from app.store.connection import AsyncConnection
 from app.store.schema import hold, run
 from app.store.wakeups import announce
 

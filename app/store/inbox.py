@@ -15,9 +15,9 @@ import structlog
 import zstandard
 from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.errors import StoreUnavailableError
+from app.store.connection import AsyncConnection
 from app.store.database import Database
 from app.store.schema import notification
 from app.store.wakeups import announce

@@ -12,12 +12,12 @@ from typing import Any
 
 from sqlalchemy import and_, bindparam, case, func, literal, or_, select, update
 from sqlalchemy.engine import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.errors import UnreadableError
 from app.domain.reasons import Reason
 from app.domain.states import RunState
 from app.store import events
+from app.store.connection import AsyncConnection
 from app.store.events import Entry, Event
 from app.store.runs import Run, from_row
 from app.store.schema import Timestamp, run

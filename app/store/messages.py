@@ -11,10 +11,10 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import and_, func, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.ids import new_id
 from app.store import events
+from app.store.connection import AsyncConnection
 from app.store.events import Entry, Event
 from app.store.schema import message, run
 

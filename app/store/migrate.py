@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from sqlalchemy import Column, MetaData, PrimaryKeyConstraint, String, Table, insert, inspect, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.errors import ConfigError
+from app.store.connection import AsyncConnection
 from app.store.database import Database
 from app.store.schema import metadata
 

@@ -11,11 +11,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import BigInteger, and_, func, select, type_coerce
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.ids import lowest_id
 from app.domain.remediation import Purpose
 from app.domain.states import FINAL_STATES, RunState
+from app.store.connection import AsyncConnection
 from app.store.effects import RECURS_WITHIN
 from app.store.schema import episode, run, run_episode
 

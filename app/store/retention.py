@@ -10,10 +10,10 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Table, and_, delete, exists, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.ids import lowest_id
 from app.store import events
+from app.store.connection import AsyncConnection
 from app.store.events import SERVICE, Entry, Event
 from app.store.schema import episode, event, hold, message, notification, run, run_episode, seal, storm
 

@@ -14,7 +14,6 @@ from typing import Any
 from pydantic_core import from_json, to_json
 from sqlalchemy import Update, and_, bindparam, delete, insert, select, update
 from sqlalchemy.engine import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.decisions import Verdict
 from app.domain.episodes import Episode
@@ -25,6 +24,7 @@ from app.domain.reasons import Reason
 from app.domain.remediation import Purpose, Remediation
 from app.domain.states import RunState, may_become
 from app.store import events
+from app.store.connection import AsyncConnection
 from app.store.events import Entry, Event
 from app.store.schema import event, run, run_episode
 

@@ -10,7 +10,6 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     Boolean,
     Column,
@@ -25,9 +24,10 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
+
+from app.store.dialects import Json
 
 metadata = MetaData(
     naming_convention={
@@ -37,7 +37,7 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
-Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+# A partial index has its condition for SQLite only: migrations make PostgreSQL's, and to say both would import 2 MiB.
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 # SQLite numbers rows by itself only in a column of exactly this type.
@@ -81,7 +81,6 @@ notification = Table(
         "ix_notification_waiting",
         "id",
         sqlite_where=text("taken_in_at IS NULL"),
-        postgresql_where=text("taken_in_at IS NULL"),
     ),
 )
 
@@ -105,13 +104,12 @@ episode = Table(
     Column("closed_at", Timestamp),
     Column("matched", Json, nullable=False),  # names of the remediations that matched when it opened
     Index("ix_episode_identity", "identity", "id"),
-    Index("ix_episode_open", "id", sqlite_where=text("closed_at IS NULL"), postgresql_where=text("closed_at IS NULL")),
+    Index("ix_episode_open", "id", sqlite_where=text("closed_at IS NULL")),
     Index(
         "uq_episode_open",
         "identity",
         unique=True,
         sqlite_where=text("closed_at IS NULL"),
-        postgresql_where=text("closed_at IS NULL"),
     ),
 )
 
@@ -157,19 +155,17 @@ run = Table(
     Column("lease_owner", String(64)),
     Column("lease_until", Timestamp),
     Column("lease_epoch", Integer, nullable=False),
-    Index("ix_run_due", "not_before", sqlite_where=text("active"), postgresql_where=text("active")),
+    Index("ix_run_due", "not_before", sqlite_where=text("active")),
     Index(
         "uq_run_holds_target",
         "target_key",
         unique=True,
         sqlite_where=text("holds_target"),
-        postgresql_where=text("holds_target"),
     ),
     Index(
         "ix_run_lease_until",
         "lease_until",
         sqlite_where=text("lease_until IS NOT NULL"),
-        postgresql_where=text("lease_until IS NOT NULL"),
     ),
     Index("ix_run_target_key", "target_key", "finished_at"),
     Index("ix_run_admitted", "admitted_at"),
@@ -184,11 +180,8 @@ run = Table(
         "ix_run_judge_at",
         "judge_at",
         sqlite_where=text("judge_at IS NOT NULL"),
-        postgresql_where=text("judge_at IS NOT NULL"),
     ),
-    Index(
-        "ix_run_undoes", "undoes", sqlite_where=text("undoes IS NOT NULL"), postgresql_where=text("undoes IS NOT NULL")
-    ),
+    Index("ix_run_undoes", "undoes", sqlite_where=text("undoes IS NOT NULL")),
 )
 
 run_episode = Table(
@@ -250,7 +243,7 @@ seal = Table(
     Column("leaves", Json),  # [chain, seq, hash] of each chain that had grown; empty once these are pruned
     Column("leaves_hash", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
-    Index("ix_seal_leaves", "id", sqlite_where=text("leaves IS NOT NULL"), postgresql_where=text("leaves IS NOT NULL")),
+    Index("ix_seal_leaves", "id", sqlite_where=text("leaves IS NOT NULL")),
 )
 
 hold = Table(
@@ -272,7 +265,6 @@ hold = Table(
         "holder",
         unique=True,
         sqlite_where=text("ended_at IS NULL"),
-        postgresql_where=text("ended_at IS NULL"),
     ),
 )
 
@@ -327,6 +319,5 @@ message = Table(
         "ix_message_due",
         "not_before",
         sqlite_where=text("sent_at IS NULL AND given_up_at IS NULL"),
-        postgresql_where=text("sent_at IS NULL AND given_up_at IS NULL"),
     ),
 )

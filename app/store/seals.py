@@ -13,8 +13,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, func, insert, or_, select, text, update
 from sqlalchemy.engine import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.store.connection import AsyncConnection
 from app.store.events import digest, key_of
 from app.store.schema import event, microseconds, seal
 

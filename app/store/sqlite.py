@@ -14,13 +14,15 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar, cast
 
+from sqlalchemy import CursorResult, Executable
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import URL
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool
 from sqlalchemy.util import await_only
+
+from app.store.connection import AsyncConnection
 
 DRIVER = "sqlite+inline"
 THREADED = "threaded"  # the execution option
@@ -62,9 +64,6 @@ class _Cursor(sqlite3.Cursor):
         taken, self._rows = self._rows, []
         return taken
 
-    async def _async_soft_close(self) -> None:
-        """SQLAlchemy's, for cursors that hold on to something on a server."""
-
 
 class _Connection(sqlite3.Connection):
     def cursor(self, factory: Any = _Cursor) -> Any:
@@ -96,7 +95,7 @@ class _Compiler(SQLiteCompiler):
 
 
 class Dialect(SQLiteDialect_pysqlite):
-    """What SQLAlchemy's own drivers do, for an AsyncEngine; it insists that something is awaited for each statement."""
+    """What SQLAlchemy's own driver does, for an `AsyncConnection`."""
 
     is_async = True
     statement_compiler = _Compiler
@@ -104,7 +103,7 @@ class Dialect(SQLiteDialect_pysqlite):
 
     @classmethod
     def get_pool_class(cls, url: URL) -> type[Pool]:  # noqa: ARG003 - SQLAlchemy's
-        """The pool of an AsyncEngine."""
+        """One that waits without a thread."""
         return AsyncAdaptedQueuePool
 
     def create_connect_args(self, url: URL) -> Any:
@@ -122,26 +121,26 @@ class Dialect(SQLiteDialect_pysqlite):
 
 
 class InPlace(AsyncConnection):
-    """One that runs statements where they are called; an AsyncConnection insists that each of them is waited for."""
+    """One that runs statements where they are called: none of them waits."""
 
-    async def execute(self, statement: Any, parameters: Any = None, *, execution_options: Any = None) -> Any:
-        """Run a statement of SQLAlchemy's."""
-        return self._proxied.execute(statement, parameters, execution_options=execution_options)
+    async def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[*tuple[Any, ...]]:
+        """Run a statement."""
+        return self._connection.execute(statement, parameters)
 
     @property
     def driver(self) -> _Connection:
         """The connection of SQLite's own driver."""
-        return cast("_Connection", self._proxied.connection.driver_connection)
+        return cast("_Connection", self._connection.connection.driver_connection)
 
     async def begin_to_write(self) -> None:
         """Begin a transaction, after that of another process; raises sqlite3.Error."""
         if not self.driver.begin_at_once():
             await in_thread(WRITING, self.driver.begin, self.driver.interrupt)
-        self._proxied.begin()
+        self._connection.begin()
 
     def commit_in_place(self) -> None:
         """Commit, which does not wait for the disk."""
-        self._proxied.commit()
+        self._connection.commit()
 
 
 async def in_thread(pool: Executor, call: Callable[[], T], interrupt: Callable[[], None] = lambda: None) -> T:

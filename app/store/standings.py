@@ -7,13 +7,13 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.remediation import Mode
 from app.domain.standings import Standing
 from app.store import events
+from app.store.connection import AsyncConnection
+from app.store.dialects import insert_missing
 from app.store.events import Entry, Event, catalog_chain
 from app.store.schema import standing
 
@@ -31,8 +31,7 @@ async def get_all(tx: AsyncConnection) -> dict[str, Standing]:
 
 async def begin(tx: AsyncConnection, remediation: str, first: Standing) -> tuple[Standing, bool]:
     """The standing, kept from others until the transaction ends; `first` where there was none (and then True)."""
-    make = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
-    statement = make(standing).values({"remediation": remediation} | asdict(first)).on_conflict_do_nothing()
+    statement = insert_missing(tx.dialect, standing).values({"remediation": remediation} | asdict(first))
     is_new = (await tx.execute(statement.returning(standing.c.remediation))).first() is not None
     query = select(standing).where(standing.c.remediation == remediation).with_for_update()
     return _from_row((await tx.execute(query)).one()), is_new

@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import and_, bindparam, delete, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.model import JsonObject
 from app.domain.plans import PlannedStep
 from app.domain.reasons import Reason
+from app.store.connection import AsyncConnection
 from app.store.events import Entry
 from app.store.runs import Run, check_lease, note
 from app.store.schema import step

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from sqlalchemy import insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.ids import new_id
 from app.domain.obstacles import Storm
+from app.store.connection import AsyncConnection
 from app.store.schema import storm
 
 OVER_ALL = ""

@@ -6,13 +6,13 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy import and_, bindparam, exists, func, insert, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.plans import PlannedStep
 from app.domain.reasons import Reason
 from app.domain.remediation import Purpose
 from app.domain.states import RunState
 from app.store import runs
+from app.store.connection import AsyncConnection
 from app.store.runs import Run
 from app.store.schema import episode, run, run_episode, step
 

@@ -15,11 +15,11 @@ from typing import Any
 
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.engine import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.ids import lowest_id
 from app.domain.model import JsonObject
 from app.store import seals
+from app.store.connection import AsyncConnection
 from app.store.database import Database
 from app.store.events import SERVICE, Head, content_of, digest, key_of, link
 from app.store.schema import event, run, seal

@@ -12,9 +12,9 @@ from contextlib import suppress
 
 import structlog
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.errors import StoreUnavailableError
+from app.store.connection import AsyncConnection
 from app.store.database import Database
 
 _CHANNEL = "remediator"

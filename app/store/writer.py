@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
 from functools import partial
 
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.store.connection import AsyncConnection
 from app.store.sqlite import BUSY_SECONDS, QUESTIONS, WRITING, InPlace, in_thread
 
 _LOG_BYTES = 4 * 1024 * 1024  # of the write-ahead log; SQLite's own default
@@ -27,7 +28,7 @@ class Writer:
     all of it. So nobody who writes stands behind somebody who waits for the disk.
     """
 
-    def __init__(self, engine: AsyncEngine, file: str, written: asyncio.Event) -> None:
+    def __init__(self, engine: Engine, file: str, written: asyncio.Event) -> None:
         self._engine, self._file, self._written = engine, file, written
         self._turn = asyncio.Lock()
         self._connection: InPlace | None = None  # while nobody writes
@@ -60,8 +61,7 @@ class Writer:
     async def _take(self) -> InPlace:
         connection, self._connection = self._connection, None
         if connection is None:
-            connection = InPlace(self._engine)
-            await connection
+            connection = await InPlace.open(self._engine)
         return connection
 
     async def sync(self) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 import yaml
 from sqlalchemy import select
 from sqlalchemy.engine import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.catalog.catalog import Catalog
 from app.catalog.loader import load
@@ -27,6 +26,7 @@ from app.engine.parts import Parts, Policy
 from app.engine.pipeline import advance
 from app.engine.worker import Worker
 from app.store import inbox, leases
+from app.store.connection import AsyncConnection
 from app.store.database import Database
 from app.store.inbox import Inbox, Received
 from app.store.leases import Claimant

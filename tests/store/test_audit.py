@@ -9,10 +9,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.states import RunState
 from app.store import audit, episodes, runs
+from app.store.connection import AsyncConnection
 from app.store.database import Database
 from app.store.migrate import migrate
 from tests.support.edge import NOW, Edge, make_episode

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import delete, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.reasons import Reason
 from app.domain.states import RunState
 from app.store import events, retention, runs, seals, stream
+from app.store.connection import AsyncConnection
 from app.store.database import Database
 from app.store.events import SERVICE, Entry, Event, Head, catalog_chain
 from app.store.schema import event, run, seal

@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.catalog.catalog import Catalog
 from app.clients.clients import Clients
@@ -22,6 +21,7 @@ from app.domain.states import RunState
 from app.engine.admission import Matter, gather
 from app.engine.parts import Parts, Policy
 from app.store import episodes, facts, runs
+from app.store.connection import AsyncConnection
 from app.store.database import Database
 from app.store.events import Entry
 from app.telemetry.metrics import Metrics

@@ -48,7 +48,7 @@ def test_concurrent_notifications_share_commits(store: str) -> None:
     async def scenario() -> None:
         async with opened(store) as database, committing(database) as box:
             commits: list[object] = []
-            event.listen(database.engine.sync_engine, "commit", commits.append)
+            event.listen(database.engine, "commit", commits.append)
             await asyncio.gather(*(box.record(received(), 30) for _ in range(300)))
             assert 300 == await stored(database)
             assert len(commits) <= 10

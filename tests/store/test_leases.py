@@ -9,13 +9,13 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy import select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.errors import LeaseLostError
 from app.domain.plans import PlannedStep
 from app.domain.reasons import Reason
 from app.domain.states import RunState
 from app.store import leases, runs, steps
+from app.store.connection import AsyncConnection
 from app.store.database import Database
 from app.store.events import Entry
 from app.store.leases import Claimant

@@ -210,9 +210,9 @@ async def test_a_commit_that_fails_fails_for_all(tmp_path: Path) -> None:
         def refuse(_connection: object) -> None:
             raise OperationalError(None, None, sqlite3.OperationalError("database or disk is full"))
 
-        event.listen(database.engine.sync_engine, "commit", refuse)
+        event.listen(database.engine, "commit", refuse)
         done = await asyncio.gather(*(_write(database, f"r{number}") for number in range(5)), return_exceptions=True)
-        event.remove(database.engine.sync_engine, "commit", refuse)
+        event.remove(database.engine, "commit", refuse)
         assert all(isinstance(one, StoreUnavailableError) for one in done), done
         assert set() == await _names(database)
         await _write(database, "afterwards")
@@ -318,6 +318,6 @@ async def test_conditions_are_written_as_the_partial_indexes_are(
 ) -> None:
     """As `active = 1` none of them would serve, and every look would read the whole audit."""
     async with _store(tmp_path) as database, database.read() as tx:
-        ours = str(select(run.c.not_before).where(condition).compile(database.engine.sync_engine))
+        ours = str(select(run.c.not_before).where(condition).compile(database.engine))
         plan = (await tx.execute(text(f"EXPLAIN QUERY PLAN {ours}"))).all()
         assert any(index in row[3] for row in plan), plan

@@ -223,7 +223,7 @@ def test_records_are_read_from_their_index(edge: Edge) -> None:
         def remember(_connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
             asked.append((statement, values))
 
-        listen(edge.database.engine.sync_engine, "before_cursor_execute", remember)
+        listen(edge.database.engine, "before_cursor_execute", remember)
         async with edge.database.read() as tx:
             await records.tallies(tx, ["restart-api", "another"], since)
             await records.times_to_resolve(tx, "restart-api", since)

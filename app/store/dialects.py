@@ -1,0 +1,50 @@
+"""What PostgreSQL and SQLite write each in its own way; what is 2 MiB for PostgreSQL is imported only there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, ColumnElement, FromClause, Table, Text, exists, func, type_coerce
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+
+class Json(TypeDecorator[Any]):
+    """JSON, on PostgreSQL as JSONB; None is NULL."""
+
+    impl = JSON
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """The type of this database."""
+        if not is_postgresql(dialect):
+            return dialect.type_descriptor(JSON(none_as_null=True))
+        from sqlalchemy.dialects.postgresql import JSONB  # noqa: PLC0415
+
+        return dialect.type_descriptor(JSONB(none_as_null=True))
+
+
+def is_postgresql(dialect: Dialect) -> bool:
+    """Whether a connection with this dialect is one to PostgreSQL."""
+    return dialect.name == "postgresql"
+
+
+def insert_missing(dialect: Dialect, table: Table) -> Any:
+    """An insert that leaves a row alone which is there already."""
+    if not is_postgresql(dialect):
+        return sqlite.insert(table).on_conflict_do_nothing()
+    from sqlalchemy.dialects import postgresql  # noqa: PLC0415
+
+    return postgresql.insert(table).on_conflict_do_nothing()
+
+
+def has_label(dialect: Dialect, table: FromClause, name: str, value: str) -> ColumnElement[bool]:
+    """Whether a row's labels have this pair."""
+    if is_postgresql(dialect):
+        from sqlalchemy.dialects.postgresql import JSONB  # noqa: PLC0415
+
+        return type_coerce(table.c.labels, JSONB).contains({name: value})
+    # Label names may hold any character, which the path expressions of SQLite cannot spell.
+    pairs = func.json_each(table.c.labels).table_valued("key", "value")
+    return exists().select_from(pairs).where(func.cast(pairs.c.key, Text) == name, pairs.c.value == value)
