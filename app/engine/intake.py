@@ -28,6 +28,7 @@ from app.engine.judging import learn
 from app.engine.parts import Parts, Turn
 from app.store import effects, episodes, inbox, runs, undos
 from app.store.inbox import Inbox, Waiting
+from app.store.pace import work_in_background
 from app.store.runs import Run
 from app.store.wakeups import announce
 
@@ -63,6 +64,7 @@ class _Batch:
 
 async def take_in_forever(parts: Parts, box: Inbox) -> None:
     """Take in what the inbox holds, as it comes, until cancelled."""
+    work_in_background()
     while True:
         box.recorded.clear()
         pause = parts.look_again  # another replica's notifications are found by looking

@@ -21,6 +21,7 @@ from app.engine.timekeeping import steady
 from app.store import leases, runs
 from app.store.events import Entry
 from app.store.leases import Claimant
+from app.store.pace import work_in_background
 from app.store.runs import Run
 from app.store.wakeups import announce
 
@@ -42,6 +43,7 @@ class Worker:
 
     async def work_forever(self) -> None:
         """Claim and start whatever is due, until cancelled."""
+        work_in_background()
         while True:
             self._parts.work.clear()
             try:

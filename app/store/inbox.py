@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -79,11 +80,16 @@ class Inbox:
         self._database.pace.hurry()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        self._queue.append((received, future))
+        entry = (received, future)
+        self._queue.append(entry)
         self._filled.set()
-        expires = loop.call_later(timeout_seconds, _refuse, [(received, future)], "the store did not commit in time")
+        expires = loop.call_later(timeout_seconds, _refuse, [entry], "the store did not commit in time")
         try:
             await future
+        except BaseException:
+            with suppress(ValueError):  # nobody waits for it any more
+                self._queue.remove(entry)
+            raise
         finally:
             expires.cancel()
 
@@ -102,7 +108,7 @@ class Inbox:
     async def _commit(self, group: Sequence[tuple[Received, asyncio.Future[None]]]) -> None:
         try:
             # Nobody else is told: this replica takes them in, and should it die, the others find them by looking.
-            async with self._database.write(urgent=True, committed=self.recorded) as tx:
+            async with self._database.write(committed=self.recorded) as tx:
                 await tx.execute(_INSERT, [_columns(tx, received) for received, _ in group])
         except StoreUnavailableError as error:
             _refuse(group, error.message)

@@ -10,7 +10,6 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -30,6 +29,7 @@ THREADED = "threaded"  # the execution option
 WRITING = ThreadPoolExecutor(2, "writing")
 QUESTIONS = ThreadPoolExecutor(4, "question")
 BUSY_SECONDS = 5  # that another process may hold up a writer
+_AGAIN_SECONDS = 0.1
 T = TypeVar("T")
 registry.register("sqlite.inline", __name__, "Dialect")
 
@@ -145,16 +145,18 @@ class InPlace(AsyncConnection):
 
 async def in_thread(pool: Executor, call: Callable[[], T], interrupt: Callable[[], None] = lambda: None) -> T:
     """Call in a thread; who is cancelled leaves when the thread is done, since nobody may use the connection before."""
-    work = asyncio.get_running_loop().run_in_executor(pool, call)
+    job = pool.submit(call)
+    work = asyncio.wrap_future(job)
     cancelled: asyncio.CancelledError | None = None
     while not work.done():
         try:
-            await asyncio.wait([work])
+            await asyncio.wait([work], timeout=None if cancelled is None else _AGAIN_SECONDS)
         except asyncio.CancelledError as error:
             cancelled = error
+        if cancelled is not None and not job.cancel():  # it may have begun so recently that there is nothing to stop
             interrupt()
     if cancelled is not None:
-        with suppress(sqlite3.Error):
-            work.result()
+        if not work.cancelled():
+            work.exception()  # nobody is left to hear of it
         raise cancelled
     return work.result()

@@ -71,7 +71,7 @@ _AGAIN = update(step).where(_HERE).values(state="started")
 _INSERT = insert(step)
 _FINISH = (
     update(step)
-    .where(_HERE)
+    .where(_HERE, step.c.state == "started")
     .values({name: bindparam(f"new_{name}") for name in ("state", "tries", "result", "reason", "error", "finished_at")})
 )
 
@@ -96,7 +96,9 @@ async def finish(tx: AsyncConnection, held: Run, position: int, now: datetime, o
     """Write what became of a step."""
     await check_lease(tx, held)
     found = {f"new_{name}": value for name, value in asdict(outcome).items()}
-    await tx.execute(_FINISH, _step_of(held, position) | found | {"new_finished_at": now})
+    written = await tx.execute(_FINISH, _step_of(held, position) | found | {"new_finished_at": now})
+    if written.rowcount == 0:
+        return  # it was written before, by a transaction whose end nobody was told of
     data = {"rung": held.rung, "position": position, "result": outcome.result or {}}
     await note(tx, held, now, f"step_{outcome.state}", Entry(outcome.error or "", outcome.reason, data=data))
 

@@ -6,18 +6,22 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, closing
 from functools import partial
 
+import structlog
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from app.store.connection import AsyncConnection
 from app.store.sqlite import BUSY_SECONDS, QUESTIONS, WRITING, InPlace, in_thread
 
-_LOG_BYTES = 4 * 1024 * 1024  # of the write-ahead log; SQLite's own default
-LONG_LOG_BYTES = 4 * _LOG_BYTES
+_MANY_ROWS = 2000  # some ten megabytes of the write-ahead log
+LONG_LOG_BYTES = 16 * 1024 * 1024
 _LOOK_SECONDS = 0.25
+PATIENCE_SECONDS, _PAUSE_SECONDS = 10.0, 0.25  # with a disk that refuses
+log = structlog.get_logger()
 _HARMLESS = (DataError, IntegrityError, ProgrammingError)  # undo their statement and nothing else
 
 
@@ -33,6 +37,7 @@ class Writer:
         self._turn = asyncio.Lock()
         self._connection: InPlace | None = None  # while nobody writes
         self._disk = _Disk(file)
+        self._unmoved = 0  # rows that were written since the log was moved
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -43,7 +48,7 @@ class Writer:
                 await connection.begin_to_write()
                 before = connection.driver.total_changes
                 yield connection
-                has_changed = connection.driver.total_changes != before
+                rows = connection.driver.total_changes - before
                 connection.commit_in_place()
             except BaseException as error:
                 if connection.in_transaction() and _is_harmless(error):
@@ -54,7 +59,8 @@ class Writer:
                     await connection.close()
                 raise
             self._connection = connection
-        if has_changed:
+        if rows:
+            self._unmoved += rows
             self._disk.is_behind = True
             self._written.set()
 
@@ -76,12 +82,19 @@ class Writer:
         while True:
             await self._written.wait()
             await asyncio.sleep(_LOOK_SECONDS)
-            with suppress(FileNotFoundError, sqlite3.OperationalError):  # the disk is full, say: writers hear of that
-                if self._disk.log_bytes > _LOG_BYTES:
+            try:
+                size = self._disk.log_bytes
+                if self._unmoved > _MANY_ROWS or size > LONG_LOG_BYTES:
+                    self._unmoved = 0
                     await in_thread(QUESTIONS, partial(_move_log, self._file))
-                if self._disk.log_bytes > LONG_LOG_BYTES:
+                if size > LONG_LOG_BYTES:
                     async with self._turn:  # who goes on writing keeps it from ever beginning anew
                         await in_thread(WRITING, partial(_move_log, self._file))
+            except FileNotFoundError:
+                continue  # there is nothing to move
+            except (OSError, sqlite3.Error) as error:  # the disk is full, say: writers hear of that
+                log.debug("the write-ahead log could not be moved", error=str(error))
+                self._disk.doubt(error)
 
     async def close(self) -> None:
         """Give the connection back."""
@@ -124,11 +137,17 @@ class _Disk:
             self._begin()
         await ended
 
+    def doubt(self, error: Exception) -> None:
+        """Somebody else has heard that the disk failed, and the system tells nobody twice."""
+        if isinstance(error, OSError) or getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR:
+            self._is_doubtful = self.is_behind = True
+
     def _begin(self) -> None:
+        work = asyncio.get_running_loop().run_in_executor(WRITING, self._sync)
         waiting, self._waiting = self._waiting, []
         self.is_behind = False
-        self._under_way = asyncio.get_running_loop().run_in_executor(WRITING, self._sync)
-        self._under_way.add_done_callback(partial(self._end, waiting))
+        self._under_way = work
+        work.add_done_callback(partial(self._end, waiting))
 
     def _end(self, waiting: list[asyncio.Future[None]], work: asyncio.Future[None]) -> None:
         error = None if work.cancelled() else work.exception()
@@ -147,30 +166,41 @@ class _Disk:
             self._begin()
 
     def _sync(self) -> None:
-        if not self._is_doubtful:
-            try:
-                self._sync_log()
-            except OSError:
-                # The system may take for written what it could not write, so that to ask it again tells nothing.
-                self._is_doubtful = True
-        if self._is_doubtful:
-            _move_log(self._file, "FULL")
-            self._is_doubtful = False
+        """Not given up soon: others see already what was written, and who wrote it would write it again."""
+        for attempt in Retrying(
+            retry=retry_if_exception_type((OSError, sqlite3.Error)),
+            wait=wait_fixed(_PAUSE_SECONDS),
+            stop=stop_after_delay(PATIENCE_SECONDS),
+            reraise=True,
+        ):
+            with attempt:
+                self._sync_once()
+
+    def _sync_once(self) -> None:
+        try:
+            if self._is_doubtful:  # what the disk may lack is written once more, and nothing is left that may lack it
+                _move_log(self._file, "TRUNCATE")
+            self._sync_log()
+        except OSError:
+            # The system may take for written what it could not write, so that to ask it again tells nothing.
+            self._is_doubtful = True
+            raise
+        self._is_doubtful = False
 
     def _sync_log(self) -> None:
         try:
-            log = os.open(self._log, os.O_RDONLY | os.O_CLOEXEC)
+            handle = os.open(self._log, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return  # the last connection was closed, and with that all of the log moved
         try:
-            os.fdatasync(log)
+            os.fdatasync(handle)
         finally:
-            os.close(log)
+            os.close(handle)
 
 
 def _move_log(file: str, how: str = "PASSIVE") -> None:
-    """Raises sqlite3.OperationalError, also where FULL leaves something in the log."""
+    """Raises sqlite3.Error, also where TRUNCATE leaves something in the log."""
     with closing(sqlite3.connect(file, timeout=BUSY_SECONDS)) as connection:
         (is_busy, _, _) = connection.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
-    if how == "FULL" and is_busy:
+    if how == "TRUNCATE" and is_busy:
         raise sqlite3.OperationalError("the log could not be moved, as somebody reads what is older")

@@ -10,6 +10,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
 from app.domain.errors import ConfigError, StoreUnavailableError
+from app.store import database as database_module
+from app.store.connection import AsyncConnection
 from app.store.database import Database
 from app.store.migrate import migrate
 from tests.support.aio import run
@@ -39,6 +41,57 @@ def test_a_database_that_does_not_exist_is_unavailable(postgres_database: str) -
     """The driver's first line says which."""
     with pytest.raises(StoreUnavailableError, match="does not exist"):
         run(_ask(f"{postgres_database}_not"))
+
+
+@pytest.mark.parametrize("rests", [True, False])
+def test_a_connection_that_died_is_replaced(
+    postgres_database: str, monkeypatch: pytest.MonkeyPatch, rests: bool
+) -> None:
+    """Without anybody noticing where it had rested; one that was in use just now fails once, and all are replaced."""
+    if rests:
+        monkeypatch.setattr(database_module, "_FRESH_SECONDS", 0)
+
+    async def scenario() -> list[bool]:
+        database, other = Database(postgres_database), Database(postgres_database)
+        asked = []
+        try:
+            async with database.write() as one, database.write() as two, database.read() as three:
+                pids = [await _pid(tx) for tx in (one, two, three)]
+            async with other.write() as tx:
+                for pid in pids:
+                    await tx.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+            for _ in range(3):
+                try:
+                    async with database.write() as tx:
+                        asked.append(await _pid(tx) not in pids)
+                except StoreUnavailableError:
+                    asked.append(False)
+        finally:
+            await database.close()
+            await other.close()
+        return asked
+
+    assert [rests, True, True] == run(scenario())
+
+
+def test_only_what_need_not_be_on_the_disk_does_not_wait_for_it(postgres_database: str) -> None:
+    """Whatever the server's default is; the bed's servers do not wait."""
+
+    async def scenario() -> list[str]:
+        database, found = Database(postgres_database), []
+        try:
+            for synced in (True, False):
+                async with database.write(synced=synced) as tx:
+                    found.append(str((await tx.execute(text("SHOW synchronous_commit"))).scalar_one()))
+        finally:
+            await database.close()
+        return found
+
+    assert ["on", "off"] == run(scenario())
+
+
+async def _pid(tx: AsyncConnection) -> int:
+    return int((await tx.execute(text("SELECT pg_backend_pid()"))).scalar_one())
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any
 
 import pytest
 
 from app.store import pace
-from app.store.pace import Pace
-from tests.support.aio import run
+from app.store.pace import Pace, work_in_background
 
 WORK = 0.004  # seconds, more than what may follow on each other
+
+
+def _in_background(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    @wraps(test)
+    def run_it(*given: Any, **named: Any) -> None:
+        async def scenario() -> None:
+            work_in_background()
+            async with asyncio.timeout(10):
+                await test(*given, **named)
+
+        asyncio.run(scenario())
+
+    return run_it
 
 
 def _work() -> None:
@@ -20,38 +35,7 @@ def _work() -> None:
         pass
 
 
-def test_the_loop_looks_at_its_sockets_between_two_pieces_of_work() -> None:
-    """Ten that could go on at once do not."""
-
-    async def scenario() -> None:
-        turns, looks, seen = Pace(), 0, []
-
-        async def worker() -> None:
-            await turns.turn()
-            seen.append(looks)
-            _work()
-
-        workers = [asyncio.create_task(worker()) for _ in range(10)]
-        while not all(one.done() for one in workers):
-            await asyncio.sleep(0)
-            looks += 1
-        assert len(set(seen)) == len(seen), seen
-
-    run(scenario())
-
-
-def test_short_work_need_not_wait() -> None:
-    """To look after each of a hundred statements would cost more than they do."""
-
-    async def scenario() -> None:
-        turns = Pace()
-        for _ in range(3):
-            assert None is turns.wait()
-
-    run(scenario())
-
-
-def hurried() -> Pace:
+def _hurried() -> Pace:
     """One under pressure."""
     turns = Pace()
     for _ in range(10):
@@ -59,54 +43,102 @@ def hurried() -> Pace:
     return turns
 
 
-def test_a_single_urgent_thing_holds_nobody_up() -> None:
+@_in_background
+async def test_the_loop_looks_at_its_sockets_between_two_pieces_of_work() -> None:
+    """Ten that could go on at once do not, and nobody has a third turn before all have had one."""
+    turns, looks, seen = Pace(), 0, []
+
+    async def worker(number: int) -> None:
+        for _ in range(3):
+            await turns.turn()
+            seen.append((looks, number))
+            _work()
+
+    workers = [asyncio.create_task(worker(number)) for number in range(10)]
+    while not all(one.done() for one in workers):
+        await asyncio.sleep(0)
+        looks += 1
+    assert len({look for look, _ in seen}) == len(seen), seen
+    assert {*range(10)} == {number for _, number in seen[:11]}, seen
+
+
+@_in_background
+async def test_short_work_need_not_wait() -> None:
+    """To look after each of a hundred statements would cost more than they do."""
+    turns, looks = Pace(), 0
+
+    async def look() -> None:
+        nonlocal looks
+        while True:
+            await asyncio.sleep(0)
+            looks += 1
+
+    looking = asyncio.create_task(look())
+    for _ in range(3):
+        await turns.turn()
+    assert 0 == looks
+    looking.cancel()
+
+
+@_in_background
+async def test_a_single_urgent_thing_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """What it leads to is to be done at once."""
-
-    async def scenario() -> None:
-        turns = Pace()
-        turns.hurry()
+    monkeypatch.setattr(pace, "_LONGEST_SECONDS", 60)
+    turns = Pace()
+    turns.hurry()
+    await turns.turn()
+    time.sleep(1)
+    await asyncio.sleep(0)
+    assert not turns.is_hurried
+    async with asyncio.timeout(5):
         await turns.turn()
-        _work()
-        await asyncio.sleep(0)
-        assert (False, None) == (turns.is_hurried, turns.wait())
-
-    run(scenario())
 
 
-def test_what_is_urgent_has_most_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As long as it comes again and again; afterwards the rest goes on as before."""
+@_in_background
+async def test_what_is_urgent_has_most_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as it comes again and again; whoever is not in the background does not wait for that."""
     monkeypatch.setattr(pace, "_RECENT_SECONDS", 60)
-
-    async def scenario() -> None:
-        turns = hurried()
-        await turns.turn()
-        _work()
-        await asyncio.sleep(0)
-        begun = time.monotonic()
-        await turns.turn()
-        assert time.monotonic() - begun > 5 * WORK
-        assert turns.is_hurried
-        _work()
-        await asyncio.sleep(0)
-        monkeypatch.setattr(pace, "_RECENT_SECONDS", 0)
-        assert not turns.is_hurried
-        assert None is turns.wait()
-
-    run(scenario())
+    turns = _hurried()
+    await turns.turn()
+    _work()
+    await asyncio.sleep(0)
+    begun = time.monotonic()
+    waiting = asyncio.create_task(turns.turn())
+    await asyncio.sleep(0)
+    pace._is_in_background.set(False)
+    await turns.turn()
+    assert not waiting.done()
+    await waiting
+    assert time.monotonic() - begun > 5 * WORK
 
 
-def test_nobody_waits_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+@_in_background
+async def test_nobody_waits_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """However long the work before took."""
     monkeypatch.setattr(pace, "_RECENT_SECONDS", 60)
     monkeypatch.setattr(pace, "_LONGEST_SECONDS", WORK)
-
-    async def scenario() -> None:
-        turns = hurried()
+    turns = _hurried()
+    await turns.turn()
+    time.sleep(1)
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
         await turns.turn()
-        time.sleep(20 * WORK)
-        await asyncio.sleep(0)
-        wait = turns.wait()
-        assert wait is not None
-        assert wait <= WORK
 
-    run(scenario())
+
+@_in_background
+async def test_who_gives_up_its_turn_keeps_nobody_from_theirs() -> None:
+    """Before it came, and when it has just come."""
+    turns, had = Pace(), []
+
+    async def worker(number: int) -> None:
+        await turns.turn()
+        had.append(number)
+        _work()
+
+    workers = [asyncio.create_task(worker(number)) for number in range(6)]
+    await asyncio.sleep(0)
+    for one in workers[1::2]:
+        one.cancel()
+    await asyncio.gather(*workers, return_exceptions=True)
+    assert [0, 2, 4] == had
+    await turns.turn()

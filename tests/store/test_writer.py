@@ -22,6 +22,7 @@ from app.domain.errors import StoreUnavailableError
 from app.store import writer
 from app.store.database import Database
 from app.store.schema import breaker, run
+from app.store.sqlite import QUESTIONS, in_thread
 from app.store.writer import LONG_LOG_BYTES
 from tests.support.ledger import opened
 
@@ -78,6 +79,10 @@ class Disk:
         self.free = threading.Event()
         self.free.set()
         self._sync = os.fdatasync
+
+    def doubt(self, database: Database, error: Exception) -> None:
+        """As whoever moves the log does."""
+        database._writer._disk.doubt(error)
 
     def __call__(self, handle: int) -> None:
         """Sync a file."""
@@ -142,6 +147,7 @@ async def test_what_a_disk_refused_is_written_elsewhere(
 ) -> None:
     """A system may take pages for written that it could not write: to sync them again would tell nothing."""
     monkeypatch.setattr(writer, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(writer, "PATIENCE_SECONDS", 0.1)
     async with _store(tmp_path) as database:
         await _write(database, "a")
         disk.error, disk.syncs = OSError(errno.EIO, "Input/output error"), 0
@@ -152,13 +158,42 @@ async def test_what_a_disk_refused_is_written_elsewhere(
                     await _write(database, name)
         disk.error = None
         await _write(database, "d")
-        assert 1 == disk.syncs
+        assert 2 == disk.syncs
+        assert 0 == (tmp_path / "store.db-wal").stat().st_size  # what it lacks on the disk cannot be played back
         shutil.copy(tmp_path / "store.db", tmp_path / "without the log.db")
         with closing(sqlite3.connect(tmp_path / "without the log.db")) as copy:
             kept = {name for (name,) in copy.execute("SELECT remediation FROM breaker")}
         assert {"a", "b", "c", "d"} == kept
         await _write(database, "e")
-        assert 2 == disk.syncs
+        assert 3 == disk.syncs
+
+
+@_in_a_loop
+async def test_a_disk_that_recovers_is_waited_for(tmp_path: Path, disk: Disk) -> None:
+    """Others see the row already: to fail would have it written again."""
+    async with _store(tmp_path) as database, asyncio.timeout(WAIT):
+        disk.error, disk.syncs = OSError(errno.EIO, "Input/output error"), 0
+        waits = asyncio.create_task(_write(database, "a"))
+        while disk.syncs < 2:
+            await asyncio.sleep(0.001)
+        assert not waits.done()
+        disk.error = None
+        await waits
+        assert {"a"} == await _names(database)
+
+
+@_in_a_loop
+async def test_an_error_that_somebody_else_has_heard_is_not_forgotten(tmp_path: Path, disk: Disk) -> None:
+    """The system tells of a failed write once, and that may be to whoever moves the log."""
+    async with _store(tmp_path) as database:
+        await _write(database, "a")
+        log = tmp_path / "store.db-wal"
+        assert log.stat().st_size > 0
+        heard = sqlite3.OperationalError("disk I/O error")
+        heard.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+        disk.doubt(database, heard)
+        await _write(database, "b")
+        assert 0 == log.stat().st_size
 
 
 @_in_a_loop
@@ -173,9 +208,9 @@ async def test_the_log_stays_short_while_somebody_writes_all_the_time(tmp_path: 
                 await tx.execute(insert(breaker).values(remediation=f"{written:0{size}}", failures=1))
             written += size
             longest = max(longest, log.stat().st_size)
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.005)  # what is written is some 250 MB of log
         moves.cancel()
-        assert longest < 3 * LONG_LOG_BYTES
+        assert longest < 4 * LONG_LOG_BYTES
         async with asyncio.timeout(WAIT):
             await _write(database, "last")
 
@@ -307,6 +342,46 @@ async def test_a_long_question_can_be_given_up(tmp_path: Path) -> None:
             async with asyncio.timeout(0.05), database.browse() as tx:
                 await tx.execute(text(endless))
         assert set() == await _names(database)
+
+
+@_in_a_loop
+async def test_a_question_that_has_no_thread_yet_can_be_given_up(tmp_path: Path) -> None:
+    """Four others have them all; and the engine has its connections however many wait."""
+    endless = text("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n")
+
+    async def ask(database: Database) -> None:
+        async with database.browse() as tx:
+            await tx.execute(endless)
+
+    async with _store(tmp_path) as database, asyncio.timeout(WAIT):
+        busy = [asyncio.create_task(ask(database)) for _ in range(40)]
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await ask(database)
+        assert set() == await _names(database)
+        await _write(database, "a")
+        for one in busy:
+            one.cancel()
+        await asyncio.gather(*busy, return_exceptions=True)
+        async with database.browse() as tx:
+            assert {"a"} == set((await tx.execute(select(breaker.c.remediation))).scalars())
+
+
+@_in_a_loop
+async def test_who_is_cancelled_is_cancelled_whatever_the_thread_ends_with(tmp_path: Path) -> None:
+    """A loop that goes on after a failure would never end otherwise."""
+    going_on = threading.Event()
+
+    def fail() -> None:
+        going_on.wait(WAIT)
+        raise FileNotFoundError(tmp_path)
+
+    waiting = asyncio.create_task(in_thread(QUESTIONS, fail))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    going_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
 
 
 @pytest.mark.parametrize(
