@@ -177,15 +177,16 @@ class _Disk:
                 self._sync_once()
 
     def _sync_once(self) -> None:
+        if was_doubtful := self._is_doubtful:  # what the disk may lack is written anew, and no log left that lacks it
+            _move_log(self._file, "TRUNCATE")
         try:
-            if self._is_doubtful:  # what the disk may lack is written once more, and nothing is left that may lack it
-                _move_log(self._file, "TRUNCATE")
             self._sync_log()
         except OSError:
             # The system may take for written what it could not write, so that to ask it again tells nothing.
             self._is_doubtful = True
             raise
-        self._is_doubtful = False
+        if was_doubtful:
+            self._is_doubtful = False
 
     def _sync_log(self) -> None:
         try:
