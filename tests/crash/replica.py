@@ -16,6 +16,7 @@ from tests.support.processes import free_port, wait_until
 
 DEADLINE = 60
 ASK_SECONDS = 0.1  # asking costs the service the time that its runs need
+_UNKNOWN = 255  # multiprocessing's, where its fork server has lost the status, as it does at times under load
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -103,7 +104,8 @@ class Replica:
     def _revived(self) -> bool:
         """Start it again if it has died; never an answer to what is waited for."""
         if self.is_dead:
-            assert -signal.SIGKILL == self._process.exitcode, self.log.read_text()[-2000:]
+            code = self._process.exitcode
+            assert code in {-signal.SIGKILL, _UNKNOWN}, f"ended with {code}: {self.log.read_text()[-2000:]}"
             self.died = True
             self.start()
         return False
