@@ -17,7 +17,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 from app.store.connection import AsyncConnection
 from app.store.sqlite import BUSY_SECONDS, QUESTIONS, WRITING, InPlace, in_thread
 
-_MANY_ROWS = 2000  # some ten megabytes of the write-ahead log
+_MANY_ROWS = 300  # a megabyte or two of the write-ahead log; more at once would hold up who waits for the disk
 LONG_LOG_BYTES = 16 * 1024 * 1024
 _LOOK_SECONDS = 0.25
 PATIENCE_SECONDS, _PAUSE_SECONDS = 10.0, 0.25  # with a disk that refuses
