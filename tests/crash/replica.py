@@ -16,7 +16,6 @@ from tests.support.processes import free_port, wait_until
 
 DEADLINE = 60
 ASK_SECONDS = 0.1  # asking costs the service the time that its runs need
-_UNKNOWN = 255  # multiprocessing's, where its fork server has lost the status, as it does at times under load
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -54,7 +53,7 @@ class Replica:
     @property
     def is_dead(self) -> bool:
         """Whether the process has ended."""
-        return self._process.exitcode is not None
+        return self._crashing.status(self._process) is not None
 
     def stop(self) -> None:
         """Ask it to end, as an orchestrator does."""
@@ -63,7 +62,7 @@ class Replica:
     def kill(self) -> None:
         """End it, as a crash does."""
         self._process.kill()
-        self._process.join()
+        self._crashing.join(self._process)
 
     def deliver(self, body: bytes) -> None:
         """Send a notification until it is recorded, as Alertmanager does; whoever dies meanwhile is started again."""
@@ -104,8 +103,8 @@ class Replica:
     def _revived(self) -> bool:
         """Start it again if it has died; never an answer to what is waited for."""
         if self.is_dead:
-            code = self._process.exitcode
-            assert code in {-signal.SIGKILL, _UNKNOWN}, f"ended with {code}: {self.log.read_text()[-2000:]}"
+            code = self._crashing.status(self._process)
+            assert code == -signal.SIGKILL, f"ended with {code}: {self.log.read_text()[-2000:]}"
             self.died = True
             self.start()
         return False

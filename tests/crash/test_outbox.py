@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +72,9 @@ def survive(crashing: Crashing, home: Path, people: web.WebServer, point: Point,
     with ExitStack() as stack, httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
         process = start(point)
         stack.callback(process.kill)
-        wait_until(lambda: _post(client, body) or process.exitcode is not None, 40, "the notification to be recorded")
-        process.join(40)
-        # 255 where the fork server was too late to be told how it ended.
-        assert process.exitcode in {-signal.SIGKILL, 255}, f"never reached {point}"
+        dead = partial(crashing.status, process)
+        wait_until(lambda: _post(client, body) or dead() is not None, 40, "the notification to be recorded")
+        assert crashing.join(process) == -signal.SIGKILL, f"never reached {point}"
         process = start(None)
         stack.callback(process.kill)
         wait_until(lambda: _post(client, body), 40, "the notification to be recorded")

@@ -14,12 +14,15 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
+
+from tests.support.processes import wait_until
 
 
 @dataclass(frozen=True)
@@ -92,9 +95,14 @@ def _run(point: Point | None, arguments: Sequence[str]) -> None:
 
 
 class Crashing:
-    """Forks services from a process that has imported what they need."""
+    """Forks services from a process that has imported what they need.
+
+    Ask `status`, never the process itself: to start one, multiprocessing looks after all that it has started, and of
+    two threads that read how a process ended at the same time one is told 255.
+    """
 
     def __init__(self) -> None:
+        self._turn = threading.Lock()
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["tests.support.preloaded"])
 
@@ -103,8 +111,21 @@ class Crashing:
     ) -> ForkServerProcess:
         """Start one; it ends with the tests at the latest."""
         process = self._context.Process(target=serve, args=(point, arguments, environment, log), daemon=True)
-        process.start()
+        with self._turn:
+            process.start()
         return process
+
+    def status(self, process: ForkServerProcess) -> int | None:
+        """How it ended, as `exitcode`; None while it runs."""
+        with self._turn:
+            return process.exitcode
+
+    def join(self, process: ForkServerProcess, timeout: float = 60) -> int:
+        """Wait until it has ended; how it did, as `status`. TimeoutError when it goes on."""
+        wait_until(lambda: self.status(process) is not None, timeout, "a service to end")
+        code = self.status(process)
+        assert code is not None
+        return code
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ T = TypeVar("T")
 POLL_SECONDS = 0.02
 LOG_TAIL_LINES = 60
 _PORTS = range(12_000, 32_000)
+_untried = iter(random.SystemRandom().sample(_PORTS, len(_PORTS)))
 
 
 class BedError(AssertionError):
@@ -120,9 +121,10 @@ class Process:
 def free_port() -> int:
     """A TCP port on loopback that nobody listens on.
 
-    None that the system gives to whoever calls somebody: it would be gone when a server is started there again.
+    None that the system gives to whoever calls somebody: it would be gone when a server is started there again. None
+    twice: whoever was given it may not listen yet, or be about to be started again.
     """
-    for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
+    for port in _untried:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
