@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from functools import wraps
 from typing import Any
 
@@ -95,9 +95,29 @@ async def test_a_single_urgent_thing_holds_nobody_up(monkeypatch: pytest.MonkeyP
 
 
 @_in_background
-async def test_what_is_urgent_has_most_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As long as it comes again and again; whoever is not in the background does not wait for that."""
+async def test_who_comes_from_elsewhere_has_no_turn_beside_the_others() -> None:
+    """A hundred who waited for the disk, say, and go on at once: one of them between two looks, too."""
+    turns, looks, seen = Pace(), 0, []
+
+    async def worker() -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+            await turns.turn()
+            seen.append(looks)
+            _work()
+
+    workers = [asyncio.create_task(worker()) for _ in range(10)]
+    while not all(one.done() for one in workers):
+        await asyncio.sleep(0)
+        looks += 1
+    assert len(set(seen)) == len(seen), seen
+
+
+@_in_background
+async def test_a_storm_is_received_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What works in the background hardly does; whoever does not is not held up by that."""
     monkeypatch.setattr(pace, "_RECENT_SECONDS", 60)
+    monkeypatch.setattr(pace, "_BURST_PAUSE_SECONDS", 10 * WORK)
     turns = _hurried()
     await turns.turn()
     _work()
@@ -113,9 +133,41 @@ async def test_what_is_urgent_has_most_of_the_time(monkeypatch: pytest.MonkeyPat
 
 
 @_in_background
+async def test_a_storm_that_lasts_leaves_a_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as nothing but that is urgent, again and again."""
+    monkeypatch.setattr(pace, "_RECENT_SECONDS", 60)
+    monkeypatch.setattr(pace, "_QUIET_SECONDS", 60)
+    monkeypatch.setattr(pace, "_BURST_SECONDS", 0)
+    monkeypatch.setattr(pace, "_BURST_PAUSE_SECONDS", 60)
+    turns = _hurried()
+    await turns.turn()
+    _work()
+    await asyncio.sleep(0)
+    begun = time.monotonic()
+    await turns.turn()
+    assert time.monotonic() - begun > 5 * WORK
+
+
+@_in_background
+async def test_a_storm_that_lasts_leaves_the_time_that_it_does_not_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As soon as nothing urgent was done for a moment."""
+    monkeypatch.setattr(pace, "_RECENT_SECONDS", 60)
+    monkeypatch.setattr(pace, "_LONGEST_SECONDS", 60)
+    monkeypatch.setattr(pace, "_BURST_SECONDS", 0)
+    turns = _hurried()
+    await turns.turn()
+    time.sleep(1)
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await turns.turn()
+
+
+@_in_background
 async def test_nobody_waits_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """However long the work before took."""
     monkeypatch.setattr(pace, "_RECENT_SECONDS", 60)
+    monkeypatch.setattr(pace, "_QUIET_SECONDS", 60)
+    monkeypatch.setattr(pace, "_BURST_SECONDS", 0)
     monkeypatch.setattr(pace, "_LONGEST_SECONDS", WORK)
     turns = _hurried()
     await turns.turn()
@@ -142,3 +194,23 @@ async def test_who_gives_up_its_turn_keeps_nobody_from_theirs() -> None:
     await asyncio.gather(*workers, return_exceptions=True)
     assert [0, 2, 4] == had
     await turns.turn()
+
+
+@_in_background
+async def test_others_go_on_while_a_long_answer_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sooner where much is urgent."""
+    monkeypatch.setattr(pace, "_RECENT_SECONDS", 60)
+    monkeypatch.setattr(pace, "_ANSWER_SECONDS", 60)
+
+    def pieces() -> Iterator[int]:
+        for number in range(3):
+            _work()
+            yield number
+
+    for turns, expected in ((Pace(), 0), (_hurried(), 3)):
+        answer, looks = asyncio.create_task(turns.collect(pieces())), -1
+        while not answer.done():
+            await asyncio.sleep(0)
+            looks += 1
+        assert [0, 1, 2] == answer.result()
+        assert expected == looks
