@@ -8,12 +8,13 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from tools.bench import lasting, receiving, running
-from tools.bench.parts import Bench
+from tools.bench.parts import Bench, bare_call
 from tools.bench.results import Curve, Result, table, write
 
 CASES: dict[str, Callable[[Bench], Iterator[Result | Curve]]] = {
@@ -42,12 +43,13 @@ def main(only: tuple[str, ...], *, small: bool, out: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="remediator-bench-") as home:
         bench = Bench(Path(home), rounds=1, scale=0.01) if small else Bench(Path(home))
         for name in only or CASES:
+            call = bare_call(bench)
             for one in CASES[name](bench):
                 if isinstance(one, Curve):
                     curves.append(one)
                     continue
-                results.append(one)
-                sys.stderr.write(table([one]).splitlines()[-1] + "\n")
+                results.append(replace(one, call=call))
+                sys.stderr.write(table(results[-1:]).splitlines()[-1] + "\n")
             write(out, results, curves)
     sys.stdout.write(table(results))
 

@@ -6,10 +6,12 @@ import json
 import os
 import sqlite3
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import httpx
@@ -143,7 +145,12 @@ def _waiting(store: Path) -> int:
 
 def metric(service: Service, name: str) -> float:
     """The sum over all labels of one of the service's metrics."""
-    lines = service.get("/metrics").text.splitlines()
+    return total(service.get("/metrics").text, name)
+
+
+def total(text: str, name: str) -> float:
+    """The same, of what /metrics answered."""
+    lines = text.splitlines()
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
 
 
@@ -203,6 +210,17 @@ def sink(bench: Bench) -> Iterator[Sink]:
         yield made
     finally:
         made.close()
+
+
+def bare_call(bench: Bench) -> float:
+    """Milliseconds, the median, that httpx takes for a call over a new connection, and nothing around it."""
+    waits = []
+    with sink(bench) as called, httpx.Client(trust_env=False, headers={"Connection": "close"}) as client:
+        for _ in range(bench.count(300)):
+            begun = time.perf_counter()
+            client.get(f"{called.url}/call").raise_for_status()
+            waits.append(time.perf_counter() - begun)
+    return median(waits) * 1000
 
 
 def cpu_seconds(pid: int) -> float:

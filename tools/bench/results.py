@@ -20,6 +20,7 @@ class Result:
     bound: float | None = None  # of the ratio to the reference where there is one, else of the value
     at_least: bool = False  # the bound is the least, not the most
     note: str = ""
+    call: float | None = None  # milliseconds that a bare HTTP call took just before: how quick the machine was
 
     @property
     def ratio(self) -> float | None:
@@ -47,7 +48,7 @@ class Curve:
 
 def table(results: Sequence[Result]) -> str:
     """Markdown, one row a result."""
-    lines = ["| what | measured | beside | ratio | to reach | |", "|---|---:|---:|---:|---:|---|"]
+    lines = ["| what | measured | beside | ratio | to reach | | bare call |", "|---|---:|---:|---:|---:|---|---:|"]
     for one in results:
         sign = "≥" if one.at_least else "≤"
         cells = (
@@ -57,6 +58,7 @@ def table(results: Sequence[Result]) -> str:
             "" if one.ratio is None else f"{one.ratio:.2f}",
             "" if one.bound is None else f"{sign} {one.bound:g}",
             {None: one.note, True: "met", False: "**short**"}[one.is_met],
+            "" if one.call is None else f"{_short(one.call)} ms",
         )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

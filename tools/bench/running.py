@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from statistics import median
@@ -15,7 +15,7 @@ import httpx
 from tests.support.processes import wait_until
 from tests.support.service import Service
 from tools.bench.load import Load, Sent, body, percentile, post
-from tools.bench.parts import ASKING, PATIENCE, Bench, Sink, database, metric, ours, remediation, rss, sink
+from tools.bench.parts import ASKING, PATIENCE, Bench, Sink, database, metric, ours, remediation, rss, sink, total
 from tools.bench.results import Result
 
 _JSON = {"Content-Type": "application/json"}
@@ -91,37 +91,34 @@ class Seen:
     """What was seen during a storm."""
 
     slowest: dict[str, float] = field(default_factory=dict)
-    growth: float = 0.0
     decided: float = 0.0
+    growth: float = 0.0
     seconds: float = 0.0
 
 
-def watched(bench: Bench, load: Load) -> Mapping[str, tuple[Sent, Seen]]:
+def weather(bench: Bench, load: Load, store: str | None = None) -> tuple[Sent, Seen]:
     """Send a storm to a service with 200 remediations, and look at it meanwhile."""
-    found = {}
-    for store in ("SQLite", "PostgreSQL"):
-        with ExitStack() as stack:
-            url = stack.enter_context(database()) if store == "PostgreSQL" else None
-            entries = [remediation(f"{load.alertname}{number}", mode="observe") for number in range(load.kinds)]
-            service = stack.enter_context(ours(bench, entries, store=url))
-            found[store] = _watch(service, load)
-    return found
+    entries = [remediation(f"{load.alertname}{number}", mode="observe") for number in range(load.kinds)]
+    with ours(bench, entries, store=store) as service:
+        post(service.url, Load(20, 1, 8, kinds=load.kinds))
+        wait_until(lambda: _finished([service]) >= 20, PATIENCE, "the first runs to end")  # noqa: PLR2004
+        return _watch(service, load)
 
 
 def _watch(service: Service, load: Load) -> tuple[Sent, Seen]:
-    seen, ends = Seen(), threading.Event()
-    post(service.url, Load(20, 1, 8, kinds=load.kinds))
-    wait_until(lambda: _finished([service]) >= 20, PATIENCE, "the first runs to end")  # noqa: PLR2004
-    before, done, begun = rss(service), metric(service, "remediator_runs_total"), time.perf_counter()
+    seen, ends, before = Seen(), threading.Event(), rss(service)
+    done, begun = _finished([service]), time.perf_counter()
     looking = threading.Thread(target=_look, args=(service, seen, ends))
     looking.start()
-    sent = post(service.url, load)
-    wait_until(lambda: _finished([service]) - done >= load.count, PATIENCE, "every alert to be decided", ASKING)
-    ends.set()
-    looking.join()
+    try:
+        sent = post(service.url, load)
+        wait_until(lambda: seen.decided - done >= load.count, PATIENCE, "every alert to be decided")
+    finally:
+        ends.set()
+        looking.join()
     seen.seconds = time.perf_counter() - begun
     seen.growth = rss(service) - before
-    seen.decided = metric(service, "remediator_runs_total") - done
+    seen.decided -= done
     return sent, seen
 
 
@@ -130,5 +127,6 @@ def _look(service: Service, seen: Seen, ends: threading.Event) -> None:
         while not ends.wait(0.25):
             for path in ("/remediations", "/metrics"):
                 begun = time.perf_counter()
-                client.get(path).raise_for_status()
+                answer = client.get(path).raise_for_status()
                 seen.slowest[path] = max(seen.slowest.get(path, 0.0), time.perf_counter() - begun)
+            seen.decided = total(answer.text, "remediator_runs_total")
