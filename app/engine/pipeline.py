@@ -33,6 +33,7 @@ from app.engine.planning import Planner, Trigger
 from app.engine.verification import verify
 from app.store import messages, runs
 from app.store.events import Entry
+from app.store.pace import work_without_pause
 from app.store.runs import Run
 
 _DENIALS = {Reason.OUT_OF_SCOPE, Reason.PRECONDITION_FAILED}
@@ -40,6 +41,8 @@ _DENIALS = {Reason.OUT_OF_SCOPE, Reason.PRECONDITION_FAILED}
 
 async def advance(parts: Parts, run: Run) -> Run | None:
     """Take a run one stage further; None when it was folded into another run."""
+    if run.state in {RunState.RUNNING, RunState.VERIFYING}:
+        work_without_pause()
     match run.state:
         case RunState.PENDING | RunState.DEFERRED:
             return await decide(parts, run)
@@ -65,6 +68,7 @@ async def decide(parts: Parts, run: Run) -> Run | None:
     waiting = await undoing.wait(parts, run)
     if waiting is not None:
         return waiting
+    work_without_pause()  # what follows is decided on what the world is like now
     try:
         plan = await _plan(parts, run)
     except TransientError as error:

@@ -84,6 +84,7 @@ async def _watch(parts: Parts, run: Run, plan: Plan, planned: PlannedCheck) -> t
     last: Observation | CheckError | None = None
     while True:
         seen = await _look(parts, run, plan, planned, deadline - loop.time())
+        looked_at = loop.time()
         news = _news(planned, seen) if _differs(seen, last) else None
         last = seen
         if isinstance(seen, Observation) and seen.held:
@@ -91,7 +92,7 @@ async def _watch(parts: Parts, run: Run, plan: Plan, planned: PlannedCheck) -> t
             return True, news
         if news is not None:
             await _note(parts, run, news)
-        if loop.time() + pause >= deadline:
+        if looked_at + pause >= deadline:  # not now: the store may have taken the time, and the target be well since
             return False, _gave_up(parts, planned, seen)
         await asyncio.sleep(pause)
         pause = min(pause * 1.5, _LONGEST_PAUSE)

@@ -183,7 +183,7 @@ class Database:
                 committed.set()
             if self.is_sqlite and synced:
                 await self._writer.sync()
-                await self.pace.turn()  # all who waited for the disk go on at once
+                await self.pace.turn(pauses=False)  # all who waited for the disk go on at once
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:

@@ -12,22 +12,37 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from contextvars import ContextVar
+from enum import Enum, auto
 from typing import TypeVar
 
 _LONG_SECONDS = 0.003  # of work, after which the loop looks at its sockets
 _ANSWER_SECONDS = 0.01  # the same for an answer that somebody waits for, unless more is urgent
 _MUCH, _RECENT_SECONDS = 5, 0.05  # so many that are urgent within so long
-_BURST_SECONDS, _BURST_PAUSE_SECONDS = 10.0, 0.6  # a storm is received first; between two pieces of work meanwhile
+_BURST_SECONDS, _BURST_PAUSE_SECONDS = 10.0, 1.0  # a storm is received first; between two pieces of work meanwhile
 _QUIET_SECONDS = 0.003  # without anything urgent, after which the work goes on when the storm does not end
 _SHARE, _LONGEST_SECONDS = 0.1, 0.2  # of the time for it when it never gets quiet; of a pause
 _LULL_SECONDS = 1.0  # without anything urgent, after which another burst may begin
 T = TypeVar("T")
-_is_in_background: ContextVar[bool] = ContextVar("is_in_background", default=False)
+
+
+class _Manner(Enum):
+    FREE = auto()  # whenever it has something to do
+    PATIENT = auto()  # in turns, and when nothing is urgent
+    STEADY = auto()  # in turns
+
+
+_manner: ContextVar[_Manner] = ContextVar("manner", default=_Manner.FREE)
 
 
 def work_in_background() -> None:
     """Have this task, and those that it creates, ask for their turns; everybody else's work goes before theirs."""
-    _is_in_background.set(True)
+    _manner.set(_Manner.PATIENT)
+
+
+def work_without_pause() -> None:
+    """Have this task wait for its turns only: what it has asked of the world would be old when a storm is over."""
+    if _manner.get() is _Manner.PATIENT:
+        _manner.set(_Manner.STEADY)
 
 
 class Pace:
@@ -38,8 +53,10 @@ class Pace:
         self._burst_begun_at = -math.inf
         self._resumes_at = -math.inf
         self._begun_at: float | None = None  # of the work since the loop's last look
-        self._waiting = deque[asyncio.Future[None]]()
-        self._next: asyncio.Handle | None = None  # begins the work of the first of them
+        self._steady = deque[asyncio.Future[None]]()  # who waits for a turn
+        self._patient = deque[asyncio.Future[None]]()  # who comes after those, and waits for the end of a pause
+        self._timer: asyncio.TimerHandle | None = None  # of the next turn
+        self._is_given = False  # a turn, which begins when the loop comes to it
 
     def hurry(self) -> None:
         """Something urgent is done; where that is much, the rest gives way."""
@@ -53,12 +70,16 @@ class Pace:
         """Whether much that is urgent was done just now."""
         return len(self._urgent_at) == _MUCH and time.monotonic() - self._urgent_at[0] < _RECENT_SECONDS
 
-    async def turn(self) -> None:
-        """Return when it is the caller's turn to work."""
-        if not _is_in_background.get() or (not self._waiting and self._has_time()):
+    async def turn(self, *, pauses: bool = True) -> None:
+        """Return when it is the caller's turn to work; without `pauses` as `work_without_pause` has it."""
+        manner = _manner.get()
+        if manner is _Manner.FREE:
+            return
+        pauses = pauses and manner is _Manner.PATIENT
+        if not self._steady and not (pauses and self._patient) and self._has_time(pauses=pauses):
             return
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(mine)
+        (self._patient if pauses else self._steady).append(mine)
         self._arrange()
         await mine
 
@@ -72,17 +93,17 @@ class Pace:
                 begun = time.monotonic()
         return made
 
-    def _has_time(self) -> bool:
+    def _has_time(self, *, pauses: bool) -> bool:
+        if self._is_given or (pauses and self._pause() > 0):
+            return False
         if self._begun_at is not None:
             return time.monotonic() - self._begun_at < _LONG_SECONDS
-        if self._next is not None or self._pause() > 0:
-            return False
         self._begin()
         asyncio.get_running_loop().call_soon(self._look)
         return True
 
     def _pause(self) -> float:
-        """Seconds until somebody may work."""
+        """Seconds until somebody patient may work."""
         if not self.is_hurried:
             return 0
         until = self._resumes_at
@@ -95,25 +116,34 @@ class Pace:
         return time.monotonic() - self._burst_begun_at < _BURST_SECONDS
 
     def _arrange(self) -> None:
-        """See to it that the first who waits has its turn, unless somebody works whose end does that."""
-        while self._waiting and self._waiting[0].done():  # given up
-            self._waiting.popleft()
-        if self._waiting and self._begun_at is None and self._next is None:
-            self._next = asyncio.get_running_loop().call_later(self._pause(), self._give)
+        """See to it that whoever is next has its turn, unless somebody works whose end does that."""
+        if self._begun_at is not None or self._is_given or (self._timer is not None and not self._steady):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for queue in (self._steady, self._patient):
+            while queue and queue[0].done():  # given up
+                queue.popleft()
+        if self._steady or self._patient:
+            pause = 0 if self._steady else self._pause()
+            self._timer = asyncio.get_running_loop().call_later(pause, self._give)
 
     def _give(self) -> None:
         """The loop does these three one right after the other, so that nobody else's work is counted."""
-        self._next = None
-        if self._pause() > 0 or not self._waiting or self._waiting[0].done():
+        self._timer = None
+        queue = self._steady or self._patient
+        if not queue or queue[0].done() or (queue is self._patient and self._pause() > 0):
             self._arrange()
             return
         loop = asyncio.get_running_loop()
-        self._next = loop.call_soon(self._begin)
-        self._waiting.popleft().set_result(None)
+        self._is_given = True
+        loop.call_soon(self._begin)
+        queue.popleft().set_result(None)
         loop.call_soon(self._look)
 
     def _begin(self) -> None:
-        self._next = None
+        self._is_given = False
         self._begun_at = time.monotonic()
 
     def _look(self) -> None:

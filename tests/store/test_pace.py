@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app.store import pace
-from app.store.pace import Pace, work_in_background
+from app.store.pace import Pace, work_in_background, work_without_pause
 
 WORK = 0.004  # seconds, more than what may follow on each other
 
@@ -125,11 +125,36 @@ async def test_a_storm_is_received_first(monkeypatch: pytest.MonkeyPatch) -> Non
     begun = time.monotonic()
     waiting = asyncio.create_task(turns.turn())
     await asyncio.sleep(0)
-    pace._is_in_background.set(False)
+    pace._manner.set(pace._Manner.FREE)
     await turns.turn()
     assert not waiting.done()
     await waiting
     assert time.monotonic() - begun > 5 * WORK
+
+
+@_in_background
+async def test_who_has_asked_the_world_acts_before_the_answers_are_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A storm holds up what has not begun."""
+    monkeypatch.setattr(pace, "_RECENT_SECONDS", 60)
+    monkeypatch.setattr(pace, "_BURST_PAUSE_SECONDS", 60)
+    turns = _hurried()
+    await turns.turn()
+    _work()
+    await asyncio.sleep(0)
+    patient = asyncio.create_task(turns.turn())
+    await asyncio.sleep(0)
+
+    async def steady() -> None:
+        work_without_pause()
+        for _ in range(3):
+            await turns.turn()
+            _work()
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(steady())
+    assert not patient.done()
+    patient.cancel()
 
 
 @_in_background

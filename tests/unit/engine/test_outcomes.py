@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,6 +18,7 @@ from app.domain.plans import PlannedStep
 from app.domain.reasons import Reason
 from app.domain.remediation import Risk
 from app.domain.states import RunState
+from app.engine import verification
 from tests.support.aio import run
 from tests.support.engine import Engine, engine, sqlite, until
 from tests.support.entries import asked, ok, poke, request
@@ -287,6 +289,29 @@ def test_a_check_that_does_not_hold_fails_the_run(tmp_path: Path, sink: WebServe
             (row,) = await one.ended()
             assert (RunState.FAILED, Reason.CHECK_FAILED, False) == (row.state, row.reason, row.effective)
 
+    run(scenario())
+
+
+def test_the_time_that_the_store_takes_fails_no_check(
+    tmp_path: Path, sink: WebServer, health: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was seen before it is old by then; the target is looked at once more."""
+    note = verification._note
+
+    async def slowly(*given: Any) -> None:
+        await note(*given)
+        health.status = 200
+        await asyncio.sleep(0.8)
+
+    async def scenario() -> None:
+        health.status = 500
+        entry = poke(sink, verify=[ok(health, timeout="500ms")])
+        async with engine(sqlite(tmp_path), tmp_path, entry) as one:
+            await one.fire()
+            (row,) = await one.ended()
+            assert (RunState.SUCCEEDED, Reason.VERIFIED) == (row.state, row.reason)
+
+    monkeypatch.setattr(verification, "_note", slowly)
     run(scenario())
 
 
