@@ -18,6 +18,7 @@ from tools.bench.load import Load, Sent, body, percentile, post
 from tools.bench.parts import ASKING, PATIENCE, Bench, Sink, database, metric, ours, remediation, rss, sink, total
 from tools.bench.results import Result
 
+LOOKING = 1.0  # seconds between two looks at a storm; Prometheus takes 15 at least, and each scrape costs 50 ms
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -124,7 +125,7 @@ def _watch(service: Service, load: Load) -> tuple[Sent, Seen]:
 
 def _look(service: Service, seen: Seen, ends: threading.Event) -> None:
     with httpx.Client(base_url=service.url, trust_env=False, timeout=60) as client:
-        while not ends.wait(0.25):
+        while not ends.wait(LOOKING):
             for path in ("/remediations", "/metrics"):
                 begun = time.perf_counter()
                 answer = client.get(path).raise_for_status()
