@@ -163,7 +163,9 @@ class Settings(BaseSettings):
     lease: Duration = Field(
         default=timedelta(seconds=30), description="How long a dead replica's runs wait for another one."
     )
-    workers: int = Field(default=32, ge=1, le=1000, description="Runs that plan or apply at the same time.")
+    workers: int = Field(
+        default=32, ge=1, le=1000, description="Runs that plan at the same time, and as many that apply."
+    )
     recheck: Duration = Field(
         default=timedelta(seconds=30), description="How soon a refusal that has no known end is decided again."
     )

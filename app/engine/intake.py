@@ -91,7 +91,7 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
 async def take_in(parts: Parts) -> int:
     """Take in the oldest waiting notifications and return how many."""
     try:
-        return await _take_in(parts, _BATCH, _HURRIED_ALERTS if parts.database.pace.is_hurried else _BATCH_ALERTS)
+        return await _take_in(parts, _BATCH)
     except StoreUnavailableError:
         raise
     except Exception:  # one of them is poison: alone it is set aside, and the others go on
@@ -116,10 +116,11 @@ async def _take_in_oldest(parts: Parts) -> int:
     return 1
 
 
-async def _take_in(parts: Parts, limit: int, most_alerts: int | None = None) -> int:
+async def _take_in(parts: Parts, limit: int) -> int:
     with parts.handover.leasing(parts.owner) as lease:
         # Not synced: the notifications are, and would be taken in again.
         async with parts.turn(lock="intake", synced=False) as turn:
+            most_alerts = _HURRIED_ALERTS if parts.database.pace.is_hurried else _BATCH_ALERTS
             waiting = await inbox.waiting(turn.tx, limit, most_alerts)
             if not waiting:
                 return 0

@@ -79,12 +79,15 @@ async def _watch(parts: Parts, run: Run, plan: Plan, planned: PlannedCheck) -> t
     Returns with True what is still to be recorded of that, with False why it did not hold.
     """
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + planned.timeout.total_seconds()
+    seconds, watched = planned.timeout.total_seconds(), 0.0  # the time that the store takes is not the target's
     pause = _FIRST_PAUSE
     last: Observation | CheckError | None = None
     while True:
-        seen = await _look(parts, run, plan, planned, deadline - loop.time())
-        looked_at = loop.time()
+        async with parts.database.read() as tx:
+            firing = await episodes.any_open(tx, run.id)
+        begun = loop.time()
+        seen = await _look(parts, plan, planned, seconds - watched, firing=firing)
+        watched += loop.time() - begun
         news = _news(planned, seen) if _differs(seen, last) else None
         last = seen
         if isinstance(seen, Observation) and seen.held:
@@ -92,18 +95,17 @@ async def _watch(parts: Parts, run: Run, plan: Plan, planned: PlannedCheck) -> t
             return True, news
         if news is not None:
             await _note(parts, run, news)
-        if looked_at + pause >= deadline:  # not now: the store may have taken the time, and the target be well since
+        if watched + pause >= seconds:
             return False, _gave_up(parts, planned, seen)
         await asyncio.sleep(pause)
+        watched += pause
         pause = min(pause * 1.5, _LONGEST_PAUSE)
 
 
 async def _look(
-    parts: Parts, run: Run, plan: Plan, planned: PlannedCheck, seconds_left: float
+    parts: Parts, plan: Plan, planned: PlannedCheck, seconds_left: float, *, firing: bool
 ) -> Observation | CheckError:
     check = checks()[planned.check]
-    async with parts.database.read() as tx:
-        firing = await episodes.any_open(tx, run.id)
     context = CheckContext(parts.clients, parts.policy.scope, plan.target, parts.clock(), firing)
     try:
         async with asyncio.timeout(max(seconds_left, 0.1)):

@@ -21,7 +21,7 @@ from app.engine.timekeeping import steady
 from app.store import leases, runs
 from app.store.events import Entry
 from app.store.leases import Claimant
-from app.store.pace import work_in_background
+from app.store.pace import work_in_background, work_without_pause
 from app.store.runs import Run
 from app.store.wakeups import announce
 
@@ -38,12 +38,14 @@ class Worker:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._slots = asyncio.Semaphore(parts.policy.workers)
+        self._deciding = asyncio.Semaphore(parts.policy.workers)
+        self._applying = asyncio.Semaphore(parts.policy.workers)
         self._stages: dict[str, RunState] = {}
 
     async def work_forever(self) -> None:
         """Claim and start whatever is due, until cancelled."""
         work_in_background()
+        work_without_pause()  # what take-in has leased ages until it is begun
         while True:
             self._parts.work.clear()
             try:
@@ -111,6 +113,7 @@ class Worker:
         return 4 * self._parts.policy.workers - busy - len(self._parts.handover.reserved)
 
     async def _work_on(self, run: Run) -> None:
+        work_in_background()
         try:
             with structlog.contextvars.bound_contextvars(run=run.id, remediation=run.remediation.name):
                 await self._advance(run)
@@ -146,7 +149,8 @@ class Worker:
         self._stages[run.id] = run.state
         if run.state is RunState.VERIFYING:
             return await advance(self._parts, run)
-        async with self._slots:
+        # Who may act waits behind nobody who is still to be decided on.
+        async with self._applying if run.state is RunState.RUNNING else self._deciding:
             return await advance(self._parts, run)
 
     async def _fail(self, run: Run, error: Exception) -> Run | None:

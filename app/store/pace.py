@@ -21,7 +21,7 @@ _MUCH, _RECENT_SECONDS = 5, 0.05  # so many that are urgent within so long
 _BURST_SECONDS, _BURST_PAUSE_SECONDS = 10.0, 1.0  # a storm is received first; between two pieces of work meanwhile
 _QUIET_SECONDS = 0.003  # without anything urgent, after which the work goes on when the storm does not end
 _SHARE, _LONGEST_SECONDS = 0.1, 0.2  # of the time for it when it never gets quiet; of a pause
-_LULL_SECONDS = 1.0  # without anything urgent, after which another burst may begin
+_LULL_SECONDS = 1.0  # without much that is urgent, after which another burst may begin
 T = TypeVar("T")
 
 
@@ -50,20 +50,25 @@ class Pace:
 
     def __init__(self) -> None:
         self._urgent_at = deque[float](maxlen=_MUCH)
+        self._hurried_at = -math.inf
         self._burst_begun_at = -math.inf
         self._resumes_at = -math.inf
         self._begun_at: float | None = None  # of the work since the loop's last look
         self._steady = deque[asyncio.Future[None]]()  # who waits for a turn
         self._patient = deque[asyncio.Future[None]]()  # who comes after those, and waits for the end of a pause
         self._timer: asyncio.TimerHandle | None = None  # of the next turn
+        self._is_pausing = False  # until then
         self._is_given = False  # a turn, which begins when the loop comes to it
+        self._is_patient = False  # who works, or did last
 
     def hurry(self) -> None:
         """Something urgent is done; where that is much, the rest gives way."""
         now = time.monotonic()
-        if not self._urgent_at or now - self._urgent_at[-1] > _LULL_SECONDS:
-            self._burst_begun_at = now
         self._urgent_at.append(now)
+        if self.is_hurried:
+            if now - self._hurried_at > _LULL_SECONDS:
+                self._burst_begun_at = now
+            self._hurried_at = now
 
     @property
     def is_hurried(self) -> bool:
@@ -98,6 +103,7 @@ class Pace:
             return False
         if self._begun_at is not None:
             return time.monotonic() - self._begun_at < _LONG_SECONDS
+        self._is_patient = pauses
         self._begin()
         asyncio.get_running_loop().call_soon(self._look)
         return True
@@ -117,16 +123,20 @@ class Pace:
 
     def _arrange(self) -> None:
         """See to it that whoever is next has its turn, unless somebody works whose end does that."""
-        if self._begun_at is not None or self._is_given or (self._timer is not None and not self._steady):
+        if self._begun_at is not None or self._is_given:
             return
         if self._timer is not None:
+            if not self._is_pausing or not self._steady:
+                return
             self._timer.cancel()
             self._timer = None
         for queue in (self._steady, self._patient):
             while queue and queue[0].done():  # given up
                 queue.popleft()
         if self._steady or self._patient:
-            pause = 0 if self._steady else self._pause()
+            # What was urgent may be over sooner than the pause.
+            pause = 0 if self._steady else min(self._pause(), _RECENT_SECONDS)
+            self._is_pausing = pause > 0
             self._timer = asyncio.get_running_loop().call_later(pause, self._give)
 
     def _give(self) -> None:
@@ -137,7 +147,7 @@ class Pace:
             self._arrange()
             return
         loop = asyncio.get_running_loop()
-        self._is_given = True
+        self._is_given, self._is_patient = True, queue is self._patient
         loop.call_soon(self._begin)
         queue.popleft().set_result(None)
         loop.call_soon(self._look)
@@ -150,6 +160,7 @@ class Pace:
         now = time.monotonic()
         took = now - (self._begun_at or now)
         self._begun_at = None
-        pause = _BURST_PAUSE_SECONDS if self._is_burst else min(took * (1 / _SHARE - 1), _LONGEST_SECONDS)
-        self._resumes_at = now + pause
+        if self._is_patient:
+            pause = _BURST_PAUSE_SECONDS if self._is_burst else min(took * (1 / _SHARE - 1), _LONGEST_SECONDS)
+            self._resumes_at = now + pause
         self._arrange()

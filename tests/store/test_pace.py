@@ -117,19 +117,76 @@ async def test_who_comes_from_elsewhere_has_no_turn_beside_the_others() -> None:
 async def test_a_storm_is_received_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """What works in the background hardly does; whoever does not is not held up by that."""
     monkeypatch.setattr(pace, "_RECENT_SECONDS", 60)
-    monkeypatch.setattr(pace, "_BURST_PAUSE_SECONDS", 10 * WORK)
+    monkeypatch.setattr(pace, "_BURST_PAUSE_SECONDS", 1)
     turns = _hurried()
     await turns.turn()
+    begun = time.monotonic()
     _work()
     await asyncio.sleep(0)
-    begun = time.monotonic()
     waiting = asyncio.create_task(turns.turn())
     await asyncio.sleep(0)
     pace._manner.set(pace._Manner.FREE)
     await turns.turn()
     assert not waiting.done()
     await waiting
-    assert time.monotonic() - begun > 5 * WORK
+    assert time.monotonic() - begun > 1
+
+
+@_in_background
+async def test_a_storm_that_is_over_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the pause that it had would have been; and one after the other, whoever else has turns meanwhile."""
+    monkeypatch.setattr(pace, "_RECENT_SECONDS", 0.3)
+    monkeypatch.setattr(pace, "_BURST_PAUSE_SECONDS", 60)
+    turns = _hurried()
+    await turns.turn()
+    _work()
+    async with asyncio.timeout(5):
+        await asyncio.gather(turns.turn(), turns.turn())
+
+
+@_in_background
+async def test_who_has_turns_without_pause_takes_none_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that verifies what it did does not keep a storm from being taken in."""
+    monkeypatch.setattr(pace, "_RECENT_SECONDS", 60)
+    monkeypatch.setattr(pace, "_BURST_PAUSE_SECONDS", 0.5)
+    turns = _hurried()
+
+    async def steady() -> None:
+        work_without_pause()
+        while True:
+            await turns.turn()
+            _work()
+            await asyncio.sleep(0.05)
+
+    working = asyncio.create_task(steady())
+    async with asyncio.timeout(8):
+        for _ in range(4):
+            await turns.turn()
+            _work()
+            await asyncio.sleep(0)
+    working.cancel()
+
+
+@_in_background
+async def test_there_may_be_a_storm_where_it_is_never_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some notifications come all the time; only many together are a storm."""
+    monkeypatch.setattr(pace, "_RECENT_SECONDS", 0.5)
+    monkeypatch.setattr(pace, "_LULL_SECONDS", 0.6)
+    monkeypatch.setattr(pace, "_BURST_SECONDS", 1)
+    monkeypatch.setattr(pace, "_BURST_PAUSE_SECONDS", 60)
+    turns = Pace()
+    for _ in range(4):
+        turns.hurry()
+        await asyncio.sleep(0.4)
+    for _ in range(10):
+        turns.hurry()
+    await turns.turn()
+    _work()
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(turns.turn())
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    waiting.cancel()
 
 
 @_in_background

@@ -14,11 +14,13 @@ from app.actions.registry import actions
 from app.checks.base import Check, CheckContext
 from app.checks.registry import checks
 from app.domain.model import JsonObject, Value
-from app.domain.plans import PlannedStep
+from app.domain.plans import Plan, PlannedStep
 from app.domain.reasons import Reason
 from app.domain.remediation import Risk
 from app.domain.states import RunState
-from app.engine import verification
+from app.engine import pipeline, verification
+from app.engine.parts import Parts
+from app.store.runs import Run
 from tests.support.aio import run
 from tests.support.engine import Engine, engine, sqlite, until
 from tests.support.entries import asked, ok, poke, request
@@ -301,11 +303,11 @@ def test_the_time_that_the_store_takes_fails_no_check(
     async def slowly(*given: Any) -> None:
         await note(*given)
         health.status = 200
-        await asyncio.sleep(0.8)
+        await asyncio.sleep(4)
 
     async def scenario() -> None:
         health.status = 500
-        entry = poke(sink, verify=[ok(health, timeout="500ms")])
+        entry = poke(sink, verify=[ok(health, timeout="3s")])
         async with engine(sqlite(tmp_path), tmp_path, entry) as one:
             await one.fire()
             (row,) = await one.ended()
@@ -378,4 +380,28 @@ def test_a_run_whose_action_is_gone_fails_and_the_others_go_on(
             assert (RunState.FAILED, Reason.UNEXPECTED) == (rows["broken"].state, rows["broken"].reason)
             assert RunState.SUCCEEDED == rows["poke"].state
 
+    run(scenario())
+
+
+def test_who_may_act_waits_behind_nobody_who_is_to_be_decided_on(
+    tmp_path: Path, sink: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it was decided on would be old by then; one place is taken by an alert that came later."""
+    plan = pipeline._plan
+
+    async def planned(parts: Parts, run: Run) -> Plan:
+        if run.labels["alertname"] == "Late":
+            await asyncio.sleep(60)
+        await one.fire(alertname="Late")
+        return await plan(parts, run)
+
+    async def scenario() -> None:
+        nonlocal one
+        late = poke(sink, name="late", match=['alertname="Late"'])
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink), late, workers=1) as one:
+            await one.fire()
+            await until(lambda: _is(asked(sink) > 0), 10, "the action to be called", one.runs)
+
+    one: Engine
+    monkeypatch.setattr(pipeline, "_plan", planned)
     run(scenario())
