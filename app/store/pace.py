@@ -16,6 +16,7 @@ from enum import Enum, auto
 from typing import TypeVar
 
 _LONG_SECONDS = 0.003  # of work, after which the loop looks at its sockets
+_AT_ONCE = 8  # turns, if they are short enough; each look of the loop costs as much as a short one
 _ANSWER_SECONDS = 0.01  # the same for an answer that somebody waits for, unless more is urgent
 _MUCH, _RECENT_SECONDS = 5, 0.05  # so many that are urgent within so long
 _BURST_SECONDS, _BURST_PAUSE_SECONDS = 10.0, 1.0  # a storm is received first; between two pieces of work meanwhile
@@ -56,10 +57,10 @@ class Pace:
         self._begun_at: float | None = None  # of the work since the loop's last look
         self._steady = deque[asyncio.Future[None]]()  # who waits for a turn
         self._patient = deque[asyncio.Future[None]]()  # who comes after those, and waits for the end of a pause
-        self._timer: asyncio.TimerHandle | None = None  # of the next turn
-        self._is_pausing = False  # until then
+        self._timer: asyncio.TimerHandle | None = None  # of the end of a pause
         self._is_given = False  # a turn, which begins when the loop comes to it
         self._is_patient = False  # who works, or did last
+        self._returned = 0  # of those that were given a turn, without having had the time for it
 
     def hurry(self) -> None:
         """Something urgent is done; where that is much, the rest gives way."""
@@ -83,10 +84,17 @@ class Pace:
         pauses = pauses and manner is _Manner.PATIENT
         if not self._steady and not (pauses and self._patient) and self._has_time(pauses=pauses):
             return
-        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        (self._patient if pauses else self._steady).append(mine)
-        self._arrange()
-        await mine
+        queue = self._patient if pauses else self._steady
+        place = len(queue)
+        while True:
+            mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            queue.insert(place, mine)
+            self._arrange()
+            await mine
+            if self._begun_at is not None and time.monotonic() - self._begun_at < _LONG_SECONDS:
+                return
+            # Those before have taken the time. First of all the next time, but for who came back already.
+            place, self._returned = self._returned, self._returned + 1
 
     async def collect(self, pieces: Iterable[T]) -> list[T]:
         """All pieces of an answer that takes long to make; the loop looks at its sockets in between."""
@@ -126,7 +134,7 @@ class Pace:
         if self._begun_at is not None or self._is_given:
             return
         if self._timer is not None:
-            if not self._is_pausing or not self._steady:
+            if not self._steady:
                 return
             self._timer.cancel()
             self._timer = None
@@ -136,20 +144,26 @@ class Pace:
         if self._steady or self._patient:
             # What was urgent may be over sooner than the pause.
             pause = 0 if self._steady else min(self._pause(), _RECENT_SECONDS)
-            self._is_pausing = pause > 0
-            self._timer = asyncio.get_running_loop().call_later(pause, self._give)
+            if pause > 0:
+                self._timer = asyncio.get_running_loop().call_later(pause, self._resume)
+            else:
+                self._give(self._steady or self._patient)
 
-    def _give(self) -> None:
-        """The loop does these three one right after the other, so that nobody else's work is counted."""
+    def _resume(self) -> None:
         self._timer = None
-        queue = self._steady or self._patient
-        if not queue or queue[0].done() or (queue is self._patient and self._pause() > 0):
-            self._arrange()
-            return
+        self._arrange()
+
+    def _give(self, queue: deque[asyncio.Future[None]]) -> None:
+        """To the first and, should that take little time, to some more.
+
+        The loop does all this one right after the other, so that nobody else's work is counted.
+        """
         loop = asyncio.get_running_loop()
-        self._is_given, self._is_patient = True, queue is self._patient
+        self._is_given, self._is_patient, self._returned = True, queue is self._patient, 0
         loop.call_soon(self._begin)
-        queue.popleft().set_result(None)
+        for _ in range(min(len(queue), _AT_ONCE)):
+            if not (first := queue.popleft()).done():
+                first.set_result(None)
         loop.call_soon(self._look)
 
     def _begin(self) -> None:
