@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from functools import wraps
 from typing import Any
 
 import pytest
+import uvloop
 
 from app.store import pace
 from app.store.pace import Pace, work_in_background, work_without_pause
@@ -296,3 +298,51 @@ async def test_others_go_on_while_a_long_answer_is_made(monkeypatch: pytest.Monk
             looks += 1
         assert [0, 1, 2] == answer.result()
         assert expected == looks
+
+
+async def _worker(turns: Pace, chance: random.Random) -> None:
+    work_in_background()
+    if chance.random() < 0.4:
+        work_without_pause()
+    for _ in range(12):
+        await turns.turn(pauses=chance.random() < 0.8)
+        if chance.random() < 0.1:
+            _work()
+        if chance.random() < 0.02:
+            raise ZeroDivisionError
+        await asyncio.sleep(chance.choice([0, 0, 0, 0.001, 0.01]))
+
+
+async def _storms(turns: Pace, chance: random.Random) -> None:
+    while True:
+        for _ in range(chance.choice([1, 6])):
+            turns.hurry()
+        await asyncio.sleep(chance.choice([0.001, 0.05, 0.2]))
+
+
+@pytest.mark.parametrize("runner", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize("seed", range(3))
+def test_everybody_has_their_turns_in_the_end(seed: int, runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever comes, gives up, breaks down or is urgent meanwhile."""
+    monkeypatch.setattr(pace, "_BURST_PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(pace, "_LONGEST_SECONDS", 0.01)
+    turns, chance = Pace(), random.Random(seed)
+
+    async def scenario() -> None:
+        storm, workers = asyncio.create_task(_storms(turns, chance)), []
+        for _ in range(120):
+            workers.append(asyncio.create_task(_worker(turns, chance)))
+            await asyncio.sleep(chance.choice([0, 0.002]))
+            if chance.random() < 0.2:
+                chance.choice(workers).cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+        storm.cancel()
+        work_in_background()
+        await turns.turn()
+        assert any(not one.cancelled() and one.exception() is None for one in workers)
+
+    async def in_time() -> None:
+        async with asyncio.timeout(60):
+            await scenario()
+
+    runner(in_time())
