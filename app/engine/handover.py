@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from app.engine.timekeeping import steady
 from app.store.runs import Run
 
 
@@ -22,27 +21,27 @@ class Handover:
         self._recorded: list[tuple[Run, float]] = []
 
     @contextmanager
-    def leasing(self, owner: str) -> Iterator[Callable[[Sequence[Run]], list[Run]]]:
+    def leasing(self, owner: str) -> Iterator[Callable[[Sequence[Run], float], list[Run]]]:
         """Around a transaction that records runs: gives what leases as many of them as there is room for.
 
         They are the worker's when this ends well, and that is when the transaction is committed.
         """
-        begun = steady()
-        mine: list[Run] = []
+        mine: list[tuple[Run, float]] = []
 
-        def lease(new: Sequence[Run]) -> list[Run]:
+        def lease(new: Sequence[Run], begun: float) -> list[Run]:
             count = max(0, min(self.room, len(new)))
-            mine.extend(replace(run, lease_owner=owner, lease_epoch=1) for run in new[:count])
+            leased = [replace(run, lease_owner=owner, lease_epoch=1) for run in new[:count]]
+            mine.extend((run, begun) for run in leased)
             self.room -= count
-            self.reserved |= {run.id for run in mine}
-            return [*mine, *new[count:]]
+            self.reserved |= {run.id for run in leased}
+            return [*leased, *new[count:]]
 
         try:
             yield lease
         except BaseException:
-            self.reserved -= {run.id for run in mine}
+            self.reserved -= {run.id for run, _ in mine}
             raise
-        self._recorded += [(run, begun) for run in mine]
+        self._recorded += mine
 
     def take(self) -> list[tuple[Run, float]]:
         """What was recorded since, each with when its lease began by the steady clock."""

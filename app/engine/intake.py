@@ -26,6 +26,7 @@ from app.domain.states import RunState
 from app.engine import undoing
 from app.engine.judging import learn
 from app.engine.parts import Parts, Turn
+from app.engine.timekeeping import steady
 from app.store import effects, episodes, inbox, runs, undos
 from app.store.inbox import Inbox, Waiting
 from app.store.pace import work_in_background
@@ -120,13 +121,14 @@ async def _take_in(parts: Parts, limit: int) -> int:
     with parts.handover.leasing(parts.owner) as lease:
         # Not synced: the notifications are, and would be taken in again.
         async with parts.turn(lock="intake", synced=False) as turn:
+            begun = steady()  # not before: the turn may have come late
             most_alerts = _HURRIED_ALERTS if parts.database.pace.is_hurried else _BATCH_ALERTS
             waiting = await inbox.waiting(turn.tx, limit, most_alerts)
             if not waiting:
                 return 0
             readable = await _readable(turn, waiting)
             batch = await _place(turn, readable)
-            batch.runs = lease(batch.runs)
+            batch.runs = lease(batch.runs, begun)
             await _write(turn, batch)
             await inbox.mark_taken_in(turn.tx, [one.id for one, _ in readable], turn.now)
     _count(parts, batch)

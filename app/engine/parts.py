@@ -37,7 +37,7 @@ class Policy:
     plan_timeout: timedelta = timedelta(seconds=30)
     recheck: timedelta = timedelta(seconds=30)  # how soon a refusal without an end is decided again
     lease: timedelta = timedelta(seconds=30)
-    workers: int = 32  # runs that plan or apply at the same time
+    workers: int = 32  # runs that plan at the same time, and as many that apply
 
 
 @dataclass(frozen=True, slots=True)

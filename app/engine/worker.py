@@ -26,7 +26,7 @@ from app.store.runs import Run
 from app.store.wakeups import announce
 
 _LONGEST_NAP_SECONDS = 1.0  # another replica may die or hand work over without a wake-up
-_CLAIM = 64
+_CLAIM, _HURRIED_CLAIM = 64, 8  # runs at once; while notifications are being received
 _KEPT = 4  # runs of those that this replica has just recorded, while others may do them too
 _LOST = "the lease was lost; another replica works on this run"
 log = structlog.get_logger()
@@ -70,14 +70,15 @@ class Worker:
 
     async def _claim(self) -> float:
         """Begin what is due as far as there is room; returns the seconds until the next look, unless woken before."""
-        now = self._parts.clock()
+        begun, now = steady(), self._parts.clock()
         async with self._parts.database.read() as tx:
             due = await leases.next_due(tx, self._claimant(now))
         is_due, room = due is not None and due <= now, self._room()
         # What came first goes first; and of many at once other replicas are to have their share.
         most = room if self._parts.database.is_sqlite else min(room, _KEPT)
         self._parts.handover.room = 0 if is_due else most
-        if is_due and room > 0 and await self._lease(now, min(room, _CLAIM)):
+        at_once = _HURRIED_CLAIM if self._parts.database.pace.is_hurried else _CLAIM
+        if is_due and room > 0 and await self._lease(begun, now, min(room, at_once)):
             return 0.0
         if room <= 0:
             return _LONGEST_NAP_SECONDS
@@ -89,8 +90,7 @@ class Worker:
         in_work = {*self._tasks, *self._parts.handover.reserved}
         return Claimant(self._parts.owner, now + self._parts.policy.lease, in_work)
 
-    async def _lease(self, now: datetime, most: int) -> int:
-        begun = steady()
+    async def _lease(self, begun: float, now: datetime, most: int) -> int:
         async with self._parts.database.write(synced=False) as tx:
             claimed = await leases.claim(tx, self._claimant(now), now, most)
         self._parts.metrics.lease_takeovers.inc(claimed.taken_over)

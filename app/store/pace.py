@@ -110,7 +110,9 @@ class Pace:
         if self._is_given or (pauses and self._pause() > 0):
             return False
         if self._begun_at is not None:
-            return time.monotonic() - self._begun_at < _LONG_SECONDS
+            has_time = time.monotonic() - self._begun_at < _LONG_SECONDS
+            self._is_patient = self._is_patient or (has_time and pauses)
+            return has_time
         self._is_patient = pauses
         self._begin()
         asyncio.get_running_loop().call_soon(self._look)

@@ -21,7 +21,7 @@ def test_no_more_are_leased_than_there_is_room_for() -> None:
     handover = Handover()
     handover.room = 2
     with handover.leasing("me") as lease:
-        recorded = lease(_runs(3))
+        recorded = lease(_runs(3), 0.0)
     assert ["me", "me", None] == [run.lease_owner for run in recorded]
     assert [run.id for run in recorded[:2]] == [run.id for run, _ in handover.take()]
     assert (0, []) == (handover.room, handover.take())
@@ -34,7 +34,7 @@ def test_what_was_not_committed_is_nobodys() -> None:
 
     def fails() -> None:
         with handover.leasing("me") as lease:
-            lease(_runs(2))
+            lease(_runs(2), 0.0)
             raise ValueError("disk")
 
     with pytest.raises(ValueError, match="disk"):
@@ -47,7 +47,7 @@ def test_a_leased_run_is_not_claimed_as_well() -> None:
     handover = Handover()
     handover.room = 1
     with handover.leasing("me") as lease:
-        (run,) = lease(_runs(1))
+        (run,) = lease(_runs(1), 0.0)
         assert {run.id} == handover.reserved
     assert {run.id} == handover.reserved
     handover.take()
