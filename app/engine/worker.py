@@ -80,8 +80,9 @@ class Worker:
         at_once = _HURRIED_CLAIM if self._parts.database.pace.is_hurried else _CLAIM
         if is_due and room > 0 and await self._lease(begun, now, min(room, at_once)):
             return 0.0
-        if room <= 0:
-            return _LONGEST_NAP_SECONDS
+        if room <= 0:  # what holds a target does not wait for those that are still to be decided on
+            found = is_due and await self._lease(begun, now, _CLAIM, acting=True)
+            return 0.0 if found else _LONGEST_NAP_SECONDS
         if due is None:
             return self._parts.look_again
         return min(max((due - self._parts.clock()).total_seconds(), 0.01), self._parts.look_again)
@@ -90,9 +91,9 @@ class Worker:
         in_work = {*self._tasks, *self._parts.handover.reserved}
         return Claimant(self._parts.owner, now + self._parts.policy.lease, in_work)
 
-    async def _lease(self, begun: float, now: datetime, most: int) -> int:
+    async def _lease(self, begun: float, now: datetime, most: int, *, acting: bool = False) -> int:
         async with self._parts.database.write(synced=False) as tx:
-            claimed = await leases.claim(tx, self._claimant(now), now, most)
+            claimed = await leases.claim(tx, self._claimant(now), now, most, acting=acting)
         self._parts.metrics.lease_takeovers.inc(claimed.taken_over)
         for run_id in claimed.unreadable:
             log.error("a run cannot be read and was ended as failed", run=run_id)

@@ -60,6 +60,8 @@ _FREE = (
     .limit(bindparam("most"))
     .with_for_update(skip_locked=True)
 )
+# In the order of an index that has nothing but these: there may be thousands of others.
+_ACTING = _FREE.where(run.c.holds_target).order_by(None).order_by(run.c.target_key)
 _LEASE = (
     update(run)
     .where(_CHOSEN)
@@ -78,10 +80,13 @@ _NEXT_LEASE = select(
 ).where(run.c.lease_until.is_not(None), run.c.active, run.c.lease_owner != bindparam("owner"))
 
 
-async def claim(tx: AsyncConnection, claimant: Claimant, now: datetime, limit: int) -> Claimed:
-    """Lease runs whose time has come and which nobody holds; never one that the claimant is still working on."""
+async def claim(tx: AsyncConnection, claimant: Claimant, now: datetime, limit: int, *, acting: bool = False) -> Claimed:
+    """Lease runs whose time has come and which nobody holds; never one that the claimant is still working on.
+
+    With `acting` only those that hold their target: they act, or watch what they did.
+    """
     asked = {"owner": claimant.owner, "now": now, "in_work": list(claimant.in_work), "most": limit}
-    rows = (await tx.execute(_FREE, asked)).all()
+    rows = (await tx.execute(_ACTING if acting else _FREE, asked)).all()
     if not rows:
         return Claimed([])
     chosen = {"ids": [row.id for row in rows]}

@@ -66,6 +66,21 @@ def test_a_lease_that_runs_out_is_taken_over(store: str) -> None:
     run(scenario())
 
 
+def test_those_that_hold_a_target_can_be_claimed_alone(store: str) -> None:
+    """Whatever else is due."""
+
+    async def scenario() -> None:
+        async with opened(store) as database:
+            _, acting, _ = await seed(database, 3)
+            async with database.write() as tx:
+                held = update(run_table).where(run_table.c.id == acting.id).values(holds_target=True, target_key="a")
+                await tx.execute(held)
+                claimed = await leases.claim(tx, Claimant("me", NOW + LEASE), NOW, 10, acting=True)
+            assert [acting.id] == [one.id for one in claimed.runs]
+
+    run(scenario())
+
+
 def test_a_renewed_lease_is_not_taken_over(store: str) -> None:
     """Renewing moves the end, and tells which leases are gone."""
 

@@ -405,3 +405,33 @@ def test_who_may_act_waits_behind_nobody_who_is_to_be_decided_on(
     one: Engine
     monkeypatch.setattr(pipeline, "_plan", planned)
     run(scenario())
+
+
+def test_what_holds_a_target_ends_while_planning_takes_every_place(
+    tmp_path: Path, sink: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An API that does not answer, say: what was done elsewhere is watched and closed all the same."""
+    plan = pipeline._plan
+
+    async def planned(parts: Parts, run: Run) -> Plan:
+        if run.labels["alertname"] == "Late":
+            await asyncio.sleep(60)
+        return await plan(parts, run)
+
+    async def scenario() -> None:
+        late = poke(sink, name="late", match=['alertname="Late"'])
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink, settle="5m"), late, workers=1) as one:
+            await one.fire()
+            await _settling(one)
+            (settling,) = await one.runs()
+            await one.deliver(*(one.firing(alertname="Late", instance=str(number)) for number in range(12)))
+            await until(lambda: _is(one.worker._room() <= 0), 10, "every place to be taken", one.runs)
+            await one.resolve()
+
+            async def ended() -> bool:
+                return any(row.id == settling.id and row.state == RunState.SUCCEEDED for row in await one.runs())
+
+            await until(ended, 10, "the run that had settled to end", one.runs)
+
+    monkeypatch.setattr(pipeline, "_plan", planned)
+    run(scenario())
