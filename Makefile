@@ -34,7 +34,7 @@ soak: $(STAMP) bed ## the long versions: malformed bodies, random histories, cra
 	REMEDIATOR_HYPOTHESIS=soak $(BIN)/pytest $(SOAKED) --timeout=72000 $(ARGS)
 
 .PHONY: bench
-bench: $(STAMP) bed ## measure the service beside what it is compared with (ARGS="--only latency", ARGS=--small; half an hour)
+bench: $(STAMP) bed ## measure the service beside what it is compared with (ARGS="--only latency", ARGS=--small; an hour)
 	$(BIN)/python -m tools.bench $(ARGS)
 
 .PHONY: bed
