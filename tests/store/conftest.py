@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import quiet, web
+from tests.support.pacing import Worked
 
 
 @pytest.fixture(autouse=True)
@@ -29,3 +30,9 @@ def sink() -> Iterator[web.WebServer]:
     """A target that remembers what was done to it."""
     with web.serve() as server:
         yield server
+
+
+@pytest.fixture
+def worked(monkeypatch: pytest.MonkeyPatch) -> Worked:
+    """The clock of `pace`, which `work` puts forward."""
+    return Worked(monkeypatch)

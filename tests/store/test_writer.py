@@ -8,7 +8,6 @@ import os
 import shutil
 import sqlite3
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, closing
 from functools import wraps
@@ -27,6 +26,7 @@ from app.store.schema import breaker, run
 from app.store.sqlite import QUESTIONS, in_thread
 from app.store.writer import LONG_LOG_BYTES
 from tests.support.ledger import opened
+from tests.support.pacing import work
 
 WAIT = 10
 
@@ -400,20 +400,21 @@ async def test_conditions_are_written_as_the_partial_indexes_are(
         assert any(index in row[3] for row in plan), plan
 
 
+@pytest.mark.usefixtures("worked")
 @_in_a_loop
 async def test_those_who_waited_for_the_disk_go_on_one_after_the_other(tmp_path: Path, disk: Disk) -> None:
     """Thirty runs that wait for the same sync have something to do when it ends; the loop looks in between."""
     looks, seen = 0, []
 
-    async def work(database: Database, name: str) -> None:
+    async def go_on(database: Database, name: str) -> None:
         work_in_background()
         await _write(database, name)
         seen.append(looks)
-        time.sleep(0.005)
+        work(0.005)
 
     async with _store(tmp_path) as database:
         disk.free.clear()
-        workers = [asyncio.create_task(work(database, f"poke-{number}")) for number in range(10)]
+        workers = [asyncio.create_task(go_on(database, f"poke-{number}")) for number in range(10)]
         while len(await _names(database)) < len(workers):
             await asyncio.sleep(0)
         disk.free.set()

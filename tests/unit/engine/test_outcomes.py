@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,6 +21,8 @@ from app.domain.remediation import Risk
 from app.domain.states import RunState
 from app.engine import pipeline, verification
 from app.engine.parts import Parts
+from app.store import pace
+from app.store.pace import work_in_background
 from app.store.runs import Run
 from tests.support.aio import run
 from tests.support.engine import Engine, engine, sqlite, until
@@ -303,7 +306,7 @@ def test_the_time_that_the_store_takes_fails_no_check(
     async def slowly(*given: Any) -> None:
         await note(*given)
         health.status = 200
-        await asyncio.sleep(4)
+        await asyncio.sleep(4)  # no condition: that time passes, more than the check has, is what is tested
 
     async def scenario() -> None:
         health.status = 500
@@ -383,27 +386,78 @@ def test_a_run_whose_action_is_gone_fails_and_the_others_go_on(
     run(scenario())
 
 
-def test_who_may_act_waits_behind_nobody_who_is_to_be_decided_on(
-    tmp_path: Path, sink: WebServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What it was decided on would be old by then; one place is taken by an alert that came later."""
+def _plans_slowly(monkeypatch: pytest.MonkeyPatch, planning: Callable[[], Awaitable[None]]) -> None:
+    """Nobody answers who is asked for the plan of `Late`; for all others, `planning` comes first."""
     plan = pipeline._plan
 
     async def planned(parts: Parts, run: Run) -> Plan:
         if run.labels["alertname"] == "Late":
-            await asyncio.sleep(60)
-        await one.fire(alertname="Late")
+            await asyncio.Event().wait()
+        await planning()
         return await plan(parts, run)
 
+    monkeypatch.setattr(pipeline, "_plan", planned)
+
+
+async def _storm(one: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many notifications that whoever is patient has no turn any more."""
+    monkeypatch.setattr(pace, "_RECENT_SECONDS", 600)
+    monkeypatch.setattr(pace, "_BURST_PAUSE_SECONDS", 600)
+
+    async def last() -> None:
+        work_in_background()
+        await one.database.pace.turn()
+
+    for _ in range(10):
+        one.database.pace.hurry()
+    # The pause begins after this turn, or has begun after one that was under way, and then this one does not come.
+    await asyncio.wait([asyncio.create_task(last())], timeout=0.5)
+
+
+def test_who_may_act_waits_behind_nobody_who_is_to_be_decided_on(
+    tmp_path: Path, sink: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it was decided on would be old by then; one place is taken by an alert that came later."""
+
     async def scenario() -> None:
-        nonlocal one
         late = poke(sink, name="late", match=['alertname="Late"'])
         async with engine(sqlite(tmp_path), tmp_path, poke(sink), late, workers=1) as one:
+            _plans_slowly(monkeypatch, lambda: one.fire(alertname="Late"))
             await one.fire()
             await until(lambda: _is(asked(sink) > 0), 10, "the action to be called", one.runs)
 
-    one: Engine
-    monkeypatch.setattr(pipeline, "_plan", planned)
+    run(scenario())
+
+
+def test_what_was_planned_when_a_storm_begins_is_done(
+    tmp_path: Path, sink: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the storm is over, what it was decided on would be old."""
+
+    async def scenario() -> None:
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink)) as one:
+            _plans_slowly(monkeypatch, lambda: _storm(one, monkeypatch))
+            await one.fire()
+            (row,) = await one.ended(count=1)
+            assert RunState.SUCCEEDED == row.state
+
+    run(scenario())
+
+
+def test_what_was_done_before_a_storm_is_closed_in_it(
+    tmp_path: Path, sink: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds its target until then."""
+
+    async def scenario() -> None:
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink, settle="5m")) as one:
+            await one.fire()
+            await _settling(one)
+            await _storm(one, monkeypatch)
+            await one.resolve()
+            (row,) = await one.ended(count=1)
+            assert RunState.SUCCEEDED == row.state
+
     run(scenario())
 
 
@@ -411,12 +465,6 @@ def test_what_holds_a_target_ends_while_planning_takes_every_place(
     tmp_path: Path, sink: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An API that does not answer, say: what was done elsewhere is watched and closed all the same."""
-    plan = pipeline._plan
-
-    async def planned(parts: Parts, run: Run) -> Plan:
-        if run.labels["alertname"] == "Late":
-            await asyncio.sleep(60)
-        return await plan(parts, run)
 
     async def scenario() -> None:
         late = poke(sink, name="late", match=['alertname="Late"'])
@@ -424,6 +472,7 @@ def test_what_holds_a_target_ends_while_planning_takes_every_place(
             await one.fire()
             await _settling(one)
             (settling,) = await one.runs()
+            _plans_slowly(monkeypatch, lambda: asyncio.sleep(0))
             await one.deliver(*(one.firing(alertname="Late", instance=str(number)) for number in range(12)))
             await until(lambda: _is(one.worker._room() <= 0), 10, "every place to be taken", one.runs)
             await one.resolve()
@@ -433,5 +482,4 @@ def test_what_holds_a_target_ends_while_planning_takes_every_place(
 
             await until(ended, 10, "the run that had settled to end", one.runs)
 
-    monkeypatch.setattr(pipeline, "_plan", planned)
     run(scenario())

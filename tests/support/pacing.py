@@ -1,0 +1,28 @@
+"""Work that takes its time on the clock that `app.store.pace` goes by, and none of the machine's."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from app.store import pace
+
+
+class Worked:
+    """The machine's steady clock, and what was worked besides."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seconds = 0.0
+        monkeypatch.setattr(pace, "time", self)
+
+    def monotonic(self) -> float:
+        """Seconds, as `time.monotonic`."""
+        return time.monotonic() + self.seconds
+
+
+def work(seconds: float) -> None:
+    """Have so much time pass without anybody else's having a turn."""
+    clock = vars(pace)["time"]
+    assert isinstance(clock, Worked), "the test needs the fixture `worked`"
+    clock.seconds += seconds
