@@ -20,7 +20,9 @@ from app.domain.reasons import Reason
 from app.domain.remediation import Risk
 from app.domain.states import RunState
 from app.engine import pipeline, verification
+from app.engine.intake import take_in
 from app.engine.parts import Parts
+from app.engine.timekeeping import steady
 from app.store import pace
 from app.store.pace import work_in_background
 from app.store.runs import Run
@@ -481,5 +483,39 @@ def test_what_holds_a_target_ends_while_planning_takes_every_place(
                 return any(row.id == settling.id and row.state == RunState.SUCCEEDED for row in await one.runs())
 
             await until(ended, 10, "the run that had settled to end", one.runs)
+
+    run(scenario())
+
+
+def test_a_storm_has_few_claimed_at_once(tmp_path: Path, sink: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each claim is one piece of work, for which whoever sends a notification waits."""
+
+    async def scenario() -> None:
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink), working=False) as one:
+            one.parts.handover.room = 0
+            await one.deliver(*(one.firing(instance=str(number)) for number in range(20)))
+            monkeypatch.setattr(pace, "_RECENT_SECONDS", 600)
+            for _ in range(10):
+                one.database.pace.hurry()
+            await one.worker._claim()
+            assert 8 == len(one.worker._tasks)
+
+    run(scenario())
+
+
+def test_a_lease_counts_from_the_transaction_that_took_it(tmp_path: Path, sink: WebServer) -> None:
+    """Not from when take-in began to wait for its turn, or the run would be given up too soon."""
+
+    async def scenario() -> None:
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink), working=False) as one:
+            one.parts.handover.room = 1
+            await one.record(one.firing())
+            async with one.database.write():
+                taking = asyncio.create_task(take_in(one.parts))
+                await asyncio.wait([taking], timeout=0.2)
+                free = steady()
+            await taking
+            ((_, begun),) = one.parts.handover.take()
+            assert begun >= free
 
     run(scenario())
