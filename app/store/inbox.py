@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from app.store.wakeups import announce
 # The receiver of what a look at Alertmanager's API found, and no notification brought.
 LOOKUP = "look-up at Alertmanager"
 _GROUP = 256
+_GATHER_SECONDS = 0.005  # those who are there already do not wait longer
 _RECENT = 1000  # notifications; which receivers lead here changes rarely
 # The alerts of a group have most of their text in common, and every byte is written three times.
 _PACKER, _UNPACKER = zstandard.ZstdCompressor(level=1), zstandard.ZstdDecompressor()
@@ -97,13 +99,20 @@ class Inbox:
         """Write what waits, group by group, until cancelled."""
         while True:
             await self._filled.wait()
-            await asyncio.sleep(0)  # whoever is being read at this moment comes along
+            await self._gather()
             group, self._queue = self._queue[:_GROUP], self._queue[_GROUP:]
             if not self._queue:
                 self._filled.clear()
             group = [(received, future) for received, future in group if not future.done()]
             if group:
                 await self._commit(group)
+
+    async def _gather(self) -> None:
+        """Let whoever is being read at this moment come along, since each commit costs as much as several rows."""
+        before, until = 0, time.monotonic() + _GATHER_SECONDS
+        while before < len(self._queue) < _GROUP and time.monotonic() < until:
+            before = len(self._queue)
+            await asyncio.sleep(0)
 
     async def _commit(self, group: Sequence[tuple[Received, asyncio.Future[None]]]) -> None:
         try:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from copy import copy
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from prometheus_client import (
     CollectorRegistry,
@@ -24,9 +24,9 @@ from app.domain.episodes import Receipt
 from app.domain.reasons import Reason
 from app.domain.remediation import Purpose
 from app.domain.states import FINAL_STATES, RunState
+from app.telemetry.series import Series
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_SLICE = 100  # samples, which take a millisecond or two
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 NOTIFICATION_RESULTS = ("accepted", "invalid", "too_large", "unauthorized", "unavailable", "wrong_path")
 LOOKUP_RESULTS = ("complete", "incomplete", "unreachable", "receiver_unknown")
@@ -68,7 +68,10 @@ class Metrics:
 
     def __init__(self, version: str) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each counter, and nobody asks when it was made
-        self.registry = registry = CollectorRegistry()
+        self.registry = CollectorRegistry()  # all of them, for who reads them one by one
+        self._few = registry = CollectorRegistry()  # those that have few series
+        self.registry.register(registry)
+        self._series: list[Series] = []  # the others
         self._present = frozenset[str]()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -80,7 +83,7 @@ class Metrics:
         self._service()
 
     def _intake(self) -> None:
-        registry = self.registry
+        registry = self._few
         self.notifications = Counter(
             "remediator_notifications",
             "POSTs to the webhook by result. invalid, unauthorized or wrong_path rising: Alertmanager is misconfigured "
@@ -124,7 +127,7 @@ class Metrics:
         self._lookups()
 
     def _people(self) -> None:
-        registry = self.registry
+        registry = self._few
         self.taken_back = Counter(
             "remediator_taken_back",
             "Ended runs that take another run back, by purpose and final state. failed or denied rising: what was "
@@ -150,7 +153,7 @@ class Metrics:
         )
 
     def _lookups(self) -> None:
-        registry = self.registry
+        registry = self._few
         self.lookups = Counter(
             "remediator_lookups",
             "Looks at Alertmanager's API by result. incomplete or unreachable rising: members do not answer.",
@@ -170,31 +173,31 @@ class Metrics:
         )
 
     def _runs(self) -> None:
-        registry = self.registry
-        self.runs = Counter(
+        registry = self._few
+        self.runs = self._by_remediation(
+            "counter",
             "remediator_runs",
             "Runs by remediation and final state. failed or interrupted rising: a remediation does not help; look at "
             "its runs.",
             ["remediation", "state"],
-            registry=registry,
         )
-        self.runs_effective = Counter(
+        self.runs_effective = self._by_remediation(
+            "counter",
             "remediator_runs_effective",
             "Runs after which the alert resolved. Lagging behind succeeded runs: the cure does not cure.",
             ["remediation"],
-            registry=registry,
         )
-        self.runs_ineffective = Counter(
+        self.runs_ineffective = self._by_remediation(
+            "counter",
             "remediator_runs_ineffective",
             "Runs that acted and after which the alert went on. Rising: the cure does not cure; its breaker opens.",
             ["remediation"],
-            registry=registry,
         )
-        self.recurrences = Counter(
+        self.recurrences = self._by_remediation(
+            "counter",
             "remediator_recurrences",
             "Alerts that fired again within a day after a run that helped. Rising: the cause is still there.",
             ["remediation"],
-            registry=registry,
         )
         self.active_runs = Gauge(
             "remediator_active_runs",
@@ -245,24 +248,24 @@ class Metrics:
         )
 
     def _standing(self) -> None:
-        registry = self.registry
-        self.breaker_state = Gauge(
+        registry = self._few
+        self.breaker_state = self._by_remediation(
+            "gauge",
             "remediator_breaker_state",
             "Breakers: 0 closed, 1 one run may be tried, 2 open. Above 0: the remediation has stopped by itself.",
             ["remediation"],
-            registry=registry,
         )
-        self.earned_mode = Gauge(
+        self.earned_mode = self._by_remediation(
+            "gauge",
             "remediator_earned_mode",
             "What a remediation has earned: 0 observe, 1 approve, 2 auto. A fall: its record turned bad.",
             ["remediation"],
-            registry=registry,
         )
-        self.preflight_ok = Gauge(
+        self.preflight_ok = self._by_remediation(
+            "gauge",
             "remediator_preflight_ok",
             "1 when a remediation could run, 0 when it lacks a right or cannot reach something, else no number.",
             ["remediation"],
-            registry=registry,
         )
         self.preflight_timestamp = Gauge(
             "remediator_preflight_timestamp_seconds",
@@ -271,7 +274,7 @@ class Metrics:
         )
 
     def _service(self) -> None:
-        registry = self.registry
+        registry = self._few
         self.catalog_reload_successful = Gauge(
             "remediator_catalog_last_reload_successful",
             "1 when the newest catalog was accepted. 0: the files are wrong and the previous catalog is running.",
@@ -335,29 +338,29 @@ class Metrics:
         self.refusals.labels(verdict, reason or Reason.UNEXPECTED).inc()
 
     def exposition(self) -> Iterator[bytes]:
-        """The text that /metrics answers, in pieces: thousands of series take tens of milliseconds."""
-        for family in self.registry.collect():
-            for start in range(0, max(len(family.samples), 1), _SLICE):
-                yield _text(family, start)
+        """The text that /metrics answers, in pieces of a few milliseconds."""
+        for series in self._series:
+            yield series.text()
+        for family in self._few.collect():
+            yield generate_latest(_One(family))
+
+    def _by_remediation(
+        self, kind: Literal["counter", "gauge"], name: str, documentation: str, labelnames: Sequence[str]
+    ) -> Series:
+        made = Series(kind, name, documentation, labelnames, self.registry)
+        self._series.append(made)
+        return made
 
 
 @dataclass(frozen=True)
 class _One:
-    """A registry with a single family."""
+    """What `generate_latest` takes for a registry: a single family."""
 
     family: Metric
 
     def collect(self) -> Iterable[Metric]:
-        """What `generate_latest` asks for."""
+        """All there is."""
         return [self.family]
-
-
-def _text(family: Metric, start: int) -> bytes:
-    """The samples from there; the two lines of help and type come with the first ones only."""
-    part = copy(family)
-    part.samples = family.samples[start : start + _SLICE]
-    text = generate_latest(_One(part))
-    return text if start == 0 else text.split(b"\n", 2)[2]
 
 
 def _zero(metric: Counter | Gauge, values: Iterable[str]) -> None:

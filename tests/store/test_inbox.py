@@ -56,6 +56,40 @@ def test_concurrent_notifications_share_commits(store: str) -> None:
     run(scenario())
 
 
+def test_who_comes_one_after_the_other_shares_a_commit(store: str) -> None:
+    """A notification that is read while another waits for its commit is committed with it."""
+
+    async def scenario() -> None:
+        async with opened(store) as database, committing(database) as box:
+            await box.record(received(), 30)  # the connection is open then
+            commits: list[object] = []
+            event.listen(database.engine, "commit", commits.append)
+            recording = []
+            for _ in range(6):
+                recording.append(asyncio.create_task(box.record(received(), 30)))
+                await asyncio.sleep(0)
+            await asyncio.gather(*recording)
+            assert 1 == len(commits)
+
+    run(scenario())
+
+
+def test_nobody_waits_for_those_who_go_on_coming(store: str) -> None:
+    """However many come, one in each round of the loop, the first is answered."""
+
+    async def scenario() -> None:
+        async with opened(store) as database, committing(database) as box:
+            first = asyncio.create_task(box.record(received(), 30))
+            others = []
+            while not first.done() and len(others) < 10_000:
+                others.append(asyncio.create_task(box.record(received(), 30)))
+                await asyncio.sleep(0)
+            assert first.done()
+            await asyncio.gather(*others)
+
+    run(scenario())
+
+
 def test_notifications_wait_in_the_order_in_which_they_came(store: str) -> None:
     """The oldest is taken in first, and what is taken in or set aside waits no more."""
 
