@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import httpx
 import pytest
 
 from app.domain.states import RunState
-from app.store import audit
+from app.store import audit, pace
 from app.store.database import Database
 from app.store.events import SERVICE
 from tests.support.edge import TOKENS, Edge, StartEdge, bearer
@@ -155,6 +156,34 @@ def test_metrics_count_what_the_store_holds(edge: Edge) -> None:
     assert 'remediator_active_runs{state="deferred"} 1.0' in lines
     assert 'remediator_active_runs{state="running"} 0.0' in lines
     assert "remediator_inbox_notifications 1.0" in lines
+
+
+def test_a_long_scrape_lets_others_on(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two pieces of it the loop looks for whoever else has something to do."""
+    monkeypatch.setattr(pace, "_ANSWER_SECONDS", 0.0)
+    rounds, seen = 0, []
+
+    def pieces() -> Iterator[bytes]:
+        for _ in range(3):
+            seen.append(rounds)
+            yield b"a piece\n"
+
+    async def count_rounds() -> None:
+        nonlocal rounds
+        while True:
+            rounds += 1
+            await asyncio.sleep(0)
+
+    async def scrape() -> httpx.Response:
+        counting = asyncio.create_task(count_rounds())
+        try:
+            return await edge._client.get("/metrics")
+        finally:
+            counting.cancel()
+
+    monkeypatch.setattr(edge.metrics, "exposition", pieces)
+    assert "a piece\n" * 3 == edge.run(scrape()).text
+    assert seen[0] < seen[1] < seen[2]
 
 
 def test_metrics_are_answered_while_the_store_is_away(start_edge: Callable[..., Edge], tmp_path: Path) -> None:
