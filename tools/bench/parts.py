@@ -161,14 +161,14 @@ def rss(service: Service) -> float:
 
 
 def alternate(
-    bench: Bench, load: Load, urls: Mapping[str, str], after: Callable[[], None] = lambda: None
+    bench: Bench, load: Load, urls: Mapping[str, str], after: Callable[[], None] = lambda: None, times: int = 1
 ) -> dict[str, list[Sent]]:
-    """Send the same load to each of them in turn, as many rounds as it takes; one small round warms them up."""
+    """Send the same load to each of them in turn; `times` as many rounds where one is short. A small one warms up."""
     found: dict[str, list[Sent]] = {name: [] for name in urls}
     for url in urls.values():
         post(url, Load(max(2, load.count // 10), load.alerts, load.concurrency))
         after()
-    for _ in range(bench.rounds):
+    for _ in range(bench.rounds * times):
         for name, url in urls.items():
             found[name].append(post(url, load))
             after()
