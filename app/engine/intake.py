@@ -63,6 +63,14 @@ class _Batch:
         return [one.id for one in self.changed.values() if not one.is_open]
 
 
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """How many notifications, and whether more may wait."""
+
+    count: int
+    has_more: bool
+
+
 async def take_in_forever(parts: Parts, box: Inbox) -> None:
     """Take in what the inbox holds, as it comes, until cancelled."""
     work_in_background()
@@ -70,17 +78,17 @@ async def take_in_forever(parts: Parts, box: Inbox) -> None:
         box.recorded.clear()
         pause = parts.look_again  # another replica's notifications are found by looking
         try:
-            taken = await take_in(parts)
+            has_more = (await _take_in_some(parts)).has_more
         except StoreUnavailableError as error:
             log.debug("take-in waits for the store", error=error.message)
-            taken, pause = 0, _PAUSE_SECONDS
+            has_more, pause = False, _PAUSE_SECONDS
         except Exception:  # the loop: what nobody thought of must not end it
             log.exception("notifications could not be taken in")
-            taken, pause = 0, _PAUSE_SECONDS
-        if taken == 0:
-            await _wait(box.recorded, pause)
-        else:
+            has_more, pause = False, _PAUSE_SECONDS
+        if has_more:
             await asyncio.sleep(0)  # what it has led to comes before the next look
+        else:
+            await _wait(box.recorded, pause)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
@@ -91,6 +99,10 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
 
 async def take_in(parts: Parts) -> int:
     """Take in the oldest waiting notifications and return how many."""
+    return (await _take_in_some(parts)).count
+
+
+async def _take_in_some(parts: Parts) -> _Taken:
     try:
         return await _take_in(parts, _BATCH)
     except StoreUnavailableError:
@@ -100,9 +112,9 @@ async def take_in(parts: Parts) -> int:
         return await _take_in_oldest(parts)
 
 
-async def _take_in_oldest(parts: Parts) -> int:
+async def _take_in_oldest(parts: Parts) -> _Taken:
     async with parts.database.read() as tx:
-        oldest = await inbox.waiting(tx, 1)
+        oldest, _ = await inbox.waiting(tx, 1)
     try:
         return await _take_in(parts, 1)
     except StoreUnavailableError:
@@ -111,21 +123,22 @@ async def _take_in_oldest(parts: Parts) -> int:
         log.exception("notification set aside", notifications=[one.id for one in oldest])
         why = f"unexpected {type(error).__name__}"
     async with parts.database.write(lock="intake") as tx:
-        if [one.id for one in await inbox.waiting(tx, 1)] == [one.id for one in oldest]:
+        still, _ = await inbox.waiting(tx, 1)
+        if [one.id for one in still] == [one.id for one in oldest]:
             await inbox.mark_taken_in(tx, [one.id for one in oldest], parts.clock(), set_aside=why)
             parts.metrics.set_aside.inc()
-    return 1
+    return _Taken(1, has_more=True)
 
 
-async def _take_in(parts: Parts, limit: int) -> int:
+async def _take_in(parts: Parts, limit: int) -> _Taken:
     with parts.handover.leasing(parts.owner) as lease:
         # Not synced: the notifications are, and would be taken in again.
         async with parts.turn(lock="intake", synced=False) as turn:
             begun = steady()  # not before: the turn may have come late
             most_alerts = _HURRIED_ALERTS if parts.database.pace.is_hurried else _BATCH_ALERTS
-            waiting = await inbox.waiting(turn.tx, limit, most_alerts)
+            waiting, has_more = await inbox.waiting(turn.tx, limit, most_alerts)
             if not waiting:
-                return 0
+                return _Taken(0, has_more=False)
             readable = await _readable(turn, waiting)
             batch = await _place(turn, readable)
             batch.runs = lease(batch.runs, begun)
@@ -134,7 +147,7 @@ async def _take_in(parts: Parts, limit: int) -> int:
     _count(parts, batch)
     if batch.runs or batch.ended:
         parts.work.set()
-    return len(waiting)
+    return _Taken(len(waiting), has_more)
 
 
 async def _readable(turn: Turn, waiting: Sequence[Waiting]) -> list[tuple[Waiting, Notification]]:

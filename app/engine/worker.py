@@ -28,6 +28,7 @@ from app.store.wakeups import announce
 _LONGEST_NAP_SECONDS = 1.0  # another replica may die or hand work over without a wake-up
 _CLAIM, _HURRIED_CLAIM = 64, 8  # runs at once; while notifications are being received
 _KEPT = 4  # runs of those that this replica has just recorded, while others may do them too
+_HEADSTART_SECONDS = 0.02  # of runs that were handed over, before others are looked for
 _LOST = "the lease was lost; another replica works on this run"
 log = structlog.get_logger()
 
@@ -49,8 +50,8 @@ class Worker:
         while True:
             self._parts.work.clear()
             try:
-                self._adopt()
-                await asyncio.sleep(0)  # they begin before the next look
+                if self._adopt():
+                    await asyncio.sleep(_HEADSTART_SECONDS)
                 nap = await self._claim()
             except StoreUnavailableError as error:
                 log.debug("the worker waits for the store", error=error.message)
@@ -62,11 +63,13 @@ class Worker:
                 async with asyncio.timeout(nap):  # not wait_for, which in Python 3.11 can swallow a cancellation
                     await self._parts.work.wait()
 
-    def _adopt(self) -> None:
-        """Begin what take-in has leased for this worker."""
-        for run, leased_at in self._parts.handover.take():
+    def _adopt(self) -> bool:
+        """Begin what take-in has leased for this worker; whether there was anything."""
+        given = self._parts.handover.take()
+        for run, leased_at in given:
             if run.id not in self._tasks:
                 self._begin(run, leased_at)
+        return bool(given)
 
     async def _claim(self) -> float:
         """Begin what is due as far as there is room; returns the seconds until the next look, unless woken before."""

@@ -170,16 +170,19 @@ async def receivers(tx: AsyncConnection) -> list[str]:
     return sorted((await tx.execute(query)).scalars())
 
 
-async def waiting(tx: AsyncConnection, limit: int, most_alerts: int | None = None) -> list[Waiting]:
-    """The oldest notifications that nobody has taken in; not more than have so many alerts, but at least one."""
+async def waiting(tx: AsyncConnection, limit: int, most_alerts: int | None = None) -> tuple[list[Waiting], bool]:
+    """The oldest notifications that nobody has taken in; not more than have so many alerts, but at least one.
+
+    And whether more may wait than those.
+    """
     found: list[Waiting] = []
     alerts = 0
     for row in await tx.execute(_WAITING, {"most": limit}):
         alerts += row.alerts
         if found and most_alerts is not None and alerts > most_alerts:
-            break
+            return found, True
         found.append(Waiting(row.id, row.received_at, row.body))
-    return found
+    return found, len(found) == limit
 
 
 async def mark_taken_in(tx: AsyncConnection, ids: Sequence[int], now: datetime, set_aside: str | None = None) -> None:

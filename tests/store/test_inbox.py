@@ -98,11 +98,16 @@ def test_notifications_wait_in_the_order_in_which_they_came(store: str) -> None:
             for body in (b"1", b"2", b"3"):
                 await box.record(received(body), 30)
             async with database.write() as tx:
-                waiting = await inbox.waiting(tx, 2)
+                waiting, has_more = await inbox.waiting(tx, 2)
+                assert has_more
                 assert [b"1", b"2"] == [inbox.unpacked(one.body) for one in waiting]
                 await inbox.mark_taken_in(tx, [waiting[0].id], NOW)
                 await inbox.mark_taken_in(tx, [waiting[1].id], NOW, set_aside="why")
                 assert 1 == await inbox.count_waiting(tx)
+                waiting, has_more = await inbox.waiting(tx, 2)
+                assert (1, False) == (len(waiting), has_more)
+                await inbox.mark_taken_in(tx, [waiting[0].id], NOW)
+                assert ([], False) == await inbox.waiting(tx, 2)
 
     run(scenario())
 

@@ -481,6 +481,7 @@ def test_what_a_waiting_run_needed_is_given_back_when_that_ends(store: str, tmp_
                 return (await one.runs())[-1].state == RunState.AWAITING_APPROVAL
 
             await until(asked, 10, "a question", one.runs)
+            await until(lambda: _stood_back(one), 10, "the revert to stand back", one.runs)
             await resolved(one)
             one.forward(11 * MINUTE)
             await until(lambda: _gave_back(one), 10, "the revert", one.runs)
@@ -491,8 +492,12 @@ def test_what_a_waiting_run_needed_is_given_back_when_that_ends(store: str, tmp_
     run(scenario())
 
 
+async def _stood_back(one: Engine) -> bool:
+    return [row.reason for row in await reverts(one)][:1] == [Reason.FIRES_AGAIN]
+
+
 async def _gave_back(one: Engine) -> bool:
-    return [row.reason for row in await reverts(one)][:1] == [Reason.FIRES_AGAIN] and len(await reverts(one)) > 1
+    return await _stood_back(one) and len(await reverts(one)) > 1
 
 
 @pytest.mark.parametrize("repeatable", [True, False])
