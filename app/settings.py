@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -42,6 +43,9 @@ from app.domain.scope import Scope
 
 _PREFIX = "REMEDIATOR_"
 _OTHER_VARIABLES = {"config", "hypothesis"}  # of the command line and of the tests
+# https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+_SERVICE_LINK = re.compile(r"\w*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)?)")
+_OF_KUBERNETES = "; Kubernetes sets it for a Service whose name begins with remediator: set enableServiceLinks: false"
 _SHORTEST_RETENTION = timedelta(days=7)
 _SECRETIVE = {"audit", "auth", "connections", "store"}  # their values are never repeated
 
@@ -280,7 +284,7 @@ def _refuse_unknown_variables() -> None:
     for variable in sorted(os.environ):
         name = variable.removeprefix(_PREFIX).partition("__")[0].lower()
         if variable.startswith(_PREFIX) and name not in {*Settings.model_fields, *_OTHER_VARIABLES}:
-            hint = did_you_mean(name, Settings.model_fields)
+            hint = _OF_KUBERNETES if _SERVICE_LINK.fullmatch(variable) else did_you_mean(name, Settings.model_fields)
             problems.append(Diagnostic(variable, 1, 1, name, f'unknown setting "{name}"{hint}'))
     if problems:
         raise ConfigError("the configuration cannot be used", problems)

@@ -51,13 +51,13 @@ def _span(text: str, read: Callable[[str], int]) -> tuple[int, int]:
     return read(low), read(high or low)
 
 
-def _spans(what: str, read: Callable[[str], int]) -> Callable[[str], str]:
+def _spans(what: str, read: Callable[[str], int], *, wraps: bool = False) -> Callable[[str], str]:
     def check(text: str) -> str:
         try:
             low, high = _span(text, read)
         except ValueError:
             raise ValueError(f"{text!r} is not {what}") from None
-        if low > high and (low < 0) == (high < 0):
+        if low > high and (low < 0) == (high < 0) and not wraps:
             raise ValueError(f"{text!r} ends before it begins")
         return text
 
@@ -84,7 +84,8 @@ def _zone(text: str) -> str:
 
 
 _OR_NUMBER = WithJsonSchema({"type": ["string", "integer"]})
-Weekdays = Annotated[str, AfterValidator(_spans("a weekday or a range, such as monday:friday", _weekday))]
+# Alertmanager's weeks begin on Sunday and those of many people on Monday; a range is the same days for both.
+Weekdays = Annotated[str, AfterValidator(_spans("a weekday or a range, such as monday:friday", _weekday, wraps=True))]
 Days = Annotated[
     str,
     BeforeValidator(_text),
@@ -215,7 +216,11 @@ class Freeze(Value):
 
 
 def _among(spans: tuple[str, ...], read: Callable[[str], int], value: int) -> bool:
-    return not spans or any(low <= value <= high for low, high in (_span(text, read) for text in spans))
+    """Whether a value is in one of the spans; one that ends before it begins goes over the end of the week."""
+    return not spans or any(
+        low <= value <= high if low <= high else value >= low or value <= high
+        for low, high in (_span(text, read) for text in spans)
+    )
 
 
 def _from_start(day: int, length: int) -> int:

@@ -48,10 +48,9 @@ class Worker:
         work_in_background()
         work_without_pause()  # what take-in has leased ages until it is begun
         while True:
-            self._parts.work.clear()
             try:
-                if self._adopt():
-                    await asyncio.sleep(_HEADSTART_SECONDS)
+                while self._adopt() and self._parts.handover.room > 0:  # else more may wait than was handed over
+                    await self._woken(_HEADSTART_SECONDS)
                 nap = await self._claim()
             except StoreUnavailableError as error:
                 log.debug("the worker waits for the store", error=error.message)
@@ -59,9 +58,14 @@ class Worker:
             except Exception:  # the worker loop: no run may stop the others
                 log.exception("the worker could not claim runs")
                 nap = _LONGEST_NAP_SECONDS
-            with suppress(TimeoutError):
-                async with asyncio.timeout(nap):  # not wait_for, which in Python 3.11 can swallow a cancellation
-                    await self._parts.work.wait()
+            await self._woken(nap)
+
+    async def _woken(self, seconds: float) -> None:
+        """Return when there is something to do, or after so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):  # not wait_for, which in Python 3.11 can swallow a cancellation
+                await self._parts.work.wait()
+        self._parts.work.clear()
 
     def _adopt(self) -> bool:
         """Begin what take-in has leased for this worker; whether there was anything."""

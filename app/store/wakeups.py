@@ -21,7 +21,7 @@ _CHANNEL = "remediator"
 _PAUSE_SECONDS = 2.0
 _REMIND_SECONDS = 1.0
 _REMIND_OF_OTHERS_SECONDS = 2.0  # who do tell of what they wrote, but for the hint that is missed
-_BATCH_SECONDS = 0.05  # what comes so soon after another is heard with it; who told of it has begun with it by then
+_BATCH_SECONDS = 0.1  # what comes so soon after another is read with it
 _RELOAD = "reload "  # before the name of the replica that was asked to, and has done it
 log = structlog.get_logger()
 
@@ -42,7 +42,7 @@ async def announce_reload(database: Database, owner: str) -> None:
 
 
 async def listen_forever(database: Database, owner: str, wake: Callable[[], None], reload: Callable[[], None]) -> None:
-    """Call `wake` soon after announcements of any replica, `reload` where another asks for that; until cancelled."""
+    """Call `wake` for each announcement of any replica, `reload` where another asks for that; until cancelled."""
     if database.is_sqlite:
         return
     import psycopg  # noqa: PLC0415 - only where the store is PostgreSQL
@@ -55,11 +55,11 @@ async def listen_forever(database: Database, owner: str, wake: Callable[[], None
                 await connection.execute(f"LISTEN {_CHANNEL}")
                 wake()  # for what was announced while nobody listened
                 while True:
+                    async for heard in connection.notifies(timeout=_BATCH_SECONDS):
+                        wake()
+                        if heard.payload.startswith(_RELOAD) and heard.payload != _RELOAD + owner:
+                            reload()
                     await _readable(connection.fileno())
-                    heard = {notify.payload async for notify in connection.notifies(timeout=_BATCH_SECONDS)}
-                    wake()
-                    if any(one.startswith(_RELOAD) and one != _RELOAD + owner for one in heard):
-                        reload()
         except (psycopg.Error, OSError) as error:  # also a server that is just a standby
             log.warning("not listening for other replicas", error=str(error).partition("\n")[0])
         await asyncio.sleep(_PAUSE_SECONDS)

@@ -340,7 +340,7 @@ class Metrics:
     def exposition(self) -> Iterator[bytes]:
         """The text that /metrics answers, in pieces of a few milliseconds."""
         for series in self._series:
-            yield series.text()
+            yield from series.text()
         for family in self._few.collect():
             yield generate_latest(_One(family))
 

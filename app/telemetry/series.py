@@ -15,11 +15,12 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+_PIECE = 1000  # series
 _Family = CounterMetricFamily | GaugeMetricFamily
 
 
 class _One:
-    """A series. Used by the loop's thread only, so that it needs no lock."""
+    """A series. Only the loop's thread counts, so that it needs no lock."""
 
     __slots__ = ("begin", "value")
 
@@ -59,18 +60,21 @@ class Series(Collector):
         if found is None:
             pairs = zip(self._labelnames, values, strict=True)
             inner = ",".join(f'{name}="{_escape(value)}"' for name, value in pairs)
-            found = self._children[values] = _One(f"{self._sample}{{{inner}}} ")
+            # A reload begins the series of new remediations in a thread.
+            found = self._children.setdefault(values, _One(f"{self._sample}{{{inner}}} "))
         return found
 
     def clear(self) -> None:
         """Forget all series."""
         self._children.clear()
 
-    def text(self) -> bytes:
-        """What a scrape gets, in the text format 0.0.4."""
-        head = f"# HELP {self._sample} {self._documentation}\n# TYPE {self._sample} {self._type}\n"
-        lines = [f"{one.begin}{floatToGoString(one.value)}\n" for one in self._children.values()]  # type: ignore[no-untyped-call]
-        return "".join([head, *lines]).encode()
+    def text(self) -> Iterator[bytes]:
+        """What a scrape gets, in the text format 0.0.4, in pieces of a millisecond or two."""
+        yield f"# HELP {self._sample} {self._documentation}\n# TYPE {self._sample} {self._type}\n".encode()
+        series = list(self._children.copy().values())  # a thread may begin others meanwhile
+        for start in range(0, len(series), _PIECE):
+            some = series[start : start + _PIECE]
+            yield "".join(f"{one.begin}{floatToGoString(one.value)}\n" for one in some).encode()  # type: ignore[no-untyped-call]
 
     def describe(self) -> Iterator[_Family]:
         """By which the registry sees that nobody else has the name."""
@@ -79,7 +83,7 @@ class Series(Collector):
     def collect(self) -> Iterator[_Family]:
         """What everybody else asks for who reads a registry."""
         family = self._family()
-        for values, one in self._children.items():
+        for values, one in self._children.copy().items():
             family.add_metric(values, one.value)
         yield family
 

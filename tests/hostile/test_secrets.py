@@ -161,3 +161,13 @@ def test_an_unknown_variable_is_an_error(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("REMEDIATOR_RETENSION", "30d")
     done = remediator("check", "--data", tmp_path)
     assert (2, True) == (done.returncode, 'unknown setting "retension"; did you mean "retention"?' in done.stderr)
+
+
+@pytest.mark.parametrize("variable", ["REMEDIATOR_PORT", "REMEDIATOR_PORT_8080_TCP_ADDR", "REMEDIATOR_DB_SERVICE_HOST"])
+def test_a_variable_that_kubernetes_sets_says_so(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever writes manifests by hand and names the Service remediator meets it at the first start."""
+    monkeypatch.setenv(variable, "tcp://10.0.0.1:8080")
+    done = remediator("check", "--data", tmp_path)
+    assert (2, True) == (done.returncode, "enableServiceLinks: false" in done.stderr)

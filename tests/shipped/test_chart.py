@@ -104,6 +104,15 @@ def test_the_pod_is_locked_down() -> None:
     }
 
 
+def test_nothing_but_the_chart_sets_variables() -> None:
+    """For a Service that is named like the release Kubernetes would set REMEDIATOR_PORT, which is no setting."""
+    pod = pod_of(rendered())
+    assert pod["enableServiceLinks"] is False
+    (container,) = pod["containers"]
+    (mounted,) = [one["mountPath"] for one in container["volumeMounts"] if one["name"] == "config"]
+    assert [{"name": "REMEDIATOR_CONFIG", "value": f"{mounted}/config.yaml"}] == container["env"]
+
+
 def test_tokens_are_made_where_none_are_given() -> None:
     """Each is long and different; a Secret that is given is used instead."""
     secrets = [only(rendered(), "Secret", "-tokens")["data"] for _ in range(2)]

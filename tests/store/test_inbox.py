@@ -56,8 +56,9 @@ def test_concurrent_notifications_share_commits(store: str) -> None:
     run(scenario())
 
 
-def test_who_comes_one_after_the_other_shares_a_commit(store: str) -> None:
+def test_who_comes_one_after_the_other_shares_a_commit(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A notification that is read while another waits for its commit is committed with it."""
+    monkeypatch.setattr(inbox, "_GATHER_SECONDS", 60)
 
     async def scenario() -> None:
         async with opened(store) as database, committing(database) as box:
@@ -74,8 +75,10 @@ def test_who_comes_one_after_the_other_shares_a_commit(store: str) -> None:
     run(scenario())
 
 
-def test_nobody_waits_for_those_who_go_on_coming(store: str) -> None:
-    """However many come, one in each round of the loop, the first is answered."""
+@pytest.mark.parametrize("unbounded", ["_GROUP", "_GATHER_SECONDS"])
+def test_nobody_waits_for_those_who_go_on_coming(store: str, monkeypatch: pytest.MonkeyPatch, unbounded: str) -> None:
+    """However many come, one in each round of the loop, the first is answered: for the time and for their number."""
+    monkeypatch.setattr(inbox, unbounded, 100_000)
 
     async def scenario() -> None:
         async with opened(store) as database, committing(database) as box:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
@@ -43,8 +44,9 @@ def test_values_that_the_format_must_escape() -> None:
     registry = CollectorRegistry()
     series = Series("gauge", "odd", "Odd ones.", ["first", "second"], registry)
     series.labels('a "quoted"\nline', "back\\slash").set(-0.5)
-    assert generate_latest(registry) == series.text()
-    (family,) = text_string_to_metric_families(series.text().decode())
+    text = b"".join(series.text())
+    assert generate_latest(registry) == text
+    (family,) = text_string_to_metric_families(text.decode())
     assert [({"first": 'a "quoted"\nline', "second": "back\\slash"}, -0.5)] == [
         (one.labels, one.value) for one in family.samples
     ]
@@ -58,7 +60,7 @@ def test_a_counter_never_falls_and_has_all_its_labels() -> None:
         series.labels("a", "b").inc(-1)
     with pytest.raises(ValueError, match="zip"):
         series.labels("a")
-    assert series.text().decode().splitlines()[2:] == ['things_total{one="a",other="b"} 1.0']
+    assert b"".join(series.text()).decode().splitlines()[2:] == ['things_total{one="a",other="b"} 1.0']
 
 
 def test_no_name_is_taken_twice() -> None:
@@ -67,8 +69,36 @@ def test_no_name_is_taken_twice() -> None:
     Series("counter", "things", "Things.", ["one"], registry)
     with pytest.raises(ValueError, match="Duplicated"):
         Counter("things", "Things.", registry=registry)
-    names = [family.name for family in Metrics("1.2.3").registry.collect()]
+    text = b"".join(Metrics("1.2.3").exposition()).decode()
+    names = re.findall(r"(?m)^# TYPE (\w+)", text)
     assert len(names) == len(set(names))
+
+
+def test_thousands_of_series_are_many_pieces() -> None:
+    """Nobody else is to wait for all of them."""
+    metrics = Metrics("1.2.3")
+    metrics.initialise([f"restart-{number}" for number in range(2000)], [], [])
+    assert max(piece.count(b"\n") for piece in metrics.exposition()) <= 1000
+
+
+def test_a_reload_may_begin_series_during_a_scrape() -> None:
+    """It does so in a thread, and neither a scrape nor a count is lost by it."""
+    series, ended = Series("counter", "things", "Things.", ["one"], CollectorRegistry()), threading.Event()
+
+    def begin() -> None:
+        for number in range(20_000):
+            series.labels(str(number))
+        ended.set()
+
+    thread = threading.Thread(target=begin)
+    thread.start()
+    while not ended.is_set():
+        assert b"".join(series.text()).endswith(b"\n")
+        assert [family.name for family in series.collect()] == ["things"]
+        series.labels("5").inc()
+    thread.join()
+    series.clear()
+    assert len(list(series.text())) == 1
 
 
 def test_a_remediation_that_is_gone_has_no_state() -> None:

@@ -143,15 +143,15 @@ def _waiting(store: Path) -> int:
         return int(connection.execute(query).fetchone()[0])
 
 
-def metric(service: Service, name: str) -> float:
-    """The sum over all labels of one of the service's metrics."""
-    return total(service.get("/metrics").text, name)
+def metric(service: Service, name: str, among: str = "") -> float:
+    """The sum over all labels, or those `among` which one is, of one of the service's metrics."""
+    return total(service.get("/metrics").text, name, among)
 
 
-def total(text: str, name: str) -> float:
+def total(text: str, name: str, among: str = "") -> float:
     """The same, of what /metrics answered."""
-    lines = text.splitlines()
-    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+    lines = [line for line in text.splitlines() if among in line and line.startswith((f"{name} ", f"{name}{{"))]
+    return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
 def rss(service: Service) -> float:
@@ -163,14 +163,17 @@ def rss(service: Service) -> float:
 def alternate(
     bench: Bench, load: Load, urls: Mapping[str, str], after: Callable[[], None] = lambda: None, times: int = 1
 ) -> dict[str, list[Sent]]:
-    """Send the same load to each of them in turn; `times` as many rounds where one is short. A small one warms up."""
+    """Send the same load to each of them in turn; `times` as many rounds where one is short. A small one warms up.
+
+    Each second round goes the other way round, since what one has left behind may slow the next.
+    """
     found: dict[str, list[Sent]] = {name: [] for name in urls}
     for url in urls.values():
         post(url, Load(max(2, load.count // 10), load.alerts, load.concurrency))
         after()
-    for _ in range(bench.rounds * times):
-        for name, url in urls.items():
-            found[name].append(post(url, load))
+    for number in range(bench.rounds * times):
+        for name in list(urls) if number % 2 == 0 else reversed(urls):
+            found[name].append(post(urls[name], load))
             after()
     return found
 

@@ -50,7 +50,8 @@ def acknowledgement(bench: Bench) -> Iterator[Result | Curve]:
 
 
 def _acknowledged(what: str, found: dict[str, list[Sent]], bound: float) -> Result:
-    _refused(found["ours"])
+    for sent in found.values():
+        _refused(sent)
     name = f"acknowledged, concurrency 32, {what}"
     rates = _rate(found["ours"]), "alerts/s", _rate(found["beside"])
     return Result("acknowledgement", name, *rates, bound, at_least=True)

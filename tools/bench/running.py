@@ -82,11 +82,13 @@ def _ended(group: list[Service], count: int) -> float:
     for number in range(0, count, size):
         post(group[number // size % len(group)].url, Load(1, min(size, count - number), 1))
     wait_until(lambda: _finished(group) >= count, PATIENCE, "every run to end", ASKING)
-    return count / (time.perf_counter() - begun)
+    seconds = time.perf_counter() - begun
+    assert _finished(group, 'state="succeeded"') == count, "not every run has succeeded"
+    return count / seconds
 
 
-def _finished(group: list[Service]) -> float:
-    return sum(metric(service, "remediator_runs_total") for service in group)
+def _finished(group: list[Service], among: str = "") -> float:
+    return sum(metric(service, "remediator_runs_total", among) for service in group)
 
 
 @dataclass

@@ -40,6 +40,11 @@ OFFICE = {
         (OFFICE, "2026-11-20T15:59", True),
         (OFFICE, "2026-11-20T16:00", False),
         (OFFICE, "2026-11-21T10:00", False),  # Saturday
+        ({"weekdays": ["sunday:thursday"]}, "2026-11-22T10:00", True),  # as Alertmanager's week goes
+        ({"weekdays": ["sunday:thursday"]}, "2026-11-19T10:00", True),
+        ({"weekdays": ["sunday:thursday"]}, "2026-11-20T10:00", False),
+        ({"weekdays": ["friday:monday"]}, "2026-11-22T10:00", True),
+        ({"weekdays": ["friday:monday"]}, "2026-11-24T10:00", False),
         (OFFICE, "2026-07-20T07:00", True),  # in summer Berlin is two hours ahead
         ({"days_of_month": ["-2:-1"]}, "2026-02-27T00:00", True),
         ({"days_of_month": ["-2:-1"]}, "2026-02-26T23:59", False),
@@ -115,7 +120,7 @@ def test_it_holds_until_its_end_and_no_longer(
     [
         ({}, "says no time"),
         ({"weekdays": ["funday"]}, "weekday"),
-        ({"weekdays": ["friday:monday"]}, "ends before it begins"),
+        ({"months": ["december:january"]}, "ends before it begins"),
         ({"days_of_month": [0]}, "day of the month"),
         ({"days_of_month": ["32"]}, "day of the month"),
         ({"months": ["13"]}, "month"),

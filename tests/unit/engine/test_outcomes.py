@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,11 +20,11 @@ from app.domain.plans import Plan, PlannedStep
 from app.domain.reasons import Reason
 from app.domain.remediation import Risk
 from app.domain.states import RunState
-from app.engine import pipeline, verification
+from app.engine import intake, pipeline, verification, worker
 from app.engine.intake import take_in
 from app.engine.parts import Parts
 from app.engine.timekeeping import steady
-from app.store import pace
+from app.store import inbox, pace
 from app.store.pace import work_in_background
 from app.store.runs import Run
 from tests.support.aio import run
@@ -519,3 +520,55 @@ def test_a_lease_counts_from_the_transaction_that_took_it(tmp_path: Path, sink: 
             assert begun >= free
 
     run(scenario())
+
+
+def test_who_is_handed_over_next_waits_for_nobody_s_headstart(
+    tmp_path: Path, sink: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look for other runs comes after those that were just recorded, however many these are."""
+    monkeypatch.setattr(worker, "_HEADSTART_SECONDS", 600)
+
+    async def scenario() -> None:
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink)) as one:
+            await until(lambda: _is(one.parts.handover.room > 1), 10, "the worker to have room")
+            await one.fire(instance="1")
+            await one.fire(instance="2")
+            await one.ended(count=2)
+
+    run(scenario())
+
+
+def test_everything_is_taken_in_and_then_nobody_looks_again(
+    tmp_path: Path, sink: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than one batch, of which nobody tells twice."""
+    looks = []
+
+    async def counted(parts: Parts, limit: int) -> object:
+        looks.append(limit)
+        return await original(parts, limit)
+
+    original = intake._take_in
+    monkeypatch.setattr(intake, "_take_in", counted)
+
+    async def scenario() -> None:
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink), working=False) as one:
+            parts = replace(one.parts, look_again=600)
+            await asyncio.gather(*(one.record(one.firing(instance=str(number))) for number in range(60)))
+            taking = asyncio.create_task(intake.take_in_forever(parts, one.box))
+            await until(lambda: _is_empty(one), 10, "everything to be taken in")
+            before = len(looks)
+            for late in ("late", "later"):
+                await one.record(one.firing(instance=late))
+                await until(lambda: _is_empty(one), 10, "the late one to be taken in")
+            taking.cancel()
+            await asyncio.gather(taking, return_exceptions=True)
+            assert 62 == len(await one.runs())
+            assert 2 == len(looks) - before
+
+    run(scenario())
+
+
+async def _is_empty(one: Engine) -> bool:
+    async with one.database.read() as tx:
+        return not await inbox.count_waiting(tx)
