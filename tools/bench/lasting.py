@@ -107,6 +107,7 @@ def _stalled(service: Service, number: int) -> float:
     file = service.options.catalog[0]
     file.write_text(re.sub(r"Measured[^\n]*", f"Measured for the {number}. time.", file.read_text()))
     slowest = 0.0
+    quiet(service)  # take-in of what the reload before has let wait is no part of this one
     with ThreadPoolExecutor(1) as pool:
         reloading = pool.submit(service.post, "/-/reload", timeout=PATIENCE)
         while not reloading.done():
