@@ -45,7 +45,7 @@ _PREFIX = "REMEDIATOR_"
 _OTHER_VARIABLES = {"config", "hypothesis"}  # of the command line and of the tests
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
 _SERVICE_LINK = re.compile(r"\w*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)?)")
-_OF_KUBERNETES = "; Kubernetes sets it for a Service whose name begins with remediator: set enableServiceLinks: false"
+_OF_KUBERNETES = "; Kubernetes may have set it, for a Service named remediator: enableServiceLinks: false keeps it away"
 _SHORTEST_RETENTION = timedelta(days=7)
 _SECRETIVE = {"audit", "auth", "connections", "store"}  # their values are never repeated
 

@@ -16,7 +16,7 @@ from app.store import retention, seals
 from app.store.leadership import Leadership
 
 _SEAL_SECONDS = 10.0
-_SEALED_AT_ONCE = 200  # events: ten milliseconds or so, for which nobody is answered on SQLite
+_SEALED_AT_ONCE = 200  # events: five milliseconds or so, in which nobody is answered on SQLite
 _PRUNE_EVERY = timedelta(minutes=10)
 _PRUNED_AT_ONCE = 10  # rows, each with twenty index entries: a few milliseconds
 log = structlog.get_logger()
