@@ -28,6 +28,7 @@ from app.store.wakeups import announce
 _LONGEST_NAP_SECONDS = 1.0  # another replica may die or hand work over without a wake-up
 _CLAIM, _HURRIED_CLAIM = 64, 8  # runs at once; while notifications are being received
 _KEPT = 4  # runs of those that this replica has just recorded, while others may do them too
+_APART_SECONDS = 0.1  # two looks for others while more are in work than may go on at once
 _HEADSTART_SECONDS = 0.02  # of runs that were handed over, before others are looked for
 _LOST = "the lease was lost; another replica works on this run"
 log = structlog.get_logger()
@@ -58,6 +59,8 @@ class Worker:
             except Exception:  # the worker loop: no run may stop the others
                 log.exception("the worker could not claim runs")
                 nap = _LONGEST_NAP_SECONDS
+            if self._busy() > self._parts.policy.workers:  # enough to go on with: one look for many that have ended
+                await asyncio.sleep(_APART_SECONDS)
             await self._woken(nap)
 
     async def _woken(self, seconds: float) -> None:
@@ -117,8 +120,10 @@ class Worker:
 
     def _room(self) -> int:
         """How many more runs may be in work; those that only watch do not count."""
-        busy = sum(state is not RunState.VERIFYING for state in self._stages.values())
-        return 4 * self._parts.policy.workers - busy - len(self._parts.handover.reserved)
+        return 4 * self._parts.policy.workers - self._busy() - len(self._parts.handover.reserved)
+
+    def _busy(self) -> int:
+        return sum(state is not RunState.VERIFYING for state in self._stages.values())
 
     async def _work_on(self, run: Run) -> None:
         work_in_background()

@@ -12,6 +12,7 @@ import os
 import sqlite3
 import time
 import zlib
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -53,6 +54,7 @@ _NOTICE_SILENCE = {
     "keepalives_interval": "2",
     "keepalives_count": "3",
 }
+_LOCK_SECONDS = 15.0  # until somebody is told that it takes too long; a slow server's whole queue takes less
 _FRESH_SECONDS = 1.0  # in which a connection is trusted to live on
 _LOCK = text("SELECT pg_advisory_xact_lock(:key)")
 log = structlog.get_logger()
@@ -98,6 +100,7 @@ class Database:
             self.written.set()
         self._writer = Writer(self._engine, str(self.url.database), self.written)
         self.pace = Pace()
+        self._locks = defaultdict[str, asyncio.Lock](asyncio.Lock)
         self._questions = asyncio.Semaphore(_QUESTIONS)
         self._on_error = on_error
         self._failing: set[str] = set()  # of reading and writing, what did not work the last time
@@ -175,7 +178,10 @@ class Database:
                 async with self._writer.transaction() as connection:
                     yield connection
             else:
-                async with transaction(self._engine if synced else self._unsynced) as connection:
+                async with (
+                    self._alone(lock),
+                    transaction(self._engine if synced else self._unsynced) as connection,
+                ):
                     if lock is not None:
                         await connection.execute(_LOCK, {"key": zlib.crc32(lock.encode())})
                     yield connection
@@ -184,6 +190,22 @@ class Database:
             if self.is_sqlite and synced:
                 await self._writer.sync()
                 await self.pace.turn(pauses=False)  # all who waited for the disk go on at once
+
+    @asynccontextmanager
+    async def _alone(self, lock: str | None) -> AsyncIterator[None]:
+        """Wait for the others of this process that want the lock: without a connection, of which there are few."""
+        if lock is None:
+            yield
+            return
+        try:
+            async with asyncio.timeout(_LOCK_SECONDS):
+                await self._locks[lock].acquire()
+        except TimeoutError as error:
+            raise TimeoutError(f"others of this process had the lock {lock!r} for {_LOCK_SECONDS:g} s") from error
+        try:
+            yield
+        finally:
+            self._locks[lock].release()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:

@@ -79,7 +79,6 @@ class Inbox:
 
     async def record(self, received: Received, timeout_seconds: float) -> None:
         """Return after the commit; raises StoreUnavailableError, and then it may be recorded or not."""
-        self._database.pace.hurry()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         entry = (received, future)
@@ -87,7 +86,8 @@ class Inbox:
         self._filled.set()
         expires = loop.call_later(timeout_seconds, _refuse, [entry], "the store did not commit in time")
         try:
-            await future
+            with self._database.pace.urgent():
+                await future
         except BaseException:
             with suppress(ValueError):  # nobody waits for it any more
                 self._queue.remove(entry)

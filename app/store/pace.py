@@ -10,7 +10,8 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import Enum, auto
 from typing import TypeVar
@@ -19,6 +20,7 @@ _LONG_SECONDS = 0.003  # of work, after which the loop looks at its sockets
 _AT_ONCE = 8  # turns, if they are short enough; each look of the loop costs as much as a short one
 _ANSWER_SECONDS = 0.01  # the same for an answer that somebody waits for, unless more is urgent
 _MUCH, _RECENT_SECONDS = 5, 0.05  # so many that are urgent within so long
+_SOON_SECONDS, _ANSWERED_SECONDS = 0.2, 0.02  # after another that is urgent; so long the rest waits for one of these
 _BURST_SECONDS, _BURST_PAUSE_SECONDS = 10.0, 1.0  # a storm is received first; between two pieces of work meanwhile
 _QUIET_SECONDS = 0.003  # without anything urgent, after which the work goes on when the storm does not end
 _SHARE, _LONGEST_SECONDS = 0.1, 0.2  # of the time for it when it never gets quiet; of a pause
@@ -54,6 +56,7 @@ class Pace:
         self._hurried_at = -math.inf
         self._burst_begun_at = -math.inf
         self._resumes_at = -math.inf
+        self._in_flight, self._in_flight_since = 0, -math.inf  # what is urgent and not done yet
         self._begun_at: float | None = None  # of the work since the loop's last look
         self._steady = deque[asyncio.Future[None]]()  # who waits for a turn
         self._patient = deque[asyncio.Future[None]]()  # who comes after those, and waits for the end of a pause
@@ -62,14 +65,20 @@ class Pace:
         self._is_patient = False  # who works, or did last
         self._returned = 0  # of those that were given a turn, without having had the time for it
 
-    def hurry(self) -> None:
-        """Something urgent is done; where that is much, the rest gives way."""
-        now = time.monotonic()
-        self._urgent_at.append(now)
-        if self.is_hurried:
-            if now - self._hurried_at > _LULL_SECONDS:
-                self._burst_begun_at = now
-            self._hurried_at = now
+    @contextmanager
+    def urgent(self) -> Iterator[None]:
+        """Something urgent is done in this block; where it is much, or one follows another, the rest gives way."""
+        self._hurry()
+        if not self._in_flight:
+            self._in_flight_since = time.monotonic()
+        self._in_flight += 1
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight and self._timer is not None:
+                self._timer.cancel()
+                self._resume()
 
     @property
     def is_hurried(self) -> bool:
@@ -106,6 +115,14 @@ class Pace:
                 begun = time.monotonic()
         return made
 
+    def _hurry(self) -> None:
+        now = time.monotonic()
+        self._urgent_at.append(now)
+        if self.is_hurried:
+            if now - self._hurried_at > _LULL_SECONDS:
+                self._burst_begun_at = now
+            self._hurried_at = now
+
     def _has_time(self, *, pauses: bool) -> bool:
         if self._is_given or (pauses and self._pause() > 0):
             return False
@@ -121,11 +138,18 @@ class Pace:
     def _pause(self) -> float:
         """Seconds until somebody patient may work."""
         if not self.is_hurried:
-            return 0
+            return self._until_answered()
         until = self._resumes_at
         if not self._is_burst:
             until = min(until, self._urgent_at[-1] + _QUIET_SECONDS)
         return max(until - time.monotonic(), 0)
+
+    def _until_answered(self) -> float:
+        """The same where little is urgent. An answer takes several rounds of the loop, each with its piece of work."""
+        is_one_of_many = len(self._urgent_at) > 1 and self._urgent_at[-1] - self._urgent_at[-2] < _SOON_SECONDS
+        if not self._in_flight or not is_one_of_many:
+            return 0
+        return max(self._in_flight_since + _ANSWERED_SECONDS - time.monotonic(), 0)
 
     @property
     def _is_burst(self) -> bool:

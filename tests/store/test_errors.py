@@ -74,6 +74,51 @@ def test_a_connection_that_died_is_replaced(
     assert [rests, True, True] == run(scenario())
 
 
+def test_who_waits_for_a_lock_takes_no_connection(postgres_database: str) -> None:
+    """There are twenty, and a storm has more runs that wait; whoever else asks is answered meanwhile."""
+
+    async def scenario() -> None:
+        database = Database(postgres_database)
+
+        async def write() -> None:
+            async with database.write(lock="a", synced=False) as tx:
+                await tx.execute(text("SELECT 1"))
+
+        try:
+            async with database.write(lock="a"):
+                waiting = [asyncio.create_task(write()) for _ in range(50)]
+                await asyncio.wait(waiting, timeout=0.2)
+                async with asyncio.timeout(2), database.browse() as tx:
+                    await tx.execute(text("SELECT 1"))
+                assert not any(one.done() for one in waiting)
+            await asyncio.gather(*waiting)
+        finally:
+            await database.close()
+
+    run(scenario())
+
+
+def test_a_lock_that_is_not_given_back_is_said_to_be(postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for it is told, and who gave up leaves nothing behind."""
+    monkeypatch.setattr(database_module, "_LOCK_SECONDS", 0.2)
+
+    async def scenario() -> None:
+        database = Database(postgres_database)
+        try:
+            async with database.write(lock="a"):
+                with pytest.raises(StoreUnavailableError, match="others of this process had the lock 'a' for"):
+                    async with database.write(lock="a"):
+                        pass
+                async with database.write(lock="b"):
+                    pass
+            async with database.write(lock="a") as tx:
+                await tx.execute(text("SELECT 1"))
+        finally:
+            await database.close()
+
+    run(scenario())
+
+
 def test_only_what_need_not_be_on_the_disk_does_not_wait_for_it(postgres_database: str) -> None:
     """Whatever the server's default is; the bed's servers do not wait."""
 

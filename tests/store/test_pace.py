@@ -13,7 +13,7 @@ import uvloop
 
 from app.store import pace
 from app.store.pace import Pace, work_in_background, work_without_pause
-from tests.support.pacing import Worked, work
+from tests.support.pacing import Worked, urgent, work
 
 pytestmark = pytest.mark.usefixtures("worked")
 WORK = 0.004  # seconds, more than what may follow on each other
@@ -35,8 +35,7 @@ def _in_background(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[.
 def _hurried() -> Pace:
     """One under pressure."""
     turns = Pace()
-    for _ in range(10):
-        turns.hurry()
+    urgent(turns, 10)
     return turns
 
 
@@ -90,11 +89,52 @@ async def test_a_single_urgent_thing_holds_nobody_up(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(pace, "_RECENT_SECONDS", 60)
     monkeypatch.setattr(pace, "_BURST_PAUSE_SECONDS", 60)
     turns = Pace()
-    turns.hurry()
+    urgent(turns)
     await _worked(turns, 1)
     assert not turns.is_hurried
     async with asyncio.timeout(5):
         await turns.turn()
+
+
+@_in_background
+async def test_an_answer_does_not_wait_for_a_piece_of_work_in_each_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one that is urgent follows another; the work goes on as soon as there is an answer."""
+    monkeypatch.setattr(pace, "_ANSWERED_SECONDS", 60)
+    turns = Pace()
+    urgent(turns)
+    with turns.urgent():
+        waiting = asyncio.create_task(turns.turn())
+        assert not (await asyncio.wait([waiting], timeout=0.1))[0]
+        urgent(turns)
+        assert not (await asyncio.wait([waiting], timeout=0.1))[0], "the first is not answered yet"
+    assert not turns.is_hurried
+    async with asyncio.timeout(5):
+        await waiting
+
+
+@_in_background
+async def test_an_answer_that_does_not_come_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that hangs, say: what is in flight is waited for once."""
+    monkeypatch.setattr(pace, "_ANSWERED_SECONDS", 0.1)
+    turns = Pace()
+    urgent(turns)
+    with turns.urgent():
+        async with asyncio.timeout(5):
+            await turns.turn()
+            urgent(turns)
+            await turns.turn()
+
+
+@_in_background
+async def test_an_answer_after_a_while_waits_beside_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one notification leads to need not wait for it, and a single one waits for little."""
+    monkeypatch.setattr(pace, "_ANSWERED_SECONDS", 60)
+    turns = Pace()
+    urgent(turns)
+    work(0.3)
+    with turns.urgent():
+        async with asyncio.timeout(5):
+            await turns.turn()
 
 
 @_in_background
@@ -177,10 +217,9 @@ async def test_there_may_be_a_storm_where_it_is_never_quiet(monkeypatch: pytest.
     monkeypatch.setattr(pace, "_BURST_PAUSE_SECONDS", 60)
     turns = Pace()
     for _ in range(4):
-        turns.hurry()
+        urgent(turns)
         work(0.4)
-    for _ in range(10):
-        turns.hurry()
+    urgent(turns, 10)
     await _worked(turns)
     waiting = asyncio.create_task(turns.turn())
     assert not (await asyncio.wait([waiting], timeout=0.1))[0]
@@ -304,7 +343,8 @@ async def _worker(turns: Pace, chance: random.Random) -> None:
 async def _storms(turns: Pace, chance: random.Random) -> None:
     while True:
         for _ in range(chance.choice([1, 6])):
-            turns.hurry()
+            with turns.urgent():
+                await asyncio.sleep(chance.choice([0, 0.001]))
         await asyncio.sleep(chance.choice([0.001, 0.05, 0.2]))
 
 

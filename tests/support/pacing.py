@@ -7,6 +7,7 @@ import time
 import pytest
 
 from app.store import pace
+from app.store.pace import Pace
 
 
 class Worked:
@@ -26,3 +27,10 @@ def work(seconds: float) -> None:
     clock = vars(pace)["time"]
     assert isinstance(clock, Worked), "the test needs the fixture `worked`"
     clock.seconds += seconds
+
+
+def urgent(turns: Pace, count: int = 1) -> None:
+    """So many urgent things one after the other, each done at once."""
+    for _ in range(count):
+        with turns.urgent():
+            pass

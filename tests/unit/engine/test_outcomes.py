@@ -30,6 +30,7 @@ from app.store.runs import Run
 from tests.support.aio import run
 from tests.support.engine import Engine, engine, sqlite, until
 from tests.support.entries import asked, ok, poke, request
+from tests.support.pacing import urgent
 from tests.support.processes import free_port
 from tests.support.web import WebServer
 
@@ -411,8 +412,7 @@ async def _storm(one: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
         work_in_background()
         await one.database.pace.turn()
 
-    for _ in range(10):
-        one.database.pace.hurry()
+    urgent(one.database.pace, 10)
     # The pause begins after this turn, or has begun after one that was under way, and then this one does not come.
     await asyncio.wait([asyncio.create_task(last())], timeout=0.5)
 
@@ -496,12 +496,38 @@ def test_a_storm_has_few_claimed_at_once(tmp_path: Path, sink: WebServer, monkey
             one.parts.handover.room = 0
             await one.deliver(*(one.firing(instance=str(number)) for number in range(20)))
             monkeypatch.setattr(pace, "_RECENT_SECONDS", 600)
-            for _ in range(10):
-                one.database.pace.hurry()
+            urgent(one.database.pace, 10)
             await one.worker._claim()
             assert 8 == len(one.worker._tasks)
 
     run(scenario())
+
+
+def test_many_runs_that_end_one_by_one_are_followed_by_few_looks(
+    tmp_path: Path, sink: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look is five statements or so: where more are in work than may go on at once, one look serves for many."""
+    monkeypatch.setattr(worker, "_APART_SECONDS", 0.5)
+    claimed = list[int]()
+
+    async def scenario() -> None:
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink), working=False, workers=2) as one:
+            lease = one.worker._lease
+
+            async def counted(*given: Any, **named: Any) -> int:
+                claimed.append(await lease(*given, **named))
+                return claimed[-1]
+
+            monkeypatch.setattr(one.worker, "_lease", counted)
+            one.parts.handover.room = 0
+            await one.deliver(*(one.firing(instance=str(number)) for number in range(20)))
+            working = asyncio.create_task(one.worker.work_forever())
+            await one.ended(count=20)
+            working.cancel()
+
+    run(scenario())
+    assert 20 == sum(claimed)
+    assert 7 > len(claimed), claimed
 
 
 def test_a_lease_counts_from_the_transaction_that_took_it(tmp_path: Path, sink: WebServer) -> None:
