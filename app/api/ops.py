@@ -17,7 +17,7 @@ from app.domain.obstacles import Breaker
 from app.domain.standings import Standing
 from app.domain.states import RunState
 from app.engine.standing import present
-from app.store import audit, breakers, inbox, messages, standings
+from app.store import audit, breakers, standings
 from app.telemetry.metrics import CONTENT_TYPE
 
 _STORE_SECONDS = 3.0  # well within a scrape's time-out
@@ -28,9 +28,7 @@ router = APIRouter(tags=["operation"])
 class _Stored:
     """What only the store knows."""
 
-    active: Mapping[RunState, int]
-    inbox: int
-    messages: int
+    unfinished: audit.Unfinished
     breakers: Mapping[str, Breaker]
     standings: Mapping[str, Standing]
 
@@ -79,9 +77,7 @@ async def _stored(services: Services) -> _Stored | None:
     try:
         async with asyncio.timeout(_STORE_SECONDS), services.database.browse() as tx:
             return _Stored(
-                active=await audit.count_active(tx),
-                inbox=await inbox.count_waiting(tx),
-                messages=await messages.count_waiting(tx),
+                unfinished=await audit.count_unfinished(tx),
                 breakers=await breakers.get_all(tx),
                 standings=await standings.get_all(tx),
             )
@@ -93,9 +89,9 @@ def _set(services: Services, stored: _Stored | None) -> None:
     metrics = services.metrics
     for state in RunState:
         if not state.is_final:
-            metrics.active_runs.labels(state).set(math.nan if stored is None else stored.active.get(state, 0))
-    metrics.inbox.set(math.nan if stored is None else stored.inbox)
-    metrics.messages_waiting.set(math.nan if stored is None else stored.messages)
+            metrics.active_runs.labels(state).set(math.nan if stored is None else stored.unfinished.runs[state])
+    metrics.inbox.set(math.nan if stored is None else stored.unfinished.notifications)
+    metrics.messages_waiting.set(math.nan if stored is None else stored.unfinished.messages)
     _set_standings(services, stored)
 
 

@@ -43,7 +43,7 @@ _MARK = (
     .where(notification.c.id.in_(bindparam("ids", expanding=True)))
     .values(taken_in_at=bindparam("now"), set_aside=bindparam("why"))
 )
-_COUNT_WAITING = select(func.count()).select_from(notification).where(notification.c.taken_in_at.is_(None))
+COUNT_WAITING = select(func.count()).select_from(notification).where(notification.c.taken_in_at.is_(None))
 log = structlog.get_logger()
 
 
@@ -192,4 +192,4 @@ async def mark_taken_in(tx: AsyncConnection, ids: Sequence[int], now: datetime, 
 
 async def count_waiting(tx: AsyncConnection) -> int:
     """How many notifications wait."""
-    return int((await tx.execute(_COUNT_WAITING)).scalar_one())
+    return int((await tx.execute(COUNT_WAITING)).scalar_one())

@@ -19,6 +19,7 @@ from app.store.events import Entry, Event
 from app.store.schema import message, run
 
 _WAITING = and_(message.c.sent_at.is_(None), message.c.given_up_at.is_(None))
+COUNT_WAITING = select(func.count()).select_from(message).where(_WAITING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +100,3 @@ async def finish(tx: AsyncConnection, taken: Taken, told: tuple[str, Entry], now
     if await settle(tx, taken, **values) and row is not None:
         kind, entry = told
         await events.append(tx, [Event(row.id, now, kind, row.state, entry)])
-
-
-async def count_waiting(tx: AsyncConnection) -> int:
-    """How many messages are not delivered yet."""
-    return int((await tx.execute(select(func.count()).select_from(message).where(_WAITING))).scalar_one())
