@@ -43,6 +43,7 @@ class Worker:
         self._deciding = asyncio.Semaphore(parts.policy.workers)
         self._applying = asyncio.Semaphore(parts.policy.workers)
         self._stages: dict[str, RunState] = {}
+        self._ended = asyncio.Event()  # one of those
 
     async def work_forever(self) -> None:
         """Claim and start whatever is due, until cancelled."""
@@ -59,8 +60,7 @@ class Worker:
             except Exception:  # the worker loop: no run may stop the others
                 log.exception("the worker could not claim runs")
                 nap = _LONGEST_NAP_SECONDS
-            if self._busy() > self._parts.policy.workers:  # enough to go on with: one look for many that have ended
-                await asyncio.sleep(_APART_SECONDS)
+            await self._until_few()
             await self._woken(nap)
 
     async def _woken(self, seconds: float) -> None:
@@ -69,6 +69,14 @@ class Worker:
             async with asyncio.timeout(seconds):  # not wait_for, which in Python 3.11 can swallow a cancellation
                 await self._parts.work.wait()
         self._parts.work.clear()
+
+    async def _until_few(self) -> None:
+        """While there is enough to go on with, one look serves for many that have ended meanwhile."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_APART_SECONDS):
+                while self._busy() > self._parts.policy.workers:
+                    self._ended.clear()
+                    await self._ended.wait()
 
     def _adopt(self) -> bool:
         """Begin what take-in has leased for this worker; whether there was anything."""
@@ -142,6 +150,7 @@ class Worker:
             del self._tasks[run.id]
             del self._stages[run.id]
             del self._parts.held_until[run.id]
+            self._ended.set()
             self._parts.work.set()
 
     async def _advance(self, run: Run) -> None:

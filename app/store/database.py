@@ -14,7 +14,7 @@ import time
 import zlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from sqlalchemy.util import greenlet_spawn
 from app.domain.errors import ConfigError, StoreUnavailableError
 from app.store import sqlite
 from app.store.connection import AsyncConnection, transaction
-from app.store.pace import Pace
+from app.store.pace import Pace, in_background
 from app.store.writer import LONG_LOG_BYTES, Writer
 
 # Wrong with our statement or its values; the rest (a standby that takes no writes, a damaged file) is the store's.
@@ -54,7 +54,7 @@ _NOTICE_SILENCE = {
     "keepalives_interval": "2",
     "keepalives_count": "3",
 }
-_LOCK_SECONDS = 15.0  # until somebody is told that it takes too long; a slow server's whole queue takes less
+_AT_ONCE = 2  # runs of this process: one that has a lock, and the next
 _FRESH_SECONDS = 1.0  # in which a connection is trusted to live on
 _LOCK = text("SELECT pg_advisory_xact_lock(:key)")
 log = structlog.get_logger()
@@ -100,7 +100,7 @@ class Database:
             self.written.set()
         self._writer = Writer(self._engine, str(self.url.database), self.written)
         self.pace = Pace()
-        self._locks = defaultdict[str, asyncio.Lock](asyncio.Lock)
+        self._places = defaultdict[str, asyncio.Semaphore](partial(asyncio.Semaphore, _AT_ONCE))
         self._questions = asyncio.Semaphore(_QUESTIONS)
         self._on_error = on_error
         self._failing: set[str] = set()  # of reading and writing, what did not work the last time
@@ -179,7 +179,7 @@ class Database:
                     yield connection
             else:
                 async with (
-                    self._alone(lock),
+                    self._place(lock),
                     transaction(self._engine if synced else self._unsynced) as connection,
                 ):
                     if lock is not None:
@@ -190,22 +190,6 @@ class Database:
             if self.is_sqlite and synced:
                 await self._writer.sync()
                 await self.pace.turn(pauses=False)  # all who waited for the disk go on at once
-
-    @asynccontextmanager
-    async def _alone(self, lock: str | None) -> AsyncIterator[None]:
-        """Wait for the others of this process that want the lock: without a connection, of which there are few."""
-        if lock is None:
-            yield
-            return
-        try:
-            async with asyncio.timeout(_LOCK_SECONDS):
-                await self._locks[lock].acquire()
-        except TimeoutError as error:
-            raise TimeoutError(f"others of this process had the lock {lock!r} for {_LOCK_SECONDS:g} s") from error
-        try:
-            yield
-        finally:
-            self._locks[lock].release()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -258,6 +242,13 @@ class Database:
         self._failing -= {_READ, what}
         if not self._failing:
             log.info("the store is back", seconds=round(time.monotonic() - self._away_since, 1))
+
+    def _place(self, lock: str | None) -> AbstractAsyncContextManager[None]:
+        """Where runs wait for each other's decisions without a connection, of which there are few.
+
+        One waits in the server, and so has the lock at once. What people ask for stands there without waiting here.
+        """
+        return nullcontext() if lock is None or not in_background() else self._places[lock]
 
     async def probe(self) -> None:
         """Read something, and where writing failed write something too; raises StoreUnavailableError."""

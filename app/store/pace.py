@@ -48,6 +48,11 @@ def work_without_pause() -> None:
         _manner.set(_Manner.STEADY)
 
 
+def in_background() -> bool:
+    """Whether this task works in the background, and not for somebody who waits for an answer."""
+    return _manner.get() is not _Manner.FREE
+
+
 class Pace:
     """Who works in the background asks first whether it is its turn; who came first has it first."""
 
@@ -57,6 +62,7 @@ class Pace:
         self._burst_begun_at = -math.inf
         self._resumes_at = -math.inf
         self._in_flight, self._in_flight_since = 0, -math.inf  # what is urgent and not done yet
+        self._answered_at, self._follows = -math.inf, False  # when nothing was in flight any more; soon after another
         self._begun_at: float | None = None  # of the work since the loop's last look
         self._steady = deque[asyncio.Future[None]]()  # who waits for a turn
         self._patient = deque[asyncio.Future[None]]()  # who comes after those, and waits for the end of a pause
@@ -68,17 +74,20 @@ class Pace:
     @contextmanager
     def urgent(self) -> Iterator[None]:
         """Something urgent is done in this block; where it is much, or one follows another, the rest gives way."""
-        self._hurry()
+        now = time.monotonic()
+        self._hurry(now)
         if not self._in_flight:
-            self._in_flight_since = time.monotonic()
+            self._in_flight_since, self._follows = now, now - self._answered_at < _SOON_SECONDS
         self._in_flight += 1
         try:
             yield
         finally:
             self._in_flight -= 1
-            if not self._in_flight and self._timer is not None:
-                self._timer.cancel()
-                self._resume()
+            if not self._in_flight:
+                self._answered_at = time.monotonic()
+                if self._timer is not None:
+                    self._timer.cancel()
+                    self._resume()
 
     @property
     def is_hurried(self) -> bool:
@@ -115,8 +124,7 @@ class Pace:
                 begun = time.monotonic()
         return made
 
-    def _hurry(self) -> None:
-        now = time.monotonic()
+    def _hurry(self, now: float) -> None:
         self._urgent_at.append(now)
         if self.is_hurried:
             if now - self._hurried_at > _LULL_SECONDS:
@@ -146,8 +154,7 @@ class Pace:
 
     def _until_answered(self) -> float:
         """The same where little is urgent. An answer takes several rounds of the loop, each with its piece of work."""
-        is_one_of_many = len(self._urgent_at) > 1 and self._urgent_at[-1] - self._urgent_at[-2] < _SOON_SECONDS
-        if not self._in_flight or not is_one_of_many:
+        if not self._in_flight or not self._follows:
             return 0
         return max(self._in_flight_since + _ANSWERED_SECONDS - time.monotonic(), 0)
 
@@ -201,6 +208,7 @@ class Pace:
         took = now - (self._begun_at or now)
         self._begun_at = None
         if self._is_patient:
+            self._in_flight_since = min(self._in_flight_since + took, now)  # to work is not to wait
             pause = _BURST_PAUSE_SECONDS if self._is_burst else min(took * (1 / _SHARE - 1), _LONGEST_SECONDS)
             self._resumes_at = now + pause
         self._arrange()

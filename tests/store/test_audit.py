@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from app.domain.states import RunState
-from app.store import audit, episodes, runs
+from app.store import audit, episodes, messages, runs
 from app.store.connection import AsyncConnection
 from app.store.database import Database
+from app.store.messages import Draft
 from app.store.migrate import migrate
 from tests.support.edge import NOW, Edge, make_episode
 
@@ -181,6 +182,21 @@ def test_hostile_text_is_stored_as_it_came(edge: Edge) -> None:
 
 
 def test_metrics_count_on_both_stores(edge: Edge) -> None:
-    """Runs by state and the inbox."""
-    edge.add_run(RunState.DEFERRED)
-    assert 'remediator_active_runs{state="deferred"} 1.0' in edge.get("/metrics").text.splitlines()
+    """Runs by state, the inbox, and what people are still to be told."""
+    for state in (RunState.DEFERRED, RunState.RUNNING, RunState.RUNNING, RunState.SUCCEEDED):
+        edge.add_run(state)
+    assert 202 == edge.notify(b'{"version":"4","receiver":"r","status":"firing","alerts":[]}').status_code
+
+    async def queue() -> None:
+        async with edge.database.write() as tx:
+            for number in range(3):
+                await messages.queue(tx, Draft(f"{number}", "ops", "title", "body"), NOW)
+
+    edge.run(queue())
+    edge.get("/metrics")
+    active = {
+        state.value: edge.metric("remediator_active_runs", state=state) for state in RunState if not state.is_final
+    }
+    assert {"deferred": 1.0, "running": 2.0} == {state: count for state, count in active.items() if count}
+    assert 1 == edge.metric("remediator_inbox_notifications")
+    assert 3 == edge.metric("remediator_messages_waiting")

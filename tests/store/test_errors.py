@@ -14,6 +14,7 @@ from app.store import database as database_module
 from app.store.connection import AsyncConnection
 from app.store.database import Database
 from app.store.migrate import migrate
+from app.store.pace import work_in_background
 from tests.support.aio import run
 from tests.support.ledger import opened
 from tests.support.processes import free_port
@@ -74,47 +75,32 @@ def test_a_connection_that_died_is_replaced(
     assert [rests, True, True] == run(scenario())
 
 
-def test_who_waits_for_a_lock_takes_no_connection(postgres_database: str) -> None:
-    """There are twenty, and a storm has more runs that wait; whoever else asks is answered meanwhile."""
+def test_runs_that_wait_for_a_lock_leave_connections_to_others(postgres_database: str) -> None:
+    """There are twenty, and a storm has more runs that wait. What people ask for does not wait behind all of those."""
 
     async def scenario() -> None:
-        database = Database(postgres_database)
+        database, order = Database(postgres_database), list[str]()
 
-        async def write() -> None:
+        async def write(name: str) -> None:
+            if name == "run":
+                work_in_background()
             async with database.write(lock="a", synced=False) as tx:
                 await tx.execute(text("SELECT 1"))
+                order.append(name)
 
         try:
             async with database.write(lock="a"):
-                waiting = [asyncio.create_task(write()) for _ in range(50)]
+                waiting = [asyncio.create_task(write("run")) for _ in range(50)]
                 await asyncio.wait(waiting, timeout=0.2)
                 async with asyncio.timeout(2), database.browse() as tx:
                     await tx.execute(text("SELECT 1"))
-                assert not any(one.done() for one in waiting)
+                waiting.append(asyncio.create_task(write("person")))
+                await asyncio.wait(waiting, timeout=0.2)
+                assert not order
             await asyncio.gather(*waiting)
         finally:
             await database.close()
-
-    run(scenario())
-
-
-def test_a_lock_that_is_not_given_back_is_said_to_be(postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who waits for it is told, and who gave up leaves nothing behind."""
-    monkeypatch.setattr(database_module, "_LOCK_SECONDS", 0.2)
-
-    async def scenario() -> None:
-        database = Database(postgres_database)
-        try:
-            async with database.write(lock="a"):
-                with pytest.raises(StoreUnavailableError, match="others of this process had the lock 'a' for"):
-                    async with database.write(lock="a"):
-                        pass
-                async with database.write(lock="b"):
-                    pass
-            async with database.write(lock="a") as tx:
-                await tx.execute(text("SELECT 1"))
-        finally:
-            await database.close()
+        assert 5 > order.index("person"), order
 
     run(scenario())
 

@@ -78,7 +78,7 @@ def test_who_comes_one_after_the_other_shares_a_commit(store: str, monkeypatch: 
 @pytest.mark.parametrize("unbounded", ["_GROUP", "_GATHER_SECONDS"])
 def test_nobody_waits_for_those_who_go_on_coming(store: str, monkeypatch: pytest.MonkeyPatch, unbounded: str) -> None:
     """However many come, one in each round of the loop, the first is answered: for the time and for their number."""
-    monkeypatch.setattr(inbox, unbounded, 100_000)
+    monkeypatch.setattr(inbox, unbounded, 100_000_000)
 
     async def scenario() -> None:
         async with opened(store) as database, committing(database) as box:

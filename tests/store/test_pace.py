@@ -98,10 +98,12 @@ async def test_a_single_urgent_thing_holds_nobody_up(monkeypatch: pytest.MonkeyP
 
 @_in_background
 async def test_an_answer_does_not_wait_for_a_piece_of_work_in_each_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where one that is urgent follows another; the work goes on as soon as there is an answer."""
+    """Where one that is urgent follows another, however long that took; the work goes on as soon as none is left."""
     monkeypatch.setattr(pace, "_ANSWERED_SECONDS", 60)
+    monkeypatch.setattr(pace, "_RECENT_SECONDS", 60)
     turns = Pace()
-    urgent(turns)
+    with turns.urgent():
+        work(1)
     with turns.urgent():
         waiting = asyncio.create_task(turns.turn())
         assert not (await asyncio.wait([waiting], timeout=0.1))[0]
@@ -114,15 +116,34 @@ async def test_an_answer_does_not_wait_for_a_piece_of_work_in_each_round(monkeyp
 
 @_in_background
 async def test_an_answer_that_does_not_come_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that hangs, say: what is in flight is waited for once."""
-    monkeypatch.setattr(pace, "_ANSWERED_SECONDS", 0.1)
+    """A disk that hangs, say: it is waited for once, and more that come do not begin that anew."""
+    monkeypatch.setattr(pace, "_ANSWERED_SECONDS", 60)
+    monkeypatch.setattr(pace, "_SOON_SECONDS", 600)
     turns = Pace()
     urgent(turns)
     with turns.urgent():
+        work(60)
         async with asyncio.timeout(5):
             await turns.turn()
             urgent(turns)
             await turns.turn()
+
+
+@_in_background
+async def test_work_that_was_under_way_counts_as_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or an answer that came in the middle of a long piece would wait for the next one, too."""
+    monkeypatch.setattr(pace, "_ANSWERED_SECONDS", 60)
+    monkeypatch.setattr(pace, "_RECENT_SECONDS", 60)
+    turns = Pace()
+    urgent(turns)
+    await turns.turn()
+    with turns.urgent():
+        work(100)
+        await asyncio.sleep(0)
+        waiting = asyncio.create_task(turns.turn())
+        assert not (await asyncio.wait([waiting], timeout=0.1))[0]
+    async with asyncio.timeout(5):
+        await waiting
 
 
 @_in_background

@@ -506,8 +506,8 @@ def test_a_storm_has_few_claimed_at_once(tmp_path: Path, sink: WebServer, monkey
 def test_many_runs_that_end_one_by_one_are_followed_by_few_looks(
     tmp_path: Path, sink: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each look is five statements or so: where more are in work than may go on at once, one look serves for many."""
-    monkeypatch.setattr(worker, "_APART_SECONDS", 0.5)
+    """One look serves for many while more are in work than may go on at once, and no longer."""
+    monkeypatch.setattr(worker, "_APART_SECONDS", 60)
     claimed = list[int]()
 
     async def scenario() -> None:
