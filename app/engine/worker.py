@@ -43,7 +43,7 @@ class Worker:
         self._deciding = asyncio.Semaphore(parts.policy.workers)
         self._applying = asyncio.Semaphore(parts.policy.workers)
         self._stages: dict[str, RunState] = {}
-        self._ended = asyncio.Event()  # one of those
+        self._fewer = asyncio.Event()  # of those than before that count
 
     async def work_forever(self) -> None:
         """Claim and start whatever is due, until cancelled."""
@@ -75,8 +75,8 @@ class Worker:
         with suppress(TimeoutError):
             async with asyncio.timeout(_APART_SECONDS):
                 while self._busy() > self._parts.policy.workers:
-                    self._ended.clear()
-                    await self._ended.wait()
+                    self._fewer.clear()
+                    await self._fewer.wait()
 
     def _adopt(self) -> bool:
         """Begin what take-in has leased for this worker; whether there was anything."""
@@ -150,7 +150,7 @@ class Worker:
             del self._tasks[run.id]
             del self._stages[run.id]
             del self._parts.held_until[run.id]
-            self._ended.set()
+            self._fewer.set()
             self._parts.work.set()
 
     async def _advance(self, run: Run) -> None:
@@ -170,6 +170,7 @@ class Worker:
     async def _stage(self, run: Run) -> Run | None:
         self._stages[run.id] = run.state
         if run.state is RunState.VERIFYING:
+            self._fewer.set()
             return await advance(self._parts, run)
         # Who may act waits behind nobody who is still to be decided on.
         async with self._applying if run.state is RunState.RUNNING else self._deciding:

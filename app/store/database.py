@@ -46,6 +46,8 @@ from app.store.writer import LONG_LOG_BYTES, Writer
 _OURS = (DataError, IntegrityError, ProgrammingError)
 # A replica that freezes in the middle of a decision must not keep the others from theirs.
 _IDLE_IN_TRANSACTION = "60s"
+# One that works and does not come to an end is waited for longer than that, but not for ever.
+_LOCK_TIMEOUT = "120s"
 # A network that drops packets says nothing: without these a connection waits a quarter of an hour for an answer.
 _NOTICE_SILENCE = {
     "connect_timeout": "5",
@@ -54,7 +56,7 @@ _NOTICE_SILENCE = {
     "keepalives_interval": "2",
     "keepalives_count": "3",
 }
-_AT_ONCE = 2  # runs of this process: one that has a lock, and the next
+_AT_ONCE = 2  # of this process: one that has a lock, and the next
 _FRESH_SECONDS = 1.0  # in which a connection is trusted to live on
 _LOCK = text("SELECT pg_advisory_xact_lock(:key)")
 log = structlog.get_logger()
@@ -100,7 +102,7 @@ class Database:
             self.written.set()
         self._writer = Writer(self._engine, str(self.url.database), self.written)
         self.pace = Pace()
-        self._places = defaultdict[str, asyncio.Semaphore](partial(asyncio.Semaphore, _AT_ONCE))
+        self._places = defaultdict[tuple[str, bool], asyncio.Semaphore](partial(asyncio.Semaphore, _AT_ONCE))
         self._questions = asyncio.Semaphore(_QUESTIONS)
         self._on_error = on_error
         self._failing: set[str] = set()  # of reading and writing, what did not work the last time
@@ -244,11 +246,11 @@ class Database:
             log.info("the store is back", seconds=round(time.monotonic() - self._away_since, 1))
 
     def _place(self, lock: str | None) -> AbstractAsyncContextManager[None]:
-        """Where runs wait for each other's decisions without a connection, of which there are few.
+        """Where those wait who want the same lock: without a connection, of which there are few.
 
-        One waits in the server, and so has the lock at once. What people ask for stands there without waiting here.
+        One waits in the server, and so has the lock at once. What people ask for stands behind none of the runs here.
         """
-        return nullcontext() if lock is None or not in_background() else self._places[lock]
+        return nullcontext() if lock is None else self._places[lock, in_background()]
 
     async def probe(self) -> None:
         """Read something, and where writing failed write something too; raises StoreUnavailableError."""
@@ -295,6 +297,7 @@ def _prepare_postgres(connection: Any, _record: Any, *, synced: bool) -> None:
     if not synced or cursor.fetchone() == ("off",):  # stricter than `on` may stay
         cursor.execute(f"SET synchronous_commit = {'on' if synced else 'off'}")
     cursor.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_IN_TRANSACTION}'")
+    cursor.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}'")
     cursor.close()
     connection.commit()
 

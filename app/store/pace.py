@@ -61,8 +61,8 @@ class Pace:
         self._hurried_at = -math.inf
         self._burst_begun_at = -math.inf
         self._resumes_at = -math.inf
-        self._in_flight, self._in_flight_since = 0, -math.inf  # what is urgent and not done yet
-        self._answered_at, self._follows = -math.inf, False  # when nothing was in flight any more; soon after another
+        self._in_flight, self._follows = 0, False  # what is urgent and not done yet; one of it soon after another
+        self._answered_at, self._awaited_since = -math.inf, -math.inf  # the last answer; the next one, by the rest
         self._begun_at: float | None = None  # of the work since the loop's last look
         self._steady = deque[asyncio.Future[None]]()  # who waits for a turn
         self._patient = deque[asyncio.Future[None]]()  # who comes after those, and waits for the end of a pause
@@ -75,19 +75,23 @@ class Pace:
     def urgent(self) -> Iterator[None]:
         """Something urgent is done in this block; where it is much, or one follows another, the rest gives way."""
         now = time.monotonic()
-        self._hurry(now)
-        if not self._in_flight:
-            self._in_flight_since, self._follows = now, now - self._answered_at < _SOON_SECONDS
+        if not self._in_flight or not self._follows:
+            last = self._urgent_at[-1] if self._in_flight else self._answered_at
+            self._awaited_since, self._follows = now, now - last < _SOON_SECONDS
         self._in_flight += 1
+        self._urgent_at.append(now)
+        if self.is_hurried:
+            if now - self._hurried_at > _LULL_SECONDS:
+                self._burst_begun_at = now
+            self._hurried_at = now
         try:
             yield
         finally:
             self._in_flight -= 1
-            if not self._in_flight:
-                self._answered_at = time.monotonic()
-                if self._timer is not None:
-                    self._timer.cancel()
-                    self._resume()
+            self._answered_at = time.monotonic()
+            if self._timer is not None and not self.is_hurried:
+                self._timer.cancel()
+                self._resume()
 
     @property
     def is_hurried(self) -> bool:
@@ -124,13 +128,6 @@ class Pace:
                 begun = time.monotonic()
         return made
 
-    def _hurry(self, now: float) -> None:
-        self._urgent_at.append(now)
-        if self.is_hurried:
-            if now - self._hurried_at > _LULL_SECONDS:
-                self._burst_begun_at = now
-            self._hurried_at = now
-
     def _has_time(self, *, pauses: bool) -> bool:
         if self._is_given or (pauses and self._pause() > 0):
             return False
@@ -154,9 +151,14 @@ class Pace:
 
     def _until_answered(self) -> float:
         """The same where little is urgent. An answer takes several rounds of the loop, each with its piece of work."""
-        if not self._in_flight or not self._follows:
+        if not self._in_flight or not self._follows or self._is_answered:
             return 0
-        return max(self._in_flight_since + _ANSWERED_SECONDS - time.monotonic(), 0)
+        return max(self._awaited_since + _ANSWERED_SECONDS - time.monotonic(), 0)
+
+    @property
+    def _is_answered(self) -> bool:
+        """Whether it is the rest's turn before the next answer."""
+        return self._answered_at >= self._awaited_since
 
     @property
     def _is_burst(self) -> bool:
@@ -207,8 +209,11 @@ class Pace:
         now = time.monotonic()
         took = now - (self._begun_at or now)
         self._begun_at = None
+        if not self._is_answered:
+            self._awaited_since = min(self._awaited_since + took, now)  # to work is not to wait
+        elif self._is_patient:
+            self._awaited_since = now  # and those that are left are answered first
         if self._is_patient:
-            self._in_flight_since = min(self._in_flight_since + took, now)  # to work is not to wait
             pause = _BURST_PAUSE_SECONDS if self._is_burst else min(took * (1 / _SHARE - 1), _LONGEST_SECONDS)
             self._resumes_at = now + pause
         self._arrange()

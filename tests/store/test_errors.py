@@ -105,6 +105,57 @@ def test_runs_that_wait_for_a_lock_leave_connections_to_others(postgres_database
     run(scenario())
 
 
+def test_people_who_wait_for_a_lock_leave_connections_to_others(postgres_database: str) -> None:
+    """Another replica may have it, for as long as it takes; notifications are recorded meanwhile."""
+
+    async def scenario() -> None:
+        database, other = Database(postgres_database), Database(postgres_database)
+
+        async def write() -> None:
+            async with database.write(lock="a") as tx:
+                await tx.execute(text("SELECT 1"))
+
+        try:
+            async with other.write(lock="a"):
+                waiting = [asyncio.create_task(write()) for _ in range(50)]
+                await asyncio.wait(waiting, timeout=0.2)
+                async with asyncio.timeout(2), database.write() as tx:
+                    await tx.execute(text("SELECT 1"))
+                assert not any(one.done() for one in waiting)
+            await asyncio.gather(*waiting)
+        finally:
+            await database.close()
+            await other.close()
+
+    run(scenario())
+
+
+def test_a_lock_that_is_never_given_back_is_not_waited_for_for_ever(
+    postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waited is told, and whoever waits behind has its turn."""
+    monkeypatch.setattr(database_module, "_LOCK_TIMEOUT", "200ms")
+
+    async def scenario() -> None:
+        database, other = Database(postgres_database), Database(postgres_database)
+
+        async def write() -> None:
+            async with database.write(lock="a"):
+                pass
+
+        try:
+            async with other.write(lock="a"):
+                ends = await asyncio.gather(*(write() for _ in range(5)), return_exceptions=True)
+            assert {StoreUnavailableError} == {type(end) for end in ends}, ends
+            assert "lock timeout" in str(ends[0])
+            await write()
+        finally:
+            await database.close()
+            await other.close()
+
+    run(scenario())
+
+
 def test_only_what_need_not_be_on_the_disk_does_not_wait_for_it(postgres_database: str) -> None:
     """Whatever the server's default is; the bed's servers do not wait."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack
 from functools import wraps
 from typing import Any
 
@@ -98,7 +99,7 @@ async def test_a_single_urgent_thing_holds_nobody_up(monkeypatch: pytest.MonkeyP
 
 @_in_background
 async def test_an_answer_does_not_wait_for_a_piece_of_work_in_each_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where one that is urgent follows another, however long that took; the work goes on as soon as none is left."""
+    """Where one that is urgent follows another, however long that took; the work goes on after the answer."""
     monkeypatch.setattr(pace, "_ANSWERED_SECONDS", 60)
     monkeypatch.setattr(pace, "_RECENT_SECONDS", 60)
     turns = Pace()
@@ -107,11 +108,31 @@ async def test_an_answer_does_not_wait_for_a_piece_of_work_in_each_round(monkeyp
     with turns.urgent():
         waiting = asyncio.create_task(turns.turn())
         assert not (await asyncio.wait([waiting], timeout=0.1))[0]
-        urgent(turns)
-        assert not (await asyncio.wait([waiting], timeout=0.1))[0], "the first is not answered yet"
     assert not turns.is_hurried
     async with asyncio.timeout(5):
         await waiting
+
+
+@_in_background
+async def test_an_answer_to_one_of_many_is_a_turn_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where some are in flight all the time, as on a slow disk; also when it was quiet before the first."""
+    monkeypatch.setattr(pace, "_ANSWERED_SECONDS", 60)
+    turns = Pace()
+    with ExitStack() as first, ExitStack() as second:
+        first.enter_context(turns.urgent())
+        await _worked(turns)
+        work(0.1)
+        second.enter_context(turns.urgent())
+        waiting = asyncio.create_task(_worked(turns))
+        assert not (await asyncio.wait([waiting], timeout=0.1))[0], "it follows one that is not answered"
+        first.close()
+        async with asyncio.timeout(5):
+            await waiting
+        waiting = asyncio.create_task(turns.turn())
+        assert not (await asyncio.wait([waiting], timeout=0.1))[0], "one is left"
+        second.close()
+        async with asyncio.timeout(5):
+            await waiting
 
 
 @_in_background
@@ -121,22 +142,24 @@ async def test_an_answer_that_does_not_come_holds_nobody_up(monkeypatch: pytest.
     monkeypatch.setattr(pace, "_SOON_SECONDS", 600)
     turns = Pace()
     urgent(turns)
-    with turns.urgent():
+    with ExitStack() as hanging:
+        hanging.enter_context(turns.urgent())
         work(60)
         async with asyncio.timeout(5):
             await turns.turn()
-            urgent(turns)
+            hanging.enter_context(turns.urgent())
             await turns.turn()
 
 
+@pytest.mark.parametrize("pauses", [True, False])
 @_in_background
-async def test_work_that_was_under_way_counts_as_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_work_that_was_under_way_counts_as_no_wait(monkeypatch: pytest.MonkeyPatch, pauses: bool) -> None:
     """Or an answer that came in the middle of a long piece would wait for the next one, too."""
     monkeypatch.setattr(pace, "_ANSWERED_SECONDS", 60)
     monkeypatch.setattr(pace, "_RECENT_SECONDS", 60)
     turns = Pace()
     urgent(turns)
-    await turns.turn()
+    await turns.turn(pauses=pauses)
     with turns.urgent():
         work(100)
         await asyncio.sleep(0)
