@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from pydantic import Field
 
@@ -143,8 +143,8 @@ async def record(tx: AsyncConnection, remediation: Remediation, now: datetime) -
         effective=tally.effective,
         ineffective=tally.ineffective,
         effectiveness=tally.effectiveness,
-        median_seconds=quantile(times, 0.5),
-        p90_seconds=quantile(times, 0.9),
+        median_seconds=_quantile(times, 0.5),
+        p90_seconds=_quantile(times, 0.9),
         recurrences=await records.recurrences(tx, name, since),
         last_run=None if last is None else LastRun.model_validate(last),
         breaker=BreakerAnswer(
@@ -163,8 +163,8 @@ def _key(name: str) -> tuple[str, str]:
     return "remediation", name
 
 
-def quantile(ordered: Sequence[timedelta], share: float) -> float | None:
-    """The smallest of the values that at least this share of them does not exceed."""
+def _quantile(ordered: Sequence[int], share: float) -> float | None:
+    """Seconds: the smallest of the microseconds that at least this share of them does not exceed."""
     if not ordered:
         return None
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)].total_seconds()
+    return max(ordered[max(0, math.ceil(share * len(ordered)) - 1)], 0) / 1_000_000

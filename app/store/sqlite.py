@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
+from itertools import islice
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import CursorResult, Executable
@@ -37,32 +38,30 @@ registry.register("sqlite.inline", __name__, "Dialect")
 class _Cursor(sqlite3.Cursor):
     """A cursor that may hold its rows already, since to read them is to work on the query."""
 
-    _rows: list[Any] | None = None
+    _rows: Iterator[Any] | None = None
 
     def execute_at_once(self, sql: str, parameters: Any) -> None:
         """Execute, and read all rows; to be called in a thread."""
         self.execute(sql, parameters)
-        self._rows = super().fetchall() if self.description else None
+        self._rows = iter(super().fetchall()) if self.description else None
 
     def fetchone(self) -> Any:
         """The next row, or None."""
         if self._rows is None:
             return super().fetchone()
-        return self._rows.pop(0) if self._rows else None
+        return next(self._rows, None)
 
     def fetchmany(self, size: int | None = 1) -> list[Any]:
         """The next rows."""
         if self._rows is None:
             return super().fetchmany(size)
-        taken, self._rows = self._rows[:size], self._rows[size:]
-        return taken
+        return list(islice(self._rows, size))
 
     def fetchall(self) -> list[Any]:
         """All rows that are left."""
         if self._rows is None:
             return super().fetchall()
-        taken, self._rows = self._rows, []
-        return taken
+        return list(self._rows)
 
 
 class _Connection(sqlite3.Connection):
