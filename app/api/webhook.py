@@ -7,6 +7,7 @@ recorded.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Annotated, Literal
@@ -27,6 +28,7 @@ from app.store.inbox import Received
 
 PATH = "/webhooks/alertmanager"
 _LONGEST_SHOWN = 200
+_MARK = b'"fingerprint"'
 _AGAIN = {ProblemReason.STORE_UNAVAILABLE, ProblemReason.BUSY}  # Alertmanager sends these again
 _RESULTS = {
     ProblemReason.TOO_LARGE: "too_large",
@@ -107,14 +109,19 @@ async def _receive(request: Request, services: Services) -> Response:
         again = problem.reason in _AGAIN
         _refused(services, problem, "" if again else group_of(body))
         raise
-    accepted = Accepted(alerts=received.alerts).model_dump_json()
-    return Response(accepted, HTTPStatus.ACCEPTED, media_type="application/json")
+    return _accepted(received.alerts)
+
+
+@lru_cache(maxsize=128)
+def _accepted(alerts: int) -> Response:
+    """Made once for each number of alerts, as there are few of those."""
+    return Response(Accepted(alerts=alerts).model_dump_json(), HTTPStatus.ACCEPTED, media_type="application/json")
 
 
 def _parse(body: bytes, max_alerts: int) -> Notification:
     if not body:
         raise ProblemError(400, ProblemReason.NOT_JSON, "the body is empty; Alertmanager sends a JSON object")
-    if body.count(b'"fingerprint"') > max_alerts:
+    if len(body) > max_alerts * len(_MARK) and body.count(_MARK) > max_alerts:
         # An alert has one each. Counted in the bytes, so that millions of alerts cost no more than their transport.
         detail = f"more than {max_alerts} alerts; raise max_alerts or group alerts more finely (group_by)"
         raise ProblemError(413, ProblemReason.TOO_MANY_ALERTS, detail)
@@ -142,7 +149,7 @@ async def _record(services: Services, received: Received) -> None:
         await services.inbox.record(received, services.limits.record_timeout_seconds)
     except StoreUnavailableError as error:
         raise store_unavailable() from error
-    services.metrics.notifications.labels("accepted").inc()
+    services.metrics.accepted.inc()
     services.metrics.last_notification.set(received.received_at.timestamp())
     if received.truncated:
         _truncated(services, received)

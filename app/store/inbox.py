@@ -30,7 +30,7 @@ _GROUP = 256
 _GATHER_SECONDS = 0.005  # those who are there already do not wait longer
 _RECENT = 1000  # notifications; which receivers lead here changes rarely
 # The alerts of a group have most of their text in common, and every byte is written three times.
-_PACKER, _UNPACKER = zstandard.ZstdCompressor(level=1), zstandard.ZstdDecompressor()
+_PACKER, _UNPACKER = zstandard.ZstdCompressor(level=-1), zstandard.ZstdDecompressor()
 _INSERT = insert(notification)
 _WAITING = (
     select(notification.c.id, notification.c.received_at, notification.c.alerts, notification.c.body)

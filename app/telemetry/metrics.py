@@ -92,6 +92,7 @@ class Metrics:
             registry=registry,
         )
         _zero(self.notifications, NOTIFICATION_RESULTS)
+        self.accepted = self.notifications.labels("accepted")  # each time looked for, it takes longer than to count
         self.last_notification = Gauge(
             "remediator_last_notification_timestamp_seconds",
             "When the last notification was recorded. Falling behind: Alertmanager no longer reaches us.",
