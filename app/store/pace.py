@@ -22,7 +22,7 @@ _ANSWER_SECONDS = 0.01  # the same for an answer that somebody waits for, unless
 _MUCH, _RECENT_SECONDS = 5, 0.05  # so many that are urgent within so long
 _SOON_SECONDS, _ANSWERED_SECONDS = 0.2, 0.02  # after another that is urgent; so long the rest waits for one of these
 _BURST_SECONDS, _BURST_PAUSE_SECONDS = 10.0, 1.0  # a storm is received first; between two pieces of work meanwhile
-_QUIET_SECONDS = 0.003  # without anything urgent, after which the work goes on when the storm does not end
+_QUIET_SECONDS = 0.003  # without anything urgent, after which the work goes on where more may come at once
 _SHARE, _LONGEST_SECONDS = 0.1, 0.2  # of the time for it when it never gets quiet; of a pause
 _LULL_SECONDS = 1.0  # without much that is urgent, after which another burst may begin
 T = TypeVar("T")
@@ -63,6 +63,7 @@ class Pace:
         self._resumes_at = -math.inf
         self._in_flight, self._follows = 0, False  # what is urgent and not done yet; one of it soon after another
         self._answered_at, self._awaited_since = -math.inf, -math.inf  # the last answer; the next one, by the rest
+        self._is_series, self._worked_at = False, -math.inf  # one comes right after each answer; the last patient turn
         self._begun_at: float | None = None  # of the work since the loop's last look
         self._steady = deque[asyncio.Future[None]]()  # who waits for a turn
         self._patient = deque[asyncio.Future[None]]()  # who comes after those, and waits for the end of a pause
@@ -78,6 +79,7 @@ class Pace:
         if not self._in_flight or not self._follows:
             last = self._urgent_at[-1] if self._in_flight else self._answered_at
             self._awaited_since, self._follows = now, now - last < _SOON_SECONDS
+            self._is_series = now - max(last, self._worked_at) < _QUIET_SECONDS  # who came meanwhile came at once
         self._in_flight += 1
         self._urgent_at.append(now)
         if self.is_hurried:
@@ -151,9 +153,12 @@ class Pace:
 
     def _until_answered(self) -> float:
         """The same where little is urgent. An answer takes several rounds of the loop, each with its piece of work."""
-        if not self._in_flight or not self._follows or self._is_answered:
-            return 0
-        return max(self._awaited_since + _ANSWERED_SECONDS - time.monotonic(), 0)
+        until = -math.inf
+        if self._in_flight and self._follows and not self._is_answered:
+            until = self._awaited_since + _ANSWERED_SECONDS
+        elif self._is_series:
+            until = min(self._answered_at + _QUIET_SECONDS, self._worked_at + _ANSWERED_SECONDS)
+        return max(until - time.monotonic(), 0)
 
     @property
     def _is_answered(self) -> bool:
@@ -214,6 +219,7 @@ class Pace:
         elif self._is_patient:
             self._awaited_since = now  # and those that are left are answered first
         if self._is_patient:
+            self._worked_at = now
             pause = _BURST_PAUSE_SECONDS if self._is_burst else min(took * (1 / _SHARE - 1), _LONGEST_SECONDS)
             self._resumes_at = now + pause
         self._arrange()

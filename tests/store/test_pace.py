@@ -113,6 +113,43 @@ async def test_an_answer_does_not_wait_for_a_piece_of_work_in_each_round(monkeyp
         await waiting
 
 
+@pytest.mark.parametrize(
+    ("quiet", "longest", "gap", "later", "is_due"),
+    [(60, 60, 0, 0, False), (600, 60, 0, 60, True), (0.2, 60, 0, 0, True), (60, 600, 61, 0, True)],
+)
+@_in_background
+async def test_who_sends_one_after_the_other_is_answered_some_times_between_two_pieces(
+    monkeypatch: pytest.MonkeyPatch, quiet: float, longest: float, gap: float, later: float, is_due: bool
+) -> None:
+    """No longer than one answer is waited for, than more come at once, and only if they do."""
+    monkeypatch.setattr(pace, "_RECENT_SECONDS", 0.01)
+    monkeypatch.setattr(pace, "_QUIET_SECONDS", quiet)
+    monkeypatch.setattr(pace, "_ANSWERED_SECONDS", longest)
+    turns = Pace()
+    await _worked(turns)
+    urgent(turns)
+    work(gap)
+    urgent(turns)
+    work(later)
+    waiting = asyncio.create_task(turns.turn())
+    assert is_due == bool((await asyncio.wait([waiting], timeout=5 if is_due else 0.1))[0])
+    waiting.cancel()
+
+
+@_in_background
+async def test_who_comes_while_a_piece_is_worked_on_came_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each that is sent right after the answer before it would wait for a piece, and be the first again."""
+    monkeypatch.setattr(pace, "_ANSWERED_SECONDS", 60)
+    monkeypatch.setattr(pace, "_QUIET_SECONDS", 60)
+    turns = Pace()
+    urgent(turns)
+    await _worked(turns, 100)
+    urgent(turns)
+    waiting = asyncio.create_task(turns.turn())
+    assert not (await asyncio.wait([waiting], timeout=0.1))[0]
+    waiting.cancel()
+
+
 @_in_background
 async def test_an_answer_to_one_of_many_is_a_turn_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where some are in flight all the time, as on a slow disk; also when it was quiet before the first."""
