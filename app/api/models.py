@@ -140,6 +140,8 @@ class RunReference(Answer):
     id: str
     remediation: str
     state: RunState
+    reason: str | None
+    message: str = Field(description="What happened last, or why nothing was done.")
 
 
 class EpisodeItem(EpisodeAnswer):

@@ -24,7 +24,7 @@ class Summary(Answer):
 
     runs: int = Field(description="That have ended, observed and denied ones included.")
     success_rate: float | None = Field(
-        description="Of the runs that acted, the share that succeeded; null without one."
+        description="Of the runs that succeeded, failed or were interrupted, the share that succeeded."
     )
     effectiveness: float | None = Field(description="The share after which the alert resolved; null while unknown.")
     breaker: BreakerState
@@ -76,7 +76,7 @@ class Record(Answer):
     since: datetime
     states: dict[RunState, int] = Field(description="Runs by final state.")
     success_rate: float | None = Field(
-        description="Of the runs that acted, the share that succeeded; null without one."
+        description="Of the runs that succeeded, failed or were interrupted, the share that succeeded."
     )
     effective: int = Field(description="Runs after which the alert resolved in time.")
     ineffective: int = Field(description="Runs after which it did not.")

@@ -16,6 +16,7 @@ a crash goes on where the ledger says. A stage that lost the lease raises LeaseL
 from __future__ import annotations
 
 from app.catalog.templates import TemplateContext
+from app.domain.decisions import Decision, Verdict
 from app.domain.durations import format_duration
 from app.domain.errors import AppError, TransientError
 from app.domain.plans import Plan
@@ -36,7 +37,7 @@ from app.store.events import Entry
 from app.store.pace import work_without_pause
 from app.store.runs import Run
 
-_DENIALS = {Reason.OUT_OF_SCOPE, Reason.PRECONDITION_FAILED}
+_DENIALS = {Reason.OUT_OF_SCOPE: "scope", Reason.PRECONDITION_FAILED: "when"}  # and who said so
 
 
 async def advance(parts: Parts, run: Run) -> Run | None:
@@ -112,8 +113,12 @@ async def _unplannable(parts: Parts, run: Run, error: AppError) -> Run:
     """A refusal found while planning denies; anything else fails the rung, and the next one may still page."""
     entry = Entry(error.message, error.reason)
     if error.reason in _DENIALS and run.admitted_at is None:
+        denial = Decision(
+            guard=_DENIALS[error.reason], verdict=Verdict.DENY, reason=error.reason, message=error.message
+        )
+        parts.metrics.refused(denial.verdict, denial.reason)
         async with parts.turn() as turn:
-            return await close(turn, run, RunState.DENIED, entry)
+            return await close(turn, run, RunState.DENIED, entry, decisions=[denial.model_dump(mode="json")])
     return await escalate_or_fail(parts, run, entry)
 
 

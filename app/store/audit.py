@@ -174,8 +174,8 @@ async def find_episodes(tx: AsyncConnection, wanted: EpisodeFilter, page: Page) 
 
 
 async def runs_of_episodes(tx: AsyncConnection, episode_ids: Collection[str]) -> list[Row[Any]]:
-    """The runs (episode_id, id, remediation, state) for some episodes, oldest first."""
-    columns = (run_episode.c.episode_id, run.c.id, run.c.remediation, run.c.state)
+    """The runs (episode_id, id, remediation, state, reason, message) for some episodes, oldest first."""
+    columns = (run_episode.c.episode_id, run.c.id, run.c.remediation, run.c.state, run.c.reason, run.c.message)
     query: Select[Any] = select(*columns).join(run, run.c.id == run_episode.c.run_id)
     query = query.where(run_episode.c.episode_id.in_(episode_ids)).order_by(run.c.id)
     return list((await tx.execute(query)).all())

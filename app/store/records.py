@@ -38,7 +38,7 @@ class Tally:
 
     @property
     def success_rate(self) -> float | None:
-        """Of the runs that acted to the end, the share whose steps and checks went well; None where there is none."""
+        """Of the runs that succeeded or failed, the share that succeeded; None where there is none."""
         good = self.states.get(RunState.SUCCEEDED, 0)
         bad = self.states.get(RunState.FAILED, 0) + self.states.get(RunState.INTERRUPTED, 0)
         return good / (good + bad) if good + bad else None

@@ -58,6 +58,7 @@ REFUSALS = {
         Reason.OWNED_BY_GITOPS,
         Reason.OWNED_BY_HPA,
         Reason.OWNED_BY_KEDA,
+        Reason.PRECONDITION_FAILED,
         Reason.ROLLOUT_PAUSED,
     ),
 }

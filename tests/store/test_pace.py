@@ -114,12 +114,12 @@ async def test_an_answer_does_not_wait_for_a_piece_of_work_in_each_round(monkeyp
 
 
 @pytest.mark.parametrize(
-    ("quiet", "longest", "gap", "later", "is_due"),
-    [(60, 60, 0, 0, False), (600, 60, 0, 60, True), (0.2, 60, 0, 0, True), (60, 600, 61, 0, True)],
+    ("quiet", "longest", "passes", "is_due"),
+    [(60, 60, (0, 0), False), (600, 60, (0, 60), True), (0.2, 60, (0, 0), True), (60, 600, (61, 0), True)],
 )
 @_in_background
 async def test_who_sends_one_after_the_other_is_answered_some_times_between_two_pieces(
-    monkeypatch: pytest.MonkeyPatch, quiet: float, longest: float, gap: float, later: float, is_due: bool
+    monkeypatch: pytest.MonkeyPatch, quiet: float, longest: float, passes: tuple[float, float], is_due: bool
 ) -> None:
     """No longer than one answer is waited for, than more come at once, and only if they do."""
     monkeypatch.setattr(pace, "_RECENT_SECONDS", 0.01)
@@ -128,9 +128,9 @@ async def test_who_sends_one_after_the_other_is_answered_some_times_between_two_
     turns = Pace()
     await _worked(turns)
     urgent(turns)
-    work(gap)
+    work(passes[0])
     urgent(turns)
-    work(later)
+    work(passes[1])
     waiting = asyncio.create_task(turns.turn())
     assert is_due == bool((await asyncio.wait([waiting], timeout=5 if is_due else 0.1))[0])
     waiting.cancel()

@@ -239,7 +239,14 @@ def test_episodes_answer_why_nothing_happened(edge: Edge) -> None:
     edge.run(write())
     over, nobody, down = edge.get("/episodes").json()["items"]
     assert (["restart-api"], None) == (down["matched"], down["explanation"])
-    assert [{"id": made.id, "remediation": "restart-api", "state": "pending"}] == down["runs"]
+    expected = {
+        "id": made.id,
+        "remediation": "restart-api",
+        "state": "pending",
+        "reason": None,
+        "message": made.message,
+    }
+    assert [expected] == down["runs"]
     assert ([], [], "no remediation of the catalog has matched its labels") == (
         nobody["matched"],
         nobody["runs"],

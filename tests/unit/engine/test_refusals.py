@@ -6,10 +6,13 @@ import select as sockets
 import socket
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from pydantic import SecretStr
+from sqlalchemy.engine import Row
 
 from app.clients.connections import Connections, RedisConnection, SecretSource
+from app.domain.decisions import Verdict
 from app.domain.durations import Rate
 from app.domain.plans import Plan
 from app.domain.reasons import Reason
@@ -18,7 +21,7 @@ from app.domain.scope import Scope
 from app.domain.states import RunState
 from tests.support.aio import run
 from tests.support.alerts import alert
-from tests.support.engine import engine, sqlite, until
+from tests.support.engine import Engine, engine, sqlite, until
 from tests.support.entries import asked, cache, flush, ok, poke, request
 from tests.support.processes import free_port
 from tests.support.redis import RedisServer
@@ -245,6 +248,7 @@ def test_a_target_out_of_scope_is_never_contacted(tmp_path: Path) -> None:
                 await one.fire(db="1")
                 (row,) = await one.ended()
                 assert (RunState.DENIED, Reason.OUT_OF_SCOPE) == (row.state, row.reason)
+                _answered(one, row, "scope")
                 assert ([], [], []) == sockets.select([trap], [], [], 0)
 
     run(scenario())
@@ -271,8 +275,17 @@ def test_a_precondition_that_does_not_hold_denies(tmp_path: Path, sink: WebServe
             await one.fire()
             (row,) = await one.ended()
             assert (RunState.DENIED, Reason.PRECONDITION_FAILED, 0) == (row.state, row.reason, asked(sink))
+            _answered(one, row, "when")
 
     run(scenario())
+
+
+def _answered(one: Engine, row: Row[Any], guard: str) -> None:
+    """What planning denies is among the answers and the counted refusals, as what a guard denies."""
+    (answer,) = row.decisions
+    assert (guard, Verdict.DENY, row.reason) == (answer["guard"], answer["verdict"], answer["reason"])
+    labels = {"verdict": "deny", "reason": row.reason}
+    assert 1 == one.parts.metrics.registry.get_sample_value("remediator_refusals_total", labels)
 
 
 def test_a_secret_that_is_not_there_is_a_matter_of_configuration(tmp_path: Path, sink: WebServer) -> None:
