@@ -14,7 +14,7 @@ import time
 import zlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,9 @@ from app.store.writer import LONG_LOG_BYTES, Writer
 _OURS = (DataError, IntegrityError, ProgrammingError)
 # A replica that freezes in the middle of a decision must not keep the others from theirs.
 _IDLE_IN_TRANSACTION = "60s"
-# One that works and does not come to an end is waited for longer than that, but not for ever.
-_LOCK_TIMEOUT = "120s"
+# One that works and does not come to an end is waited for longer than that, as a migration may, but not for ever.
+_LOCK_SECONDS = 600.0
+_SOON_SECONDS = 5.0  # that somebody waits who can ask again, behind others who do
 # A network that drops packets says nothing: without these a connection waits a quarter of an hour for an answer.
 _NOTICE_SILENCE = {
     "connect_timeout": "5",
@@ -245,12 +246,28 @@ class Database:
         if not self._failing:
             log.info("the store is back", seconds=round(time.monotonic() - self._away_since, 1))
 
-    def _place(self, lock: str | None) -> AbstractAsyncContextManager[None]:
+    @asynccontextmanager
+    async def _place(self, lock: str | None) -> AsyncIterator[None]:
         """Where those wait who want the same lock: without a connection, of which there are few.
 
         One waits in the server, and so has the lock at once. What people ask for stands behind none of the runs here.
+        Raises StoreUnavailableError.
         """
-        return nullcontext() if lock is None else self._places[lock, in_background()]
+        if lock is None:
+            yield
+            return
+        is_run = in_background()
+        seconds = _LOCK_SECONDS if is_run else _SOON_SECONDS
+        place = self._places[lock, is_run]
+        try:
+            async with asyncio.timeout(seconds):
+                await place.acquire()
+        except TimeoutError as error:
+            raise StoreUnavailableError(f"others wait for the store's lock {lock!r}, for {seconds:g} s now") from error
+        try:
+            yield
+        finally:
+            place.release()
 
     async def probe(self) -> None:
         """Read something, and where writing failed write something too; raises StoreUnavailableError."""
@@ -297,7 +314,8 @@ def _prepare_postgres(connection: Any, _record: Any, *, synced: bool) -> None:
     if not synced or cursor.fetchone() == ("off",):  # stricter than `on` may stay
         cursor.execute(f"SET synchronous_commit = {'on' if synced else 'off'}")
     cursor.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_IN_TRANSACTION}'")
-    cursor.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}'")
+    limit = f"'lock_timeout', '{_LOCK_SECONDS:g}s', false"  # for the session
+    cursor.execute(f"SELECT set_config({limit}) WHERE current_setting('lock_timeout') = '0'")
     cursor.close()
     connection.commit()
 

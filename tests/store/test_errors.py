@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.exc import ProgrammingError
 
 from app.domain.errors import ConfigError, StoreUnavailableError
@@ -130,30 +130,52 @@ def test_people_who_wait_for_a_lock_leave_connections_to_others(postgres_databas
     run(scenario())
 
 
+@pytest.mark.parametrize("in_background", [True, False])
 def test_a_lock_that_is_never_given_back_is_not_waited_for_for_ever(
-    postgres_database: str, monkeypatch: pytest.MonkeyPatch
+    postgres_database: str, monkeypatch: pytest.MonkeyPatch, in_background: bool
 ) -> None:
-    """Who waited is told, and whoever waits behind has its turn."""
-    monkeypatch.setattr(database_module, "_LOCK_TIMEOUT", "200ms")
+    """Who waits in the server is told, and everybody who waits behind, people soon."""
+    monkeypatch.setattr(database_module, "_LOCK_SECONDS", 0.5)
+    monkeypatch.setattr(database_module, "_SOON_SECONDS", 0.3)
 
     async def scenario() -> None:
         database, other = Database(postgres_database), Database(postgres_database)
 
         async def write() -> None:
+            if in_background:
+                work_in_background()
             async with database.write(lock="a"):
                 pass
 
         try:
-            async with other.write(lock="a"):
-                ends = await asyncio.gather(*(write() for _ in range(5)), return_exceptions=True)
+            async with other.write(lock="a"), asyncio.timeout(4):  # one pair after the other would take 10 s
+                ends = await asyncio.gather(*(write() for _ in range(40)), return_exceptions=True)
             assert {StoreUnavailableError} == {type(end) for end in ends}, ends
-            assert "lock timeout" in str(ends[0])
+            assert any("lock timeout" in str(end) for end in ends), ends
+            behind = f"others wait for the store's lock 'a', for {0.5 if in_background else 0.3} s now"
+            assert any(behind in str(end) for end in ends), ends
             await write()
         finally:
             await database.close()
             await other.close()
 
     run(scenario())
+
+
+def test_a_stricter_limit_of_the_server_stays(postgres_database: str) -> None:
+    """As its owner has set it for the role, the database or in the URL."""
+
+    async def shown(url: str) -> str:
+        database = Database(url)
+        try:
+            async with database.write() as tx:
+                return str((await tx.execute(text("SHOW lock_timeout"))).scalar_one())
+        finally:
+            await database.close()
+
+    assert "10min" == run(shown(postgres_database))
+    strict = make_url(postgres_database).update_query_dict({"options": "-c lock_timeout=3s"})
+    assert "3s" == run(shown(strict.render_as_string(hide_password=False)))
 
 
 def test_only_what_need_not_be_on_the_disk_does_not_wait_for_it(postgres_database: str) -> None:

@@ -173,6 +173,21 @@ async def test_an_answer_to_one_of_many_is_a_turn_for_the_rest(monkeypatch: pyte
 
 
 @_in_background
+async def test_the_turn_after_an_answer_is_not_used_up_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who need not wait may be at work when it comes."""
+    monkeypatch.setattr(pace, "_ANSWERED_SECONDS", 60)
+    turns = Pace()
+    with ExitStack() as first, turns.urgent():
+        first.enter_context(turns.urgent())
+        await turns.turn(pauses=False)
+        work(WORK)
+        first.close()
+        await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            await turns.turn()
+
+
+@_in_background
 async def test_an_answer_that_does_not_come_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that hangs, say: it is waited for once, and more that come do not begin that anew."""
     monkeypatch.setattr(pace, "_ANSWERED_SECONDS", 60)

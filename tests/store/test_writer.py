@@ -336,6 +336,18 @@ async def test_who_gives_up_waiting_for_another_process_has_begun_nothing(tmp_pa
 
 
 @_in_a_loop
+async def test_what_was_read_in_a_thread_is_given_out_in_any_pieces(tmp_path: Path) -> None:
+    """Each row once and in its order, like rows that are read in place."""
+    numbers = text("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9) SELECT i FROM n")
+    async with _store(tmp_path) as database, database.browse() as threaded, database.read() as in_place:
+        for tx in (threaded, in_place):
+            found = (await tx.execute(numbers)).scalars()
+            pieces = [found.fetchmany(2), next(found), found.fetchmany(3), list(found), found.fetchmany(2)]
+            assert [[1, 2], 3, [4, 5, 6], [7, 8, 9], []] == pieces
+            assert [*range(1, 10)] == [row.i for row in await tx.execute(numbers)]
+
+
+@_in_a_loop
 async def test_a_long_question_can_be_given_up(tmp_path: Path) -> None:
     """What runs in a thread is interrupted, and its connection serves others afterwards."""
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"

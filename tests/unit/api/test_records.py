@@ -43,7 +43,7 @@ def ended(edge: Edge, state: RunState, at: timedelta, **columns: Any) -> str:
 
 def test_the_record_of_a_remediation(edge: Edge) -> None:
     """Runs by state, success, effect and times, of the last 30 days and of this remediation alone."""
-    for hours, minutes in ((1, 5), (2, 10), (3, 60)):
+    for hours, minutes in ((1, 60), (2, 5), (3, 10)):
         resolved = NOW - DAY + hours * HOUR + timedelta(minutes=minutes)
         ended(edge, RunState.SUCCEEDED, -DAY + hours * HOUR, effective=True, resolved_at=resolved)
     ended(edge, RunState.SUCCEEDED, -DAY, effective=False)
@@ -64,6 +64,12 @@ def test_the_record_of_a_remediation(edge: Edge) -> None:
     assert (last, "failed") == (found["last_run"]["id"], found["last_run"]["state"])
     (listed,) = edge.get("/catalog").json()["items"]
     assert (7, 5 / 6, 3 / 5) == tuple(listed["record"][key] for key in ("runs", "success_rate", "effectiveness"))
+
+
+def test_an_alert_that_ended_before_it_began_took_no_time(edge: Edge) -> None:
+    """By the clocks of two machines."""
+    ended(edge, RunState.SUCCEEDED, -HOUR, effective=True, resolved_at=NOW - 2 * HOUR)
+    assert 0 == edge.get("/catalog/restart-api").json()["record"]["median_seconds"]
 
 
 def test_alerts_that_are_back_within_a_day_are_counted(edge: Edge) -> None:

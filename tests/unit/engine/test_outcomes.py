@@ -530,23 +530,24 @@ def test_many_runs_that_end_one_by_one_are_followed_by_few_looks(
     assert 7 > len(claimed), claimed
 
 
-def test_many_runs_that_only_watch_now_are_followed_by_others_at_once(
+def test_many_runs_that_only_watch_or_did_nothing_are_followed_by_others_at_once(
     tmp_path: Path, sink: WebServer, health: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are not among those that may be in work."""
     monkeypatch.setattr(worker, "_APART_SECONDS", 600)
 
-    async def scenario() -> None:
-        health.status = 500
-        entry, policy = poke(sink, verify=[ok(health, timeout="5m")]), {"workers": 2, "concurrency": 20}
-        async with engine(sqlite(tmp_path), tmp_path, entry, working=False, **policy) as one:
+    async def scenario(state: RunState, entry: dict[str, Any]) -> None:
+        (home := tmp_path / state).mkdir()
+        async with engine(sqlite(home), home, entry, working=False, workers=2, concurrency=20) as one:
             one.parts.handover.room = 0
             await one.deliver(*(one.firing(instance=str(number)) for number in range(20)))
             working = asyncio.create_task(one.worker.work_forever())
-            await one.reached(RunState.VERIFYING, count=20)
+            await one.reached(state, count=20)
             working.cancel()
 
-    run(scenario())
+    health.status = 500
+    run(scenario(RunState.VERIFYING, poke(sink, verify=[ok(health, timeout="5m")])))
+    run(scenario(RunState.OBSERVED, poke(sink, mode="observe")))
 
 
 def test_a_lease_counts_from_the_transaction_that_took_it(tmp_path: Path, sink: WebServer) -> None:
