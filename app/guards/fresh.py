@@ -18,8 +18,10 @@ _REASONS = {
 
 def fresh(facts: Facts) -> Decision:
     """Defer while it is not active there, or while nobody answers; a run that has begun may go on."""
-    if facts.freshness is None or facts.admitted or not facts.is_remedy:
+    if facts.admitted or not facts.is_remedy:
         return allow("fresh")
+    if facts.freshness is None:  # before there is a plan nobody has been asked yet, configured or not
+        return allow("fresh", "connections.alertmanager is not configured; nobody was asked" if facts.plan else "")
     seen = facts.freshness
     if seen.standing is Standing.ACTIVE:
         return allow("fresh", seen.message)

@@ -210,6 +210,16 @@ def test_only_what_is_active_at_alertmanager_is_fresh(standing: Standing, expect
     assert Verdict.ALLOW is fresh(facts(freshness=seen, admitted=True)).verdict
 
 
+def test_where_no_alertmanager_is_configured_it_says_that_nobody_was_asked() -> None:
+    """An answer without a question is not to be taken for one; before planning nothing is known of it."""
+    decision = fresh(facts())
+    assert (Verdict.ALLOW, None) == said(decision)
+    assert "connections.alertmanager is not configured; nobody was asked" == decision.message
+    assert ["", "", ""] == [
+        fresh(facts(**why)).message for why in ({"plan": None}, {"admitted": True}, {"purpose": Purpose.UNDO})
+    ]
+
+
 def test_an_open_breaker_lets_one_trial_through() -> None:
     """Nothing before its time, then one run and no second beside it."""
     opened = Breaker(3, NOW - MINUTE, NOW + MINUTE)
