@@ -64,7 +64,7 @@ class Workload:
         if self.updated < wanted:
             return f"{self.updated} of {wanted} replicas run the newest pod template"
         if self.ref.kind == "Deployment" and self.total > self.updated:
-            return f"{self.total - self.updated} old replicas are still there"
+            return _still_there(self.total - self.updated, "old")
         return ""
 
     @property
@@ -77,7 +77,7 @@ class Workload:
         if self.stale_or_old_pods:
             return self.stale_or_old_pods
         if self.total > self.desired and self.ref.kind != "DaemonSet":
-            return f"{self.total - self.desired} surplus replicas are still there"
+            return _still_there(self.total - self.desired, "surplus")
         if self.available < self.desired:
             return f"{self.available} of {self.desired} replicas are available"
         return ""
@@ -150,6 +150,10 @@ def is_unhealthy(kind: str, raw: Mapping[str, Any]) -> bool:
         condition["type"] == "Available" and condition["status"] == "False"
         for condition in status.get("conditions") or ()
     )
+
+
+def _still_there(count: int, which: str) -> str:
+    return f"1 {which} replica is still there" if count == 1 else f"{count} {which} replicas are still there"
 
 
 def _counts(kind: str, spec: Mapping[str, Any], status: Mapping[str, Any]) -> dict[str, int]:
