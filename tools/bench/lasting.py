@@ -80,12 +80,14 @@ def catalogs(bench: Bench) -> Iterator[Result | Curve]:
     largest = max(costs)
     yield curve
     yield Result(
-        "catalog", f"matching, {largest} remediations, beside 100", costs[largest], "µs/alert", costs[100], 1.5
+        "catalog", f"matching, {largest:,} remediations, beside 100", costs[largest], "µs/alert", costs[100], 1.5
     )
-    yield Result("catalog", f"loading {largest} remediations", loading, "s", bound=10)
+    yield Result("catalog", f"loading {largest:,} remediations", loading, "s", bound=10)
     with ours(bench, unmatched(largest)) as service:
         stall = _stall(service)
-    yield Result("catalog", f"acknowledgement while {largest} are reloaded, the slowest", stall * 1000, "ms", bound=50)
+    yield Result(
+        "catalog", f"acknowledgement while {largest:,} are reloaded, the slowest", stall * 1000, "ms", bound=50
+    )
 
 
 def _microseconds(call: object) -> float:
@@ -133,8 +135,8 @@ def audit(bench: Bench) -> Iterator[Result | Curve]:
                 deleting = _deleting(service)
     for name in _PAGES:
         slow, fast = times[large][name] * 1000, times[small][name] * 1000
-        yield Result("audit", f"a page of {large:,} runs, {name}", slow, "ms", fast, 2.0)
-    yield Result("audit", f"the slowest page of {large:,} runs", max(times[large].values()) * 1000, "ms", bound=50)
+        yield Result("audit", f"a page in an audit of {large:,} runs, {name}", slow, "ms", fast, 2.0)
+    yield Result("audit", "the slowest of these answers", max(times[large].values()) * 1000, "ms", bound=50)
     yield deleting
 
 

@@ -32,11 +32,11 @@ def acknowledgement(bench: Bench) -> Iterator[Result | Curve]:
         for alerts, bound, times in ((1, 1.0, _MORE), (100, 0.7, 1)):
             load = Load(bench.count(_SIZES[alerts]), alerts, 32)
             found = alternate(bench, load, {"ours": service.url, "beside": beside}, lambda: quiet(service), times)
-            yield _acknowledged(f"SQLite, {alerts} at once, take-in running", found, bound)
+            yield _acknowledged(f"SQLite, {alerts} a notification, take-in running", found, bound)
     with receiver(bench, "validating") as beside, ours(bench, without="take-in") as service:
         load = Load(bench.count(_SIZES[100]), 100, 32)
         found = alternate(bench, load, {"ours": service.url, "beside": beside}, times=_MORE)
-        yield _acknowledged("SQLite, 100 at once, take-in paused", found, 0.95)
+        yield _acknowledged("SQLite, 100 a notification, take-in paused", found, 0.95)
     with (
         database() as store,
         database() as other,
@@ -46,7 +46,7 @@ def acknowledgement(bench: Bench) -> Iterator[Result | Curve]:
         for alerts in (1, 100):
             load = Load(bench.count(_SIZES[alerts] // 2), alerts, 32)
             found = alternate(bench, load, {"ours": service.url, "beside": beside}, lambda: quiet(service))
-            yield _acknowledged(f"PostgreSQL, {alerts} at once, take-in running", found, 2.0)
+            yield _acknowledged(f"PostgreSQL, {alerts} a notification, take-in running", found, 2.0)
 
 
 def _acknowledged(what: str, found: dict[str, list[Sent]], bound: float) -> Result:
@@ -131,7 +131,7 @@ def _storm(name: str, load: Load, found: Sequence[tuple[Sent, Seen]], beside: fl
         "storm", f"{name}: acknowledgement, p99", median(_slow(sent) for sent, _ in found), "ms", beside, bound=2
     )
     decided, seconds = min(seen.decided for _, seen in found), median(seen.seconds for _, seen in found)
-    yield Result("storm", f"{name}: decided", decided, "alerts", note=f"of {load.count}, in {seconds:.0f} s")
+    yield Result("storm", f"{name}: decided", decided, "alerts", note=f"of {load.count:,}, in {seconds:.0f} s")
     growth = max(seen.growth for _, seen in found)
     yield Result("storm", f"{name}: memory grows by", growth, "MiB", bound=40)
     for path in ("/remediations", "/metrics"):

@@ -48,7 +48,7 @@ class Curve:
 
 def table(results: Sequence[Result]) -> str:
     """Markdown, one row a result."""
-    lines = ["| what | measured | beside | ratio | to reach | | bare call |", "|---|---:|---:|---:|---:|---|---:|"]
+    lines = ["| what | measured | beside | ratio | to reach | verdict | bare call |", "|---|---:|---:|---:|---:|---|---:|"]
     for one in results:
         sign = "≥" if one.at_least else "≤"
         cells = (
