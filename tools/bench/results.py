@@ -48,7 +48,8 @@ class Curve:
 
 def table(results: Sequence[Result]) -> str:
     """Markdown, one row a result."""
-    lines = ["| what | measured | beside | ratio | to reach | verdict | bare call |", "|---|---:|---:|---:|---:|---|---:|"]
+    heads = "| what | measured | beside | ratio | to reach | verdict | bare call |"
+    lines = [heads, "|---|---:|---:|---:|---:|---|---:|"]
     for one in results:
         sign = "≥" if one.at_least else "≤"
         cells = (
