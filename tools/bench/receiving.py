@@ -61,10 +61,12 @@ def growth(bench: Bench) -> Iterator[Result | Curve]:
     """The same over sizes, concurrency, and fingerprints that are known already."""
     with receiver(bench, "bare") as bare, receiver(bench, "validating") as beside, ours(bench) as service:
         urls = {"ours": service.url, "validating": beside, "bare": bare}
-        for distinct, kind in ((0, "new"), (100, "repeated")):
+        for distinct, kind in ((0, "new"), (100, "known")):
             for concurrency in (1, 8, 32):
                 curves = {
-                    name: Curve(f"alerts-a-second-by-alerts-of-a-notification-{kind}-{concurrency}", name)
+                    name: Curve(
+                        f"alerts-a-second-by-{kind}-alerts-of-a-notification-at-concurrency-{concurrency}", name
+                    )
                     for name in urls
                 }
                 for alerts, count in _SIZES.items():

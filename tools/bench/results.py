@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -92,11 +93,23 @@ def _draw(file: Path, curves: Sequence[Curve]) -> None:
     for curve in curves:
         axes.plot(curve.x, curve.y, marker="o", label=curve.name)
     words = file.stem.split("-by-")
-    axes.set(xlabel=words[-1].replace("-", " "), ylabel=words[0].replace("-", " "), ylim=(0, None))
-    if max(x for curve in curves for x in curve.x) > 50 * min(x for curve in curves for x in curve.x if x > 0):
+    axes.set(xlabel=words[-1].replace("-", " "), ylabel=words[0].replace("-", " "))
+    if _is_wide([x for curve in curves for x in curve.x]):
         axes.set_xscale("log")
+    heights = [y for curve in curves for y in curve.y]
+    if _is_wide(heights):
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(0, 1.2 * max(heights))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:,.10g}")
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
     figure.tight_layout()
     figure.savefig(file, metadata={"Date": None})
     plt.close(figure)
+
+
+def _is_wide(values: Sequence[float]) -> bool:
+    """Whether most would be drawn as one where all are drawn to scale."""
+    return max(values) > 50 * min((value for value in values if value > 0), default=math.inf)
