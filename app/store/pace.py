@@ -23,6 +23,7 @@ _MUCH, _RECENT_SECONDS = 5, 0.05  # so many that are urgent within so long
 _SOON_SECONDS, _ANSWERED_SECONDS = 0.2, 0.02  # after another that is urgent; so long the rest waits for one of these
 _BURST_SECONDS, _BURST_PAUSE_SECONDS = 10.0, 1.0  # a storm is received first; between two pieces of work meanwhile
 _QUIET_SECONDS = 0.003  # without anything urgent, after which the work goes on where more may come at once
+_WAITED_SECONDS = 1.0  # that the rest waits at most where little is urgent, however often
 _SHARE, _LONGEST_SECONDS = 0.1, 0.2  # of the time for it when it never gets quiet; of a pause
 _LULL_SECONDS = 1.0  # without much that is urgent, after which another burst may begin
 T = TypeVar("T")
@@ -64,6 +65,7 @@ class Pace:
         self._in_flight, self._follows = 0, False  # what is urgent and not done yet; one of it soon after another
         self._answered_at, self._awaited_since = -math.inf, -math.inf  # the last answer; the next one, by the rest
         self._is_series, self._worked_at = False, -math.inf  # one comes right after each answer; the last patient turn
+        self._waited_since = -math.inf  # somebody patient, for the first turn of any of those
         self._begun_at: float | None = None  # of the work since the loop's last look
         self._steady = deque[asyncio.Future[None]]()  # who waits for a turn
         self._patient = deque[asyncio.Future[None]]()  # who comes after those, and waits for the end of a pause
@@ -106,6 +108,8 @@ class Pace:
         if manner is _Manner.FREE:
             return
         pauses = pauses and manner is _Manner.PATIENT
+        if pauses and not self._patient:
+            self._waited_since = time.monotonic()
         if not self._steady and not (pauses and self._patient) and self._has_time(pauses=pauses):
             return
         queue = self._patient if pauses else self._steady
@@ -158,7 +162,7 @@ class Pace:
             until = self._awaited_since + _ANSWERED_SECONDS
         elif self._is_series:
             until = min(self._answered_at + _QUIET_SECONDS, self._worked_at + _ANSWERED_SECONDS)
-        return max(until - time.monotonic(), 0)
+        return max(min(until, self._waited_since + _WAITED_SECONDS) - time.monotonic(), 0)
 
     @property
     def _is_answered(self) -> bool:
@@ -219,7 +223,7 @@ class Pace:
         elif self._is_patient:
             self._awaited_since = now  # and those that are left are answered first
         if self._is_patient:
-            self._worked_at = now
+            self._worked_at = self._waited_since = now
             pause = _BURST_PAUSE_SECONDS if self._is_burst else min(took * (1 / _SHARE - 1), _LONGEST_SECONDS)
             self._resumes_at = now + pause
         self._arrange()

@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import pytest
@@ -185,6 +185,53 @@ async def test_the_turn_after_an_answer_is_not_used_up_by_others(monkeypatch: py
         await asyncio.sleep(0)
         async with asyncio.timeout(5):
             await turns.turn()
+
+
+@_in_background
+async def test_however_others_take_turns_with_what_is_urgent_nobody_waits_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each answer is given while somebody works who need not wait, and the next one awaited before that ends."""
+    monkeypatch.setattr(pace, "_WAITED_SECONDS", 0.5)
+    turns = Pace()
+    urgent(turns)
+    with ExitStack() as flying:
+
+        async def steady(then: Callable[[], object]) -> None:
+            work_without_pause()
+            await turns.turn()
+            then()
+            work(WORK)
+
+        flying.enter_context(turns.urgent())
+        waiting = asyncio.create_task(turns.turn())
+        async with asyncio.timeout(5):
+            while not waiting.done():
+                await asyncio.sleep(0.01)
+                follow = partial(flying.enter_context, turns.urgent())
+                await asyncio.gather(steady(flying.close), steady(follow), steady(int))
+
+
+@_in_background
+async def test_who_waits_longest_had_no_turn_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backlog of work that always waits does not end the waiting for answers."""
+    monkeypatch.setattr(pace, "_ANSWERED_SECONDS", 600)
+    monkeypatch.setattr(pace, "_WAITED_SECONDS", 60)
+    turns = Pace()
+    urgent(turns)
+    with ExitStack() as first, turns.urgent():
+        first.enter_context(turns.urgent())
+        waiting = [asyncio.create_task(_worked(turns)) for _ in range(2)]
+        await asyncio.sleep(0)
+        work(50)
+        first.close()
+        async with asyncio.timeout(5):
+            await waiting[0]
+        work(50)
+        assert not (await asyncio.wait(waiting[1:], timeout=0.2))[0]
+        work(10)
+        async with asyncio.timeout(5):
+            await waiting[1]
 
 
 @_in_background
