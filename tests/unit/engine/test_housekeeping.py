@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import func, select
 
 from app.domain.states import RunState
 from app.engine import housekeeping
+from app.store import retention
 from app.store.schema import episode, event, message, notification, run, seal
 from app.store.verifying import verify
 from tests.support.aio import run as run_loop
@@ -71,3 +75,26 @@ def test_nothing_is_said_about_deleting_nothing(tmp_path: Path, sink: WebServer)
             assert before == await counted(one)
 
     run_loop(scenario())
+
+
+def test_deleting_leaves_the_disk_to_the_others(
+    tmp_path: Path, sink: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each batch for several times as long as that took."""
+    spans = list[tuple[float, float]]()
+
+    async def batch(*_given: object) -> int:
+        begun = asyncio.get_running_loop().time()
+        await asyncio.sleep(0.05)  # a slow disk
+        spans.append((begun, asyncio.get_running_loop().time()))
+        return int(len(spans) < 4)
+
+    async def scenario() -> None:
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink)) as one:
+            assert 3 == await housekeeping.prune(one.parts, one.clock() - DAYS)
+
+    monkeypatch.setattr(retention, "BATCHES", (batch,))
+    run_loop(scenario())
+    assert 4 == len(spans)
+    for (begun, ended), (after, _) in pairwise(spans):
+        assert after - ended > 3 * (ended - begun)
