@@ -7,7 +7,6 @@ have something to do would do it one after the other before the loop looks at it
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -16,16 +15,11 @@ from contextvars import ContextVar
 from enum import Enum, auto
 from typing import TypeVar
 
+from app.store.urgency import Urgency
+
 _LONG_SECONDS = 0.003  # of work, after which the loop looks at its sockets
 _AT_ONCE = 8  # turns, if they are short enough; each look of the loop costs as much as a short one
 _ANSWER_SECONDS = 0.01  # the same for an answer that somebody waits for, unless more is urgent
-_MUCH, _RECENT_SECONDS = 5, 0.05  # so many that are urgent within so long
-_SOON_SECONDS, _ANSWERED_SECONDS = 0.2, 0.02  # after another that is urgent; so long the rest waits for one of these
-_BURST_SECONDS, _BURST_PAUSE_SECONDS = 10.0, 1.0  # a storm is received first; between two pieces of work meanwhile
-_QUIET_SECONDS = 0.003  # without anything urgent, after which the work goes on where more may come at once
-_WAITED_SECONDS = 1.0  # that the rest waits at most where little is urgent, however often
-_SHARE, _LONGEST_SECONDS = 0.1, 0.2  # of the time for it when it never gets quiet; of a pause
-_LULL_SECONDS = 1.0  # without much that is urgent, after which another burst may begin
 T = TypeVar("T")
 
 
@@ -58,14 +52,7 @@ class Pace:
     """Who works in the background asks first whether it is its turn; who came first has it first."""
 
     def __init__(self) -> None:
-        self._urgent_at = deque[float](maxlen=_MUCH)
-        self._hurried_at = -math.inf
-        self._burst_begun_at = -math.inf
-        self._resumes_at = -math.inf
-        self._in_flight, self._follows = 0, False  # what is urgent and not done yet; one of it soon after another
-        self._answered_at, self._awaited_since = -math.inf, -math.inf  # the last answer; the next one, by the rest
-        self._is_series, self._worked_at = False, -math.inf  # one comes right after each answer; the last patient turn
-        self._waited_since = -math.inf  # somebody patient, for the first turn of any of those
+        self._urgency = Urgency()
         self._begun_at: float | None = None  # of the work since the loop's last look
         self._steady = deque[asyncio.Future[None]]()  # who waits for a turn
         self._patient = deque[asyncio.Future[None]]()  # who comes after those, and waits for the end of a pause
@@ -77,22 +64,11 @@ class Pace:
     @contextmanager
     def urgent(self) -> Iterator[None]:
         """Something urgent is done in this block; where it is much, or one follows another, the rest gives way."""
-        now = time.monotonic()
-        if not self._in_flight or not self._follows:
-            last = self._urgent_at[-1] if self._in_flight else self._answered_at
-            self._awaited_since, self._follows = now, now - last < _SOON_SECONDS
-            self._is_series = now - max(last, self._worked_at) < _QUIET_SECONDS  # who came meanwhile came at once
-        self._in_flight += 1
-        self._urgent_at.append(now)
-        if self.is_hurried:
-            if now - self._hurried_at > _LULL_SECONDS:
-                self._burst_begun_at = now
-            self._hurried_at = now
+        self._urgency.begin()
         try:
             yield
         finally:
-            self._in_flight -= 1
-            self._answered_at = time.monotonic()
+            self._urgency.end()
             if self._timer is not None and not self.is_hurried:
                 self._timer.cancel()
                 self._resume()
@@ -100,7 +76,7 @@ class Pace:
     @property
     def is_hurried(self) -> bool:
         """Whether much that is urgent was done just now."""
-        return len(self._urgent_at) == _MUCH and time.monotonic() - self._urgent_at[0] < _RECENT_SECONDS
+        return self._urgency.is_much
 
     async def turn(self, *, pauses: bool = True) -> None:
         """Return when it is the caller's turn to work; without `pauses` as `work_without_pause` has it."""
@@ -109,7 +85,7 @@ class Pace:
             return
         pauses = pauses and manner is _Manner.PATIENT
         if pauses and not self._patient:
-            self._waited_since = time.monotonic()
+            self._urgency.wait()
         if not self._steady and not (pauses and self._patient) and self._has_time(pauses=pauses):
             return
         queue = self._patient if pauses else self._steady
@@ -135,7 +111,7 @@ class Pace:
         return made
 
     def _has_time(self, *, pauses: bool) -> bool:
-        if self._is_given or (pauses and self._pause() > 0):
+        if self._is_given or (pauses and self._urgency.pause() > 0):
             return False
         if self._begun_at is not None:
             has_time = time.monotonic() - self._begun_at < _LONG_SECONDS
@@ -145,33 +121,6 @@ class Pace:
         self._begin()
         asyncio.get_running_loop().call_soon(self._look)
         return True
-
-    def _pause(self) -> float:
-        """Seconds until somebody patient may work."""
-        if not self.is_hurried:
-            return self._until_answered()
-        until = self._resumes_at
-        if not self._is_burst:
-            until = min(until, self._urgent_at[-1] + _QUIET_SECONDS)
-        return max(until - time.monotonic(), 0)
-
-    def _until_answered(self) -> float:
-        """The same where little is urgent. An answer takes several rounds of the loop, each with its piece of work."""
-        until = -math.inf
-        if self._in_flight and self._follows and not self._is_answered:
-            until = self._awaited_since + _ANSWERED_SECONDS
-        elif self._is_series:
-            until = min(self._answered_at + _QUIET_SECONDS, self._worked_at + _ANSWERED_SECONDS)
-        return max(min(until, self._waited_since + _WAITED_SECONDS) - time.monotonic(), 0)
-
-    @property
-    def _is_answered(self) -> bool:
-        """Whether it is the rest's turn before the next answer."""
-        return self._answered_at >= self._awaited_since
-
-    @property
-    def _is_burst(self) -> bool:
-        return time.monotonic() - self._burst_begun_at < _BURST_SECONDS
 
     def _arrange(self) -> None:
         """See to it that whoever is next has its turn, unless somebody works whose end does that."""
@@ -186,8 +135,7 @@ class Pace:
             while queue and queue[0].done():  # given up
                 queue.popleft()
         if self._steady or self._patient:
-            # What was urgent may be over sooner than the pause.
-            pause = 0 if self._steady else min(self._pause(), _RECENT_SECONDS)
+            pause = 0 if self._steady else self._urgency.pause()
             if pause > 0:
                 self._timer = asyncio.get_running_loop().call_later(pause, self._resume)
             else:
@@ -215,15 +163,7 @@ class Pace:
         self._begun_at = time.monotonic()
 
     def _look(self) -> None:
-        now = time.monotonic()
-        took = now - (self._begun_at or now)
+        took = time.monotonic() - self._begun_at if self._begun_at is not None else 0
         self._begun_at = None
-        if not self._is_answered:
-            self._awaited_since = min(self._awaited_since + took, now)  # to work is not to wait
-        elif self._is_patient:
-            self._awaited_since = now  # and those that are left are answered first
-        if self._is_patient:
-            self._worked_at = self._waited_since = now
-            pause = _BURST_PAUSE_SECONDS if self._is_burst else min(took * (1 / _SHARE - 1), _LONGEST_SECONDS)
-            self._resumes_at = now + pause
+        self._urgency.work(took, gave_way=self._is_patient)
         self._arrange()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from app.store import pace
+from app.store import pace, urgency
 from app.store.pace import Pace, work_in_background, work_without_pause
 from tests.support.pacing import Worked, urgent, work
 
@@ -87,8 +87,8 @@ async def test_short_work_need_not_wait() -> None:
 @_in_background
 async def test_a_single_urgent_thing_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """What it leads to is to be done at once."""
-    monkeypatch.setattr(pace, "_RECENT_SECONDS", 60)
-    monkeypatch.setattr(pace, "_BURST_PAUSE_SECONDS", 60)
+    monkeypatch.setattr(urgency, "_RECENT_SECONDS", 60)
+    monkeypatch.setattr(urgency, "_BURST_PAUSE_SECONDS", 60)
     turns = Pace()
     urgent(turns)
     await _worked(turns, 1)
@@ -100,8 +100,8 @@ async def test_a_single_urgent_thing_holds_nobody_up(monkeypatch: pytest.MonkeyP
 @_in_background
 async def test_an_answer_does_not_wait_for_a_piece_of_work_in_each_round(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where one that is urgent follows another, however long that took; the work goes on after the answer."""
-    monkeypatch.setattr(pace, "_ANSWERED_SECONDS", 60)
-    monkeypatch.setattr(pace, "_RECENT_SECONDS", 60)
+    monkeypatch.setattr(urgency, "_ANSWERED_SECONDS", 60)
+    monkeypatch.setattr(urgency, "_RECENT_SECONDS", 60)
     turns = Pace()
     with turns.urgent():
         work(1)
@@ -122,9 +122,9 @@ async def test_who_sends_one_after_the_other_is_answered_some_times_between_two_
     monkeypatch: pytest.MonkeyPatch, quiet: float, longest: float, passes: tuple[float, float], is_due: bool
 ) -> None:
     """No longer than one answer is waited for, than more come at once, and only if they do."""
-    monkeypatch.setattr(pace, "_RECENT_SECONDS", 0.01)
-    monkeypatch.setattr(pace, "_QUIET_SECONDS", quiet)
-    monkeypatch.setattr(pace, "_ANSWERED_SECONDS", longest)
+    monkeypatch.setattr(urgency, "_RECENT_SECONDS", 0.01)
+    monkeypatch.setattr(urgency, "_QUIET_SECONDS", quiet)
+    monkeypatch.setattr(urgency, "_ANSWERED_SECONDS", longest)
     turns = Pace()
     await _worked(turns)
     urgent(turns)
@@ -139,8 +139,8 @@ async def test_who_sends_one_after_the_other_is_answered_some_times_between_two_
 @_in_background
 async def test_who_comes_while_a_piece_is_worked_on_came_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else each that is sent right after the answer before it would wait for a piece, and be the first again."""
-    monkeypatch.setattr(pace, "_ANSWERED_SECONDS", 60)
-    monkeypatch.setattr(pace, "_QUIET_SECONDS", 60)
+    monkeypatch.setattr(urgency, "_ANSWERED_SECONDS", 60)
+    monkeypatch.setattr(urgency, "_QUIET_SECONDS", 60)
     turns = Pace()
     urgent(turns)
     await _worked(turns, 100)
@@ -153,7 +153,7 @@ async def test_who_comes_while_a_piece_is_worked_on_came_at_once(monkeypatch: py
 @_in_background
 async def test_an_answer_to_one_of_many_is_a_turn_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where some are in flight all the time, as on a slow disk; also when it was quiet before the first."""
-    monkeypatch.setattr(pace, "_ANSWERED_SECONDS", 60)
+    monkeypatch.setattr(urgency, "_ANSWERED_SECONDS", 60)
     turns = Pace()
     with ExitStack() as first, ExitStack() as second:
         first.enter_context(turns.urgent())
@@ -175,7 +175,7 @@ async def test_an_answer_to_one_of_many_is_a_turn_for_the_rest(monkeypatch: pyte
 @_in_background
 async def test_the_turn_after_an_answer_is_not_used_up_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who need not wait may be at work when it comes."""
-    monkeypatch.setattr(pace, "_ANSWERED_SECONDS", 60)
+    monkeypatch.setattr(urgency, "_ANSWERED_SECONDS", 60)
     turns = Pace()
     with ExitStack() as first, turns.urgent():
         first.enter_context(turns.urgent())
@@ -192,7 +192,7 @@ async def test_however_others_take_turns_with_what_is_urgent_nobody_waits_for_ev
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each answer is given while somebody works who need not wait, and the next one awaited before that ends."""
-    monkeypatch.setattr(pace, "_WAITED_SECONDS", 0.5)
+    monkeypatch.setattr(urgency, "_WAITED_SECONDS", 0.5)
     turns = Pace()
     urgent(turns)
     with ExitStack() as flying:
@@ -215,8 +215,8 @@ async def test_however_others_take_turns_with_what_is_urgent_nobody_waits_for_ev
 @_in_background
 async def test_who_waits_longest_had_no_turn_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     """A backlog of work that always waits does not end the waiting for answers."""
-    monkeypatch.setattr(pace, "_ANSWERED_SECONDS", 600)
-    monkeypatch.setattr(pace, "_WAITED_SECONDS", 60)
+    monkeypatch.setattr(urgency, "_ANSWERED_SECONDS", 600)
+    monkeypatch.setattr(urgency, "_WAITED_SECONDS", 60)
     turns = Pace()
     urgent(turns)
     with ExitStack() as first, turns.urgent():
@@ -237,8 +237,8 @@ async def test_who_waits_longest_had_no_turn_yet(monkeypatch: pytest.MonkeyPatch
 @_in_background
 async def test_an_answer_that_does_not_come_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that hangs, say: it is waited for once, and more that come do not begin that anew."""
-    monkeypatch.setattr(pace, "_ANSWERED_SECONDS", 60)
-    monkeypatch.setattr(pace, "_SOON_SECONDS", 600)
+    monkeypatch.setattr(urgency, "_ANSWERED_SECONDS", 60)
+    monkeypatch.setattr(urgency, "_SOON_SECONDS", 600)
     turns = Pace()
     urgent(turns)
     with ExitStack() as hanging:
@@ -254,8 +254,8 @@ async def test_an_answer_that_does_not_come_holds_nobody_up(monkeypatch: pytest.
 @_in_background
 async def test_work_that_was_under_way_counts_as_no_wait(monkeypatch: pytest.MonkeyPatch, pauses: bool) -> None:
     """Or an answer that came in the middle of a long piece would wait for the next one, too."""
-    monkeypatch.setattr(pace, "_ANSWERED_SECONDS", 60)
-    monkeypatch.setattr(pace, "_RECENT_SECONDS", 60)
+    monkeypatch.setattr(urgency, "_ANSWERED_SECONDS", 60)
+    monkeypatch.setattr(urgency, "_RECENT_SECONDS", 60)
     turns = Pace()
     urgent(turns)
     await turns.turn(pauses=pauses)
@@ -271,7 +271,7 @@ async def test_work_that_was_under_way_counts_as_no_wait(monkeypatch: pytest.Mon
 @_in_background
 async def test_an_answer_after_a_while_waits_beside_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one notification leads to need not wait for it, and a single one waits for little."""
-    monkeypatch.setattr(pace, "_ANSWERED_SECONDS", 60)
+    monkeypatch.setattr(urgency, "_ANSWERED_SECONDS", 60)
     turns = Pace()
     urgent(turns)
     work(0.3)
@@ -302,8 +302,8 @@ async def test_who_comes_from_elsewhere_has_no_turn_beside_the_others() -> None:
 @_in_background
 async def test_a_storm_is_received_first(monkeypatch: pytest.MonkeyPatch, worked: Worked) -> None:
     """What works in the background hardly does; whoever does not is not held up by that."""
-    monkeypatch.setattr(pace, "_RECENT_SECONDS", 60)
-    monkeypatch.setattr(pace, "_BURST_PAUSE_SECONDS", 1)
+    monkeypatch.setattr(urgency, "_RECENT_SECONDS", 60)
+    monkeypatch.setattr(urgency, "_BURST_PAUSE_SECONDS", 1)
     turns = _hurried()
     begun = worked.monotonic()
     await _worked(turns)
@@ -319,8 +319,8 @@ async def test_a_storm_is_received_first(monkeypatch: pytest.MonkeyPatch, worked
 @_in_background
 async def test_a_storm_that_is_over_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """However long the pause that it had would have been; and one after the other, whoever else has turns meanwhile."""
-    monkeypatch.setattr(pace, "_RECENT_SECONDS", 0.3)
-    monkeypatch.setattr(pace, "_BURST_PAUSE_SECONDS", 60)
+    monkeypatch.setattr(urgency, "_RECENT_SECONDS", 0.3)
+    monkeypatch.setattr(urgency, "_BURST_PAUSE_SECONDS", 60)
     turns = _hurried()
     await turns.turn()
     work(WORK)
@@ -331,8 +331,8 @@ async def test_a_storm_that_is_over_holds_nobody_up(monkeypatch: pytest.MonkeyPa
 @_in_background
 async def test_who_has_turns_without_pause_takes_none_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that verifies what it did does not keep a storm from being taken in."""
-    monkeypatch.setattr(pace, "_RECENT_SECONDS", 60)
-    monkeypatch.setattr(pace, "_BURST_PAUSE_SECONDS", 0.5)
+    monkeypatch.setattr(urgency, "_RECENT_SECONDS", 60)
+    monkeypatch.setattr(urgency, "_BURST_PAUSE_SECONDS", 0.5)
     turns = _hurried()
 
     async def steady() -> None:
@@ -354,10 +354,10 @@ async def test_who_has_turns_without_pause_takes_none_from_the_others(monkeypatc
 @_in_background
 async def test_there_may_be_a_storm_where_it_is_never_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some notifications come all the time; only many together are a storm."""
-    monkeypatch.setattr(pace, "_RECENT_SECONDS", 0.5)
-    monkeypatch.setattr(pace, "_LULL_SECONDS", 0.6)
-    monkeypatch.setattr(pace, "_BURST_SECONDS", 1)
-    monkeypatch.setattr(pace, "_BURST_PAUSE_SECONDS", 60)
+    monkeypatch.setattr(urgency, "_RECENT_SECONDS", 0.5)
+    monkeypatch.setattr(urgency, "_LULL_SECONDS", 0.6)
+    monkeypatch.setattr(urgency, "_BURST_SECONDS", 1)
+    monkeypatch.setattr(urgency, "_BURST_PAUSE_SECONDS", 60)
     turns = Pace()
     for _ in range(4):
         urgent(turns)
@@ -372,8 +372,8 @@ async def test_there_may_be_a_storm_where_it_is_never_quiet(monkeypatch: pytest.
 @_in_background
 async def test_who_has_asked_the_world_acts_before_the_answers_are_old(monkeypatch: pytest.MonkeyPatch) -> None:
     """A storm holds up what has not begun."""
-    monkeypatch.setattr(pace, "_RECENT_SECONDS", 60)
-    monkeypatch.setattr(pace, "_BURST_PAUSE_SECONDS", 60)
+    monkeypatch.setattr(urgency, "_RECENT_SECONDS", 60)
+    monkeypatch.setattr(urgency, "_BURST_PAUSE_SECONDS", 60)
     turns = _hurried()
     await _worked(turns)
     patient = asyncio.create_task(turns.turn())
@@ -395,10 +395,10 @@ async def test_who_has_asked_the_world_acts_before_the_answers_are_old(monkeypat
 @_in_background
 async def test_a_storm_that_lasts_leaves_a_share_of_the_time(monkeypatch: pytest.MonkeyPatch, worked: Worked) -> None:
     """As long as nothing but that is urgent, again and again."""
-    monkeypatch.setattr(pace, "_RECENT_SECONDS", 60)
-    monkeypatch.setattr(pace, "_QUIET_SECONDS", 60)
-    monkeypatch.setattr(pace, "_BURST_SECONDS", 0)
-    monkeypatch.setattr(pace, "_BURST_PAUSE_SECONDS", 60)
+    monkeypatch.setattr(urgency, "_RECENT_SECONDS", 60)
+    monkeypatch.setattr(urgency, "_QUIET_SECONDS", 60)
+    monkeypatch.setattr(urgency, "_BURST_SECONDS", 0)
+    monkeypatch.setattr(urgency, "_BURST_PAUSE_SECONDS", 60)
     turns = _hurried()
     await _worked(turns)
     begun = worked.monotonic()
@@ -409,9 +409,9 @@ async def test_a_storm_that_lasts_leaves_a_share_of_the_time(monkeypatch: pytest
 @_in_background
 async def test_a_storm_that_lasts_leaves_the_time_that_it_does_not_need(monkeypatch: pytest.MonkeyPatch) -> None:
     """As soon as nothing urgent was done for a moment."""
-    monkeypatch.setattr(pace, "_RECENT_SECONDS", 60)
-    monkeypatch.setattr(pace, "_LONGEST_SECONDS", 60)
-    monkeypatch.setattr(pace, "_BURST_SECONDS", 0)
+    monkeypatch.setattr(urgency, "_RECENT_SECONDS", 60)
+    monkeypatch.setattr(urgency, "_LONGEST_SECONDS", 60)
+    monkeypatch.setattr(urgency, "_BURST_SECONDS", 0)
     turns = _hurried()
     await _worked(turns, 1)
     async with asyncio.timeout(5):
@@ -421,10 +421,10 @@ async def test_a_storm_that_lasts_leaves_the_time_that_it_does_not_need(monkeypa
 @_in_background
 async def test_nobody_waits_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """However long the work before took."""
-    monkeypatch.setattr(pace, "_RECENT_SECONDS", 60)
-    monkeypatch.setattr(pace, "_QUIET_SECONDS", 60)
-    monkeypatch.setattr(pace, "_BURST_SECONDS", 0)
-    monkeypatch.setattr(pace, "_LONGEST_SECONDS", WORK)
+    monkeypatch.setattr(urgency, "_RECENT_SECONDS", 60)
+    monkeypatch.setattr(urgency, "_QUIET_SECONDS", 60)
+    monkeypatch.setattr(urgency, "_BURST_SECONDS", 0)
+    monkeypatch.setattr(urgency, "_LONGEST_SECONDS", WORK)
     turns = _hurried()
     await _worked(turns, 1)
     async with asyncio.timeout(5):
@@ -453,7 +453,7 @@ async def test_who_gives_up_its_turn_keeps_nobody_from_theirs() -> None:
 @_in_background
 async def test_others_go_on_while_a_long_answer_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sooner where much is urgent."""
-    monkeypatch.setattr(pace, "_RECENT_SECONDS", 60)
+    monkeypatch.setattr(urgency, "_RECENT_SECONDS", 60)
     monkeypatch.setattr(pace, "_ANSWER_SECONDS", 60)
 
     def pieces() -> Iterator[int]:
@@ -495,8 +495,8 @@ async def _storms(turns: Pace, chance: random.Random) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_everybody_has_their_turns_in_the_end(seed: int, runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever comes, gives up, breaks down or is urgent meanwhile."""
-    monkeypatch.setattr(pace, "_BURST_PAUSE_SECONDS", 0.02)
-    monkeypatch.setattr(pace, "_LONGEST_SECONDS", 0.01)
+    monkeypatch.setattr(urgency, "_BURST_PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(urgency, "_LONGEST_SECONDS", 0.01)
     turns, chance = Pace(), random.Random(seed)
 
     async def scenario() -> None:

@@ -1,4 +1,4 @@
-"""Work that takes its time on the clock that `app.store.pace` goes by, and none of the machine's."""
+"""Work that takes its time on the clock that `app.store.pace` and `urgency` go by, and none of the machine's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from app.store import pace
+from app.store import pace, urgency
 from app.store.pace import Pace
 
 
@@ -15,7 +15,8 @@ class Worked:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seconds = 0.0
-        monkeypatch.setattr(pace, "time", self)
+        for module in (pace, urgency):
+            monkeypatch.setattr(module, "time", self)
 
     def monotonic(self) -> float:
         """Seconds, as `time.monotonic`."""

@@ -24,7 +24,7 @@ from app.engine import intake, pipeline, verification, worker
 from app.engine.intake import take_in
 from app.engine.parts import Parts
 from app.engine.timekeeping import steady
-from app.store import inbox, pace
+from app.store import inbox, urgency
 from app.store.pace import work_in_background
 from app.store.runs import Run
 from tests.support.aio import run
@@ -405,8 +405,8 @@ def _plans_slowly(monkeypatch: pytest.MonkeyPatch, planning: Callable[[], Awaita
 
 async def _storm(one: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """So many notifications that whoever is patient has no turn any more."""
-    monkeypatch.setattr(pace, "_RECENT_SECONDS", 600)
-    monkeypatch.setattr(pace, "_BURST_PAUSE_SECONDS", 600)
+    monkeypatch.setattr(urgency, "_RECENT_SECONDS", 600)
+    monkeypatch.setattr(urgency, "_BURST_PAUSE_SECONDS", 600)
 
     async def last() -> None:
         work_in_background()
@@ -495,7 +495,7 @@ def test_a_storm_has_few_claimed_at_once(tmp_path: Path, sink: WebServer, monkey
         async with engine(sqlite(tmp_path), tmp_path, poke(sink), working=False) as one:
             one.parts.handover.room = 0
             await one.deliver(*(one.firing(instance=str(number)) for number in range(20)))
-            monkeypatch.setattr(pace, "_RECENT_SECONDS", 600)
+            monkeypatch.setattr(urgency, "_RECENT_SECONDS", 600)
             urgent(one.database.pace, 10)
             await one.worker._claim()
             assert 8 == len(one.worker._tasks)
