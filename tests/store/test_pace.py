@@ -370,6 +370,20 @@ async def test_there_may_be_a_storm_where_it_is_never_quiet(monkeypatch: pytest.
 
 
 @_in_background
+async def test_the_second_storm_is_received_first_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some time after the one before."""
+    monkeypatch.setattr(urgency, "_RECENT_SECONDS", 60)
+    monkeypatch.setattr(urgency, "_BURST_PAUSE_SECONDS", 60)
+    turns = _hurried()
+    work(100)
+    urgent(turns, 10)
+    await _worked(turns)
+    waiting = asyncio.create_task(turns.turn())
+    assert not (await asyncio.wait([waiting], timeout=0.1))[0]
+    waiting.cancel()
+
+
+@_in_background
 async def test_who_has_asked_the_world_acts_before_the_answers_are_old(monkeypatch: pytest.MonkeyPatch) -> None:
     """A storm holds up what has not begun."""
     monkeypatch.setattr(urgency, "_RECENT_SECONDS", 60)
