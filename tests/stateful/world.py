@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.engine import Row
 
 from app.catalog.catalog import Catalog
@@ -21,6 +21,7 @@ from app.clients.clients import Clients
 from app.clients.connections import Connections, RedisConnection, SecretSource
 from app.domain.errors import AppError, LeaseLostError, StoreUnavailableError
 from app.domain.scope import Scope
+from app.domain.states import RunState
 from app.engine import housekeeping, intake, judging
 from app.engine.parts import Parts, Policy
 from app.engine.pipeline import advance
@@ -211,6 +212,12 @@ class World:
         """Every run of the ledger."""
         async with self.replicas[0].database.read() as tx:
             return list(await tx.execute(select(run).order_by(run.c.id)))
+
+    async def admissions(self) -> list[str]:
+        """The ids of all runs that were let through, in that order, which is not that of clocks that are off."""
+        first = select(event.c.run_id).where(event.c.state == RunState.RUNNING)
+        async with self.replicas[0].database.read() as tx:
+            return list((await tx.execute(first.group_by(event.c.run_id).order_by(func.min(event.c.id)))).scalars())
 
     async def states(self) -> dict[str, list[str]]:
         """The states that each run's events say, in order."""
