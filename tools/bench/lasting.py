@@ -8,11 +8,12 @@ import re
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -42,6 +43,7 @@ from tools.bench.results import Curve, Result
 _DAYS = 100  # that the made-up audit goes back
 _KEPT = 90  # what is older is deleted where deleting is measured
 _BESIDE = Load(100, 10, 4)  # meanwhile
+_DELETING = 120  # seconds of it that are measured; the whole of it takes ten minutes and more
 _PAGES = {
     "newest": "/remediations",
     "one remediation": "/remediations?remediation=measured",
@@ -65,19 +67,19 @@ _PAGES = {
 
 def catalogs(bench: Bench) -> Iterator[Result | Curve]:
     """What matching costs an alert, and what loading costs, by the number of remediations."""
-    costs, curve, loading = {}, Curve("microseconds-an-alert-by-remediations", "matching"), 0.0
+    loaded, curve, loading = {}, Curve("microseconds-an-alert-by-remediations", "matching"), 0.0
     home = bench.directory("catalogs")
     labels = {"alertname": "DiskSpaceFilling", "team": "platform", "namespace": "shop", "severity": "critical"}
     for size in (100, 1000, bench.count(10_000)):
         file = home / f"{size}.yaml"
         file.write_text(yaml.safe_dump({"remediations": unmatched(size)}))
         begun = time.perf_counter()
-        catalog = load_catalog([file], datetime.now(UTC))
+        loaded[size] = load_catalog([file], datetime.now(UTC))
         loading = time.perf_counter() - begun
-        costs[size] = _microseconds(lambda: catalog.match(labels))  # noqa: B023 - called at once
-        curve.x.append(size)
-        curve.y.append(costs[size])
+    costs = _microseconds({size: partial(catalog.match, labels) for size, catalog in loaded.items()})
     largest = max(costs)
+    curve.x.extend(costs)
+    curve.y.extend(costs.values())
     yield curve
     yield Result(
         "catalog", f"matching, {largest:,} remediations, beside 100", costs[largest], "µs/alert", costs[100], 1.5
@@ -90,15 +92,16 @@ def catalogs(bench: Bench) -> Iterator[Result | Curve]:
     )
 
 
-def _microseconds(call: object) -> float:
-    assert callable(call)
-    rounds = []
-    for _ in range(5):
-        begun = time.perf_counter()
-        for _ in range(2000):
-            call()
-        rounds.append((time.perf_counter() - begun) / 2000 * 1e6)
-    return median(rounds)
+def _microseconds(calls: Mapping[int, Callable[[], object]]) -> dict[int, float]:
+    """What each call takes, in rounds that alternate."""
+    rounds: dict[int, list[float]] = {size: [] for size in calls}
+    for _ in range(15):
+        for size, call in calls.items():
+            begun = time.perf_counter()
+            for _ in range(2000):
+                call()
+            rounds[size].append((time.perf_counter() - begun) / 2000 * 1e6)
+    return {size: median(found) for size, found in rounds.items()}
 
 
 def _stall(service: Service) -> float:
@@ -123,21 +126,21 @@ def audit(bench: Bench) -> Iterator[Result | Curve]:
     """Pages out of a large audit beside a small one, and what deleting from the large one does to intake."""
     small, large = bench.count(10_000), bench.count(1_000_000)
     times: dict[int, dict[str, float]] = {}
+    deleting: list[Result] = []
     for size in (small, large):
         with ours(bench, [remediation("measured"), *unmatched(50)]) as service:
             service.stop()
-            service.options = replace(service.options, env={"REMEDIATOR_RETENTION": "0"})
             _fill(_file(service), size)
-            service.start()
+            _start(service, "0")
             wait_until(lambda: _is_sealed(service), PATIENCE, "the audit to be sealed")
             times[size] = {name: _page(service, path) for name, path in _PAGES.items()}
             if size == large:
-                deleting = _deleting(service)
+                deleting += _deleting(service, _DELETING * bench.scale)
     for name in _PAGES:
         slow, fast = times[large][name] * 1000, times[small][name] * 1000
         yield Result("audit", f"a page in an audit of {large:,} runs, {name}", slow, "ms", fast, 2.0)
     yield Result("audit", "the slowest of these answers", max(times[large].values()) * 1000, "ms", bound=50)
-    yield deleting
+    yield from deleting
 
 
 def _file(service: Service) -> Path:
@@ -155,27 +158,39 @@ def _page(service: Service, path: str) -> float:
     return median(found)
 
 
-def _deleting(service: Service) -> Result:
-    """Acknowledgements while a tenth of the audit is deleted, beside as many seconds of them afterwards."""
-    service.stop()
-    service.options = replace(service.options, env={"REMEDIATOR_RETENTION": f"{_KEPT}d"})
+def _deleting(service: Service, seconds: float) -> Iterator[Result]:
+    """Acknowledgements for so long while a tenth of the audit is deleted, beside as many seconds without that."""
     moment = int((time.time() - _KEPT * 86400) * 1e6)  # what comes of age later is deleted later
     old = _old(service, moment)
-    service.start()
-    post(service.url, _BESIDE)  # the first ones import what nobody needed before
-    during, begun = list[float](), time.monotonic()
-    while not during or _old(service, moment):
-        during += post(service.url, _BESIDE).latencies
-    lasted = time.monotonic() - begun
-    assert old, "there was nothing to delete"
-    wait_until(lambda: not _old(service, moment, "episode", "closed_at"), PATIENCE, "the rest to be deleted", 0.5)
+    assert old, "there is nothing to delete"
+    # How soon an answer comes depends on for how long there were notifications: each begins anew.
+    _start(service, "0")
+    usual = _acknowledged(service, seconds)
     quiet(service)
-    # As long without a deletion: how soon an answer comes depends on for how long there were notifications.
-    usual, begun = list[float](), time.monotonic()
-    while time.monotonic() - begun < lasted:
-        usual += post(service.url, _BESIDE).latencies
+    _start(service, f"{_KEPT}d")
+    wait_until(lambda: _old(service, moment) < old, PATIENCE, "the deletion to begin")
+    before = _old(service, moment)
+    during = _acknowledged(service, seconds)
+    left = _old(service, moment)
+    assert left, "the deletion was over sooner than measured"
     p99, beside = percentile(during, 0.99) * 1000, percentile(usual, 0.99) * 1000
-    return Result("audit", f"acknowledgement while {old:,} runs are deleted, p99", p99, "ms", beside, 2.0)
+    yield Result("audit", f"acknowledgement while {old:,} runs are deleted, p99", p99, "ms", beside, 2.0)
+    yield Result("audit", "runs deleted meanwhile", (before - left) / seconds, "runs/s")
+
+
+def _start(service: Service, retention: str) -> None:
+    service.stop()
+    service.options = replace(service.options, env={"REMEDIATOR_RETENTION": retention})
+    service.start()
+
+
+def _acknowledged(service: Service, seconds: float) -> list[float]:
+    """What each answer took, in seconds."""
+    post(service.url, _BESIDE)  # the first ones import what nobody needed before
+    found, begun = list[float](), time.monotonic()
+    while time.monotonic() - begun < seconds:
+        found += post(service.url, _BESIDE).latencies
+    return found
 
 
 def _is_sealed(service: Service) -> bool:
@@ -184,9 +199,9 @@ def _is_sealed(service: Service) -> bool:
         return bool(store.execute(query).fetchone()[0])
 
 
-def _old(service: Service, moment: int, table: str = "run", ended: str = "finished_at") -> int:
+def _old(service: Service, moment: int) -> int:
     with closing(sqlite3.connect(_file(service), timeout=60)) as store:
-        query = f"SELECT count(*) FROM {table} WHERE id < printf('%08x-', ? / 65536000) AND {ended} < ?"
+        query = "SELECT count(*) FROM run WHERE id < printf('%08x-', ? / 65536000) AND finished_at < ?"
         return int(store.execute(query, (moment, moment)).fetchone()[0])
 
 
