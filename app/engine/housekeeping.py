@@ -58,25 +58,28 @@ async def seal(parts: Parts) -> int:
 
 
 async def prune(parts: Parts, before: datetime) -> int:
-    """Delete everything from before that moment; how many rows and runs that were."""
+    """Delete everything from before that moment, and seal meanwhile; how many rows and runs were deleted."""
     async with parts.turn(lock="seal") as turn:
         await retention.announce_pass(turn.tx, turn.now, before)
-    total = 0
+    loop = asyncio.get_running_loop()
+    total, sealed_at = 0, loop.time()
     for batch in retention.BATCHES:
-        total += await _all_of(parts, batch, before)
+        while count := await _delete(parts, batch, before):
+            total += count
+            if loop.time() >= sealed_at + _SEAL_SECONDS:  # the first pass of a long audit takes many minutes
+                await seal(parts)
+                sealed_at = loop.time()
     if total:
         log.info("old records deleted", before=before.isoformat(), rows=total)
     return total
 
 
-async def _all_of(parts: Parts, batch: retention.Batch, before: datetime) -> int:
+async def _delete(parts: Parts, batch: retention.Batch, before: datetime) -> int:
+    """One batch, and the rest after it."""
     loop = asyncio.get_running_loop()
-    total = 0
-    while True:
+    async with parts.database.write() as tx:
         begun = loop.time()
-        async with parts.database.write() as tx:
-            count: int = await batch(tx, before, _PRUNED_AT_ONCE)
-        total += count
-        if count == 0:
-            return total
+        count: int = await batch(tx, before, _PRUNED_AT_ONCE)
+    if count:
         await asyncio.sleep(_REST * (loop.time() - begun))
+    return count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from sqlalchemy import func, select
 
 from app.domain.states import RunState
 from app.engine import housekeeping
-from app.store import retention
+from app.store import events, retention
+from app.store.connection import AsyncConnection
+from app.store.events import Entry, Event
 from app.store.schema import episode, event, message, notification, run, seal
 from app.store.verifying import verify
 from tests.support.aio import run as run_loop
@@ -98,3 +100,26 @@ def test_deleting_leaves_the_disk_to_the_others(
     assert 4 == len(spans)
     for (begun, ended), (after, _) in pairwise(spans):
         assert after - ended > 3 * (ended - begun)
+
+
+def test_the_audit_is_sealed_while_much_is_deleted(
+    tmp_path: Path, sink: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass may take many minutes, and what happens meanwhile is sealed before its end."""
+    unsealed = list[int]()
+
+    async def batch(tx: AsyncConnection, *_given: object) -> int:
+        await events.append(tx, [Event("somebody", datetime.now(UTC), "reloaded", "", Entry("while it deletes"))])
+        sealed = select(func.coalesce(func.max(seal.c.to_id), 0)).scalar_subquery()
+        query = select(func.count()).select_from(event).where(event.c.id > sealed)
+        unsealed.append((await tx.execute(query)).scalar_one())
+        return int(len(unsealed) < 4)
+
+    async def scenario() -> None:
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink)) as one:
+            await housekeeping.prune(one.parts, one.clock() - DAYS)
+
+    monkeypatch.setattr(retention, "BATCHES", (batch,))
+    monkeypatch.setattr(housekeeping, "_SEAL_SECONDS", 0.0)
+    run_loop(scenario())
+    assert [1, 1, 1, 1] == unsealed
