@@ -61,5 +61,9 @@ def _explanation(row: Row[Any], catalog: Catalog) -> str | None:
     said = "no remediation of the catalog has matched its labels"
     if len(catalog) > _MOST_COMPARED:
         return said
-    near = nearest(tuple(catalog.remediations.values()), row.labels)
-    return "; ".join([said, *(f"nearest: {miss.remediation}, but not {', '.join(miss.failing)}" for miss in near[:1])])
+    for miss in nearest(tuple(catalog.remediations.values()), row.labels)[:1]:
+        if not miss.failing:  # it was added later
+            when = "when Alertmanager sends the alert again" if row.closed_at is None else "the next time it fires"
+            return f"{said}; {miss.remediation} matches now, and acts {when}"
+        return f"{said}; nearest: {miss.remediation}, but not {', '.join(miss.failing)}"
+    return said

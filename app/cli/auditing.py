@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 import click
@@ -36,13 +37,14 @@ def audit() -> None:
 
 @audit.command("verify")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--seal", "seals", multiple=True, help="A seal's hash from the log: it must be there; repeatable.")
 @with_settings
-def verify_command(settings: Settings, *, as_json: bool) -> None:
+def verify_command(settings: Settings, seals: tuple[str, ...], *, as_json: bool) -> None:
     """Find any change of the audit since it was written.
 
     Exit status: 0 it is as it was recorded, 1 it is not, 2 it cannot be read.
     """
-    report = asyncio.run(_with_store(settings, verify))
+    report = asyncio.run(_with_store(settings, partial(verify, known_seals=seals)))
     if report.has_other_key:
         raise ConfigError(
             f"none of the {report.hashed} events has a hash that the given key makes: "

@@ -61,13 +61,13 @@ class Scope(Value):
         patterns: Collection[str] = {"postgres": self.postgres, "redis": self.redis}.get(target.backend, ())
         if target.backend == "none" or _matches(place, patterns):
             return None
-        return f"{target.backend} target {place!r} is not in scope; add it to scope.{target.backend}"
+        return f"{target.backend} target {place!r} is not in scope; add it to scope.{target.backend} and restart"
 
     def host_objection(self, host: str) -> str | None:
         """Say why `host` must not be called, or None."""
         if _matches(host, self.hosts):
             return None
-        return f"host {host!r} is not in scope; add it to scope.hosts"
+        return f"host {host!r} is not in scope; add it to scope.hosts and restart"
 
     def url_objection(self, url: str) -> str | None:
         """Say why the host of `url` must not be called, or None."""
@@ -90,12 +90,12 @@ class Scope(Value):
             return f"namespace {namespace!r} is protected; only its exact name in scope.namespaces brings it in"
         if _matches(namespace, self.namespaces):
             return None
-        return f"namespace {namespace!r} is not in scope; add it to scope.namespaces"
+        return f"namespace {namespace!r} is not in scope; add it to scope.namespaces and restart"
 
     def _kind_objection(self, kind: str) -> str | None:
         if kind in {"", _POD} or _matches(kind, self.kinds):
             return None
-        return f"kind {kind!r} is not in scope; add it to scope.kinds"
+        return f"kind {kind!r} is not in scope; add it to scope.kinds and restart"
 
 
 def _matches(value: str, patterns: Collection[str]) -> bool:

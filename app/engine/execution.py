@@ -142,6 +142,7 @@ async def _call(parts: Parts, run: Run, plan: Plan, step: PlannedStep) -> StepOu
                 wait=_pause,
                 stop=stop_before_delay(_TRYING * deadline),
                 sleep=partial(_sleep, parts, run.id),
+                before_sleep=partial(_tell_once, step),
                 reraise=True,
             ):
                 with attempt:
@@ -176,6 +177,13 @@ async def _sleep(parts: Parts, run_id: str, seconds: float) -> None:
         raise _DrainingError
     if steady() > parts.held_until.get(run_id, math.inf):
         raise LeaseLostError
+
+
+def _tell_once(step: PlannedStep, state: RetryCallState) -> None:
+    """Until the step ends, nothing else tells why it takes so long."""
+    error = state.outcome.exception() if state.outcome else None
+    if state.attempt_number == 1:
+        log.warning("step is tried again", action=step.action, error=str(error), within=str(step.timeout))
 
 
 def _pause(state: RetryCallState) -> float:

@@ -103,8 +103,11 @@ async def explain(parts: Parts, alert: Alert) -> Explanation:
 
 def _has_run(remediation: Remediation, run: tuple[str, str]) -> Prospect:
     run_id, state = run
-    message = f"this alert has triggered run {run_id} ({state}); it triggers again once it has resolved"
-    message += f", or by POST /remediations/{run_id}/retry" if RunState(state).is_final else ""
+    message = f"this alert has triggered run {run_id} ({state}), "
+    if RunState(state).is_final:
+        message += f"and triggers again once it has resolved, or by POST /remediations/{run_id}/retry"
+    else:
+        message += f"which is not over: GET /remediations/{run_id} says what it waits for, and until when"
     return Prospect(remediation=remediation.name, summary=remediation.summary, verdict="has_run", message=message)
 
 

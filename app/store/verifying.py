@@ -1,13 +1,14 @@
 """Verifies the audit: every chain, every seal, and that the ledger says what its events say.
 
 Only reads. What it cannot find: a change made by whoever has the key too; a change of an event that a release without
-chains wrote; what was removed after it had become older than the retention.
+chains wrote; what was removed after it had become older than the retention; and, unless it is told of a seal that was
+kept elsewhere, that everything was made anew without the key, as if it were from before it was configured.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -81,8 +82,8 @@ class Report:
         self.findings.append(Finding(chain, seq, message))
 
 
-async def verify(database: Database) -> Report:
-    """Look at everything, page by page."""
+async def verify(database: Database, known_seals: Collection[str] = ()) -> Report:
+    """Look at everything, page by page; `known_seals` are hashes that the log had, which must be there."""
     report = Report()
     tolerated_to = await _tolerated_to(database)
     async for chain, rows in _chains(database):
@@ -100,7 +101,7 @@ async def verify(database: Database) -> Report:
         if last_id > report.first_keyed:
             report.found(chain, seq, "was made without the key, after the key had come into use")
     await _check_runs(database, report)
-    await _check_seals(database, report)
+    await _check_seals(database, report, set(known_seals))
     return report
 
 
@@ -184,7 +185,7 @@ def _pruned_before(rows: Iterable[Row[Any]]) -> datetime | None:
     return max((end.astimezone(UTC) for end in ends), default=None)
 
 
-async def _check_seals(database: Database, report: Report) -> None:
+async def _check_seals(database: Database, report: Report, missing: set[str]) -> None:
     previous, last_id, keyed = "", 0, False
     end = seals.Cursor()
     while True:
@@ -194,12 +195,15 @@ async def _check_seals(database: Database, report: Report) -> None:
                 keyed = _check_seal(key_of(tx), previous, row, report, keyed=keyed)
                 await _check_leaves(tx, row, report)
                 report.seals += 1
+                missing.discard(row.hash)
                 previous, last_id, end = row.hash, row.id, seals.Cursor(row.to_tx, row.to_id)
         if len(rows) < _SEALS:
             break
     async with database.browse() as tx:
         query = select(func.count()).select_from(event).where(seals.after(end))
         report.unsealed = int((await tx.execute(query)).scalar_one())
+    for known in sorted(missing):
+        report.found("seal", None, f"none has the hash {known}: it is gone, or everything up to it was made anew")
 
 
 def _check_seal(key: bytes, previous: str, row: Row[Any], report: Report, *, keyed: bool) -> bool:

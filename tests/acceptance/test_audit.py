@@ -104,6 +104,14 @@ def test_what_somebody_changed_in_the_store_is_found(service: Service, tmp_path:
     assert (2, "") == (other.returncode, other.stdout)
     assert "none of the 2 events has a hash that the given key makes: pass the --config" in other.stderr
     with sqlite3.connect(file) as connection:
+        ((logged,),) = connection.execute("SELECT hash FROM seal")
+    assert 0 == remediator("audit", "verify", *keyed, "--seal", logged).returncode
+    gone = remediator("audit", "verify", *keyed, "--seal", logged, "--seal", "36ae")
+    assert (1, "seal: none has the hash 36ae: it is gone, or everything up to it was made anew\n") == (
+        gone.returncode,
+        gone.stderr,
+    )
+    with sqlite3.connect(file) as connection:
         connection.execute("UPDATE event SET message = 'nothing happened' WHERE seq = 2")
     found = remediator("audit", "verify", *keyed)
     assert (1, True) == (found.returncode, "service#2: was changed" in found.stderr)

@@ -146,7 +146,7 @@ def test_namespaces_that_alerts_name_are_those_of_the_scope(namespace: str, acco
 
 def test_a_place_out_of_scope_is_found(look: Look) -> None:
     """Without asking anybody."""
-    told = "the target in Kubernetes: namespace 'shop' is not in scope; add it to scope.namespaces; "
+    told = "the target in Kubernetes: namespace 'shop' is not in scope; add it to scope.namespaces and restart; "
     assert [f"{told}every run would be denied"] == messages(look(on("Deployment", "shop", **RESTART)))
 
 
@@ -332,10 +332,11 @@ def test_what_the_configuration_lacks_is_found(tmp_path: Path, look: Look) -> No
     tell = {"action": "notify.send", "with": {"channel": "oncall", "title": "t", "body": "b"}}
     free = {"action": "http.request", "with": {"url": "http://{{ labels.host }}/"}}
     entry = remediation(steps=[step, tell, free], verify=[{"check": "prometheus.query", "with": {"query": "up == 1"}}])
+    denied = "host '127.0.0.1' is not in scope; add it to scope.hosts and restart; every run would be denied"
     assert [
         "channel oncall: connections.notify has no 'oncall' (configured: none)",
         "secret key: connections.secrets has no 'key' (configured: none)",
-        "host 127.0.0.1: host '127.0.0.1' is not in scope; add it to scope.hosts; every run would be denied",
+        f"host 127.0.0.1: {denied}",
         "Prometheus: no Prometheus is configured; set connections.prometheus.url",
     ] == messages(look(entry))
     (tmp_path / "empty").write_text("")

@@ -182,6 +182,38 @@ def test_a_rewritten_chain_is_found_when_there_is_a_key(store: str) -> None:
     run_loop(scenario())
 
 
+def test_a_seal_of_the_log_shows_that_everything_was_made_anew(store: str) -> None:
+    """Without the key, as if all of it were older: in itself that fits."""
+
+    async def hashes(database: Database) -> list[str]:
+        async with database.read() as tx:
+            return list((await tx.execute(select(seal.c.hash))).scalars())
+
+    async def scenario() -> None:
+        async with opened(store, audit_key=b"secret") as database:
+            await history(database)
+            logged = await hashes(database)
+            assert (await verify(database, logged)).is_intact
+        async with opened(store) as database:
+            async with database.write() as tx:
+                await tx.execute(delete(seal))
+                rows = (await tx.execute(select(event).order_by(event.c.run_id, event.c.seq))).all()
+                end = Head()
+                for row in rows:
+                    end = Head(row.seq, events.link(b"", end if row.seq > 1 else Head(), events.content_of(row)))
+                    await tx.execute(update(event).where(event.c.id == row.id).values(hash=end.hash))
+            async with database.write() as tx:
+                await seals.seal_next(tx, NOW, 100)
+            forged = await hashes(database)
+        async with opened(store, audit_key=b"secret") as database:
+            report = await verify(database, forged)
+            assert (True, 6) == (report.is_intact, report.unkeyed)
+            (finding,) = (await verify(database, [*forged, *logged])).findings
+            assert logged[0] in finding.message
+
+    run_loop(scenario())
+
+
 def test_a_key_that_comes_later_leaves_what_was_before(store: str) -> None:
     """Counted, and not taken for a change."""
 

@@ -255,6 +255,26 @@ def test_episodes_answer_why_nothing_happened(edge: Edge) -> None:
     assert "it had resolved before it was first seen, so nothing was matched" == over["explanation"]
 
 
+def test_an_alert_older_than_its_remediation_says_when_it_is_acted_on(edge: Edge) -> None:
+    """Not that it lacks a label, since none is missing."""
+    open_still, closed = (make_episode({"alertname": "Down"}, NOW + number * MINUTE) for number in (1, 2))
+
+    async def write() -> None:
+        async with edge.database.write() as tx:
+            await episodes.create(tx, [open_still, closed])
+            await tx.execute(
+                episodes.episode.update()
+                .where(episodes.episode.c.id == closed.id)
+                .values(closed_at=NOW + 3 * MINUTE, resolved_at=NOW + 3 * MINUTE)
+            )
+
+    edge.run(write())
+    said = "no remediation of the catalog has matched its labels; restart-api matches now, and acts"
+    assert [f"{said} the next time it fires", f"{said} when Alertmanager sends the alert again"] == [
+        item["explanation"] for item in edge.get("/episodes").json()["items"]
+    ]
+
+
 @pytest.mark.parametrize(
     ("query", "expected"),
     [

@@ -22,7 +22,7 @@ def redis(place: str) -> Target:
 def test_nothing_is_in_scope_by_default() -> None:
     """The message says what would bring it in."""
     scope = Scope()
-    assert "add it to scope.namespaces" in str(scope.objection(kubernetes("shop")))
+    assert "add it to scope.namespaces and restart" in str(scope.objection(kubernetes("shop")))
     assert "add it to scope.redis" in str(scope.objection(redis("cache/0")))
     postgres = Target(backend="postgres", key="postgres:main/shop")
     assert "add it to scope.postgres" in str(scope.objection(postgres))

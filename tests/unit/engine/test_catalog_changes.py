@@ -157,6 +157,21 @@ def test_plan_says_that_an_alert_has_had_its_run(tmp_path: Path, sink: WebServer
             (row,) = await one.ended(count=1)
             after = await explain(one.parts, Alert.model_validate(down))
             assert (False, "has_run") == (after.would_act, after.prospects[0].verdict)
-            assert row.id in after.prospects[0].message
+            assert f"POST /remediations/{row.id}/retry" in after.prospects[0].message
+
+    run(scenario())
+
+
+def test_plan_says_that_a_run_is_not_over(tmp_path: Path, sink: WebServer) -> None:
+    """Nobody has to wait for the alert to resolve, and nothing is to be retried."""
+
+    async def scenario() -> None:
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink, mode="approve")) as one:
+            down = one.firing()
+            await one.deliver(down)
+            (row,) = await one.reached(RunState.AWAITING_APPROVAL, count=1)
+            (prospect,) = (await explain(one.parts, Alert.model_validate(down))).prospects
+            told = f"triggered run {row.id} (awaiting_approval), which is not over: GET /remediations/{row.id} says"
+            assert ("has_run", True) == (prospect.verdict, told in prospect.message)
 
     run(scenario())

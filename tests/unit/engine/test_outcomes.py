@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import structlog
 
 from app.actions.base import Action, Context
 from app.actions.registry import actions
@@ -235,7 +236,10 @@ def test_a_transient_error_is_tried_again(tmp_path: Path, sink: WebServer) -> No
             assert step.tries > 1
             assert 1 == len({each.headers["Idempotency-Key"] for each in sink.requests})
 
-    run(scenario())
+    with structlog.testing.capture_logs() as lines:
+        run(scenario())
+    (told,) = [line for line in lines if line["event"] == "step is tried again"]
+    assert ("http.request", True) == (told["action"], "503" in told["error"])
 
 
 def test_what_stays_transient_fails_with_its_own_reason(tmp_path: Path, sink: WebServer) -> None:
