@@ -64,6 +64,6 @@ def _explanation(row: Row[Any], catalog: Catalog) -> str | None:
     for miss in nearest(tuple(catalog.remediations.values()), row.labels)[:1]:
         if not miss.failing:  # it was added later
             when = "when Alertmanager sends the alert again" if row.closed_at is None else "the next time it fires"
-            return f"{said}; {miss.remediation} matches now, and acts {when}"
+            return f"{said}; {miss.remediation} matches now, and is decided on {when}"
         return f"{said}; nearest: {miss.remediation}, but not {', '.join(miss.failing)}"
     return said

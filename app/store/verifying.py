@@ -1,8 +1,8 @@
 """Verifies the audit: every chain, every seal, and that the ledger says what its events say.
 
 Only reads. What it cannot find: a change made by whoever has the key too; a change of an event that a release without
-chains wrote; what was removed after it had become older than the retention; and, unless it is told of a seal that was
-kept elsewhere, that everything was made anew without the key, as if it were from before it was configured.
+chains wrote; what was removed after it had become older than the retention; and what docs/audit.md lists, which goes by
+what is taken for older than the key or than the retention.
 """
 
 from __future__ import annotations
@@ -165,10 +165,22 @@ async def _check_row(tx: AsyncConnection, chain: str, rows: Sequence[Row[Any]], 
     query = select(run.c.state, newest.scalar_subquery().label("said")).where(run.c.id == chain)
     row = (await tx.execute(query)).one_or_none()
     last = rows[-1]
-    if row is None and last.kind != "folded":
+    if row is None and last.kind != "folded" and not await _was_pruned_meanwhile(tx, chain):
         report.found(chain, last.seq, "its run is missing from the ledger")
     if row is not None and row.state != row.said:
         report.found(chain, last.seq, f"its run is {row.state}, and its last event says {row.said}")
+
+
+async def _was_pruned_meanwhile(tx: AsyncConnection, chain: str) -> bool:
+    """Whether retention has deleted this chain since its events were read."""
+    if (await tx.execute(select(event.c.id).where(event.c.run_id == chain).limit(1))).first() is not None:
+        return False
+    return _is_before(chain, await _newest_pruned_before(tx))
+
+
+async def _newest_pruned_before(tx: AsyncConnection) -> datetime | None:
+    pruned = select(event.c.kind, event.c.data).where(event.c.run_id == SERVICE, event.c.kind == "pruned")
+    return _pruned_before((await tx.execute(pruned.order_by(event.c.id.desc()).limit(1))).all())
 
 
 async def _check_runs(database: Database, report: Report) -> None:
@@ -230,12 +242,14 @@ async def _check_leaves(tx: AsyncConnection, row: Row[Any], report: Report) -> N
             event.c.run_id.in_([leaf[0] for leaf in chunk]), event.c.seq.in_({leaf[1] for leaf in chunk})
         )
         there = {(found.run_id, found.seq): found.hash for found in await tx.execute(query)}
-        for chain, seq, known in chunk:
-            if there.get((chain, seq)) == known or _was_pruned(chain, report):
-                continue
+        missing = [leaf for leaf in chunk if there.get((leaf[0], leaf[1])) != leaf[2]]
+        before = await _newest_pruned_before(tx) if missing else None
+        for chain, seq, _ in missing:
             gone = (chain, seq) not in there
+            if gone and _is_before(chain, before):
+                continue
             report.found(chain, seq, f"is {'gone' if gone else 'another one'}, and seal {row.id} had it")
 
 
-def _was_pruned(chain: str, report: Report) -> bool:
-    return report.pruned_before is not None and bool(_RUN_ID.match(chain)) and chain < lowest_id(report.pruned_before)
+def _is_before(chain: str, before: datetime | None) -> bool:
+    return before is not None and bool(_RUN_ID.match(chain)) and chain < lowest_id(before)

@@ -193,6 +193,7 @@ async def test_however_others_take_turns_with_what_is_urgent_nobody_waits_for_ev
 ) -> None:
     """Each answer is given while somebody works who need not wait, and the next one awaited before that ends."""
     monkeypatch.setattr(urgency, "_WAITED_SECONDS", 0.5)
+    monkeypatch.setattr(urgency, "_ANSWERED_SECONDS", 60)
     turns = Pace()
     urgent(turns)
     with ExitStack() as flying:

@@ -269,7 +269,7 @@ def test_an_alert_older_than_its_remediation_says_when_it_is_acted_on(edge: Edge
             )
 
     edge.run(write())
-    said = "no remediation of the catalog has matched its labels; restart-api matches now, and acts"
+    said = "no remediation of the catalog has matched its labels; restart-api matches now, and is decided on"
     assert [f"{said} the next time it fires", f"{said} when Alertmanager sends the alert again"] == [
         item["explanation"] for item in edge.get("/episodes").json()["items"]
     ]
