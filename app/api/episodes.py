@@ -61,9 +61,11 @@ def _explanation(row: Row[Any], catalog: Catalog) -> str | None:
     said = "no remediation of the catalog has matched its labels"
     if len(catalog) > _MOST_COMPARED:
         return said
-    for miss in nearest(tuple(catalog.remediations.values()), row.labels)[:1]:
-        if not miss.failing:  # it was added later
-            when = "when Alertmanager sends the alert again" if row.closed_at is None else "the next time it fires"
-            return f"{said}; {miss.remediation} matches now, and is decided on {when}"
+    misses = nearest(tuple(catalog.remediations.values()), row.labels)
+    if not misses:
+        return said
+    miss = misses[0]
+    if miss.failing:
         return f"{said}; nearest: {miss.remediation}, but not {', '.join(miss.failing)}"
-    return said
+    when = "when Alertmanager sends the alert again" if row.closed_at is None else "the next time it fires"
+    return f"{said}; {miss.remediation} matches now, and is decided on {when}"  # it was added later

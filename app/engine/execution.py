@@ -181,15 +181,18 @@ async def _sleep(parts: Parts, run_id: str, seconds: float) -> None:
 
 def _tell_once(step: PlannedStep, state: RetryCallState) -> None:
     """Until the step ends, nothing else tells why it takes so long."""
-    error = state.outcome.exception() if state.outcome else None
     if state.attempt_number == 1:
-        log.warning("step is tried again", action=step.action, error=str(error), within=str(step.timeout))
+        log.warning("step is tried again", action=step.action, error=str(_failure(state)), within=str(step.timeout))
 
 
 def _pause(state: RetryCallState) -> float:
     """Seconds before the next try: growing, and never less than the target asked for."""
-    error = state.outcome.exception() if state.outcome else None
+    error = _failure(state)
     return max(_backoff(state), error.retry_after if isinstance(error, TransientError) else 0.0)
+
+
+def _failure(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome else None
 
 
 async def _stopped(parts: Parts, run: Run, position: int, step: PlannedStep, outcome: StepOutcome) -> Run:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
+from app.domain.episodes import Episode
 from app.domain.states import FINAL_STATES, RunState
 from app.store import episodes, runs
 from app.store.schema import step
@@ -221,22 +223,24 @@ def test_an_unknown_run_is_not_found(edge: Edge, suffix: str) -> None:
     assert 422 == edge.get(f"/remediations/first{suffix}").status_code
 
 
+def _create(edge: Edge, *new: Episode) -> None:
+    async def write() -> None:
+        async with edge.database.write() as tx:
+            await episodes.create(tx, new)
+
+    edge.run(write())
+
+
+def _closed(one: Episode, at: datetime) -> Episode:
+    return replace(one, closed_at=at, resolved_at=at)
+
+
 def test_episodes_answer_why_nothing_happened(edge: Edge) -> None:
     """What no remediation matched is listed too, and says so."""
     made = edge.add_run()
     lonely = make_episode({"alertname": "Nobody"}, NOW + MINUTE)
-    ended = make_episode({"alertname": "Over"}, NOW + 2 * MINUTE)
-
-    async def write() -> None:
-        async with edge.database.write() as tx:
-            await episodes.create(tx, [lonely, ended])
-            await tx.execute(
-                episodes.episode.update()
-                .where(episodes.episode.c.id == ended.id)
-                .values(closed_at=ended.first_seen_at, resolved_at=ended.first_seen_at)
-            )
-
-    edge.run(write())
+    ended = _closed(make_episode({"alertname": "Over"}, NOW + 2 * MINUTE), NOW + 2 * MINUTE)
+    _create(edge, lonely, ended)
     over, nobody, down = edge.get("/episodes").json()["items"]
     assert (["restart-api"], None) == (down["matched"], down["explanation"])
     expected = {
@@ -258,17 +262,7 @@ def test_episodes_answer_why_nothing_happened(edge: Edge) -> None:
 def test_an_alert_older_than_its_remediation_says_when_it_is_acted_on(edge: Edge) -> None:
     """Not that it lacks a label, since none is missing."""
     open_still, closed = (make_episode({"alertname": "Down"}, NOW + number * MINUTE) for number in (1, 2))
-
-    async def write() -> None:
-        async with edge.database.write() as tx:
-            await episodes.create(tx, [open_still, closed])
-            await tx.execute(
-                episodes.episode.update()
-                .where(episodes.episode.c.id == closed.id)
-                .values(closed_at=NOW + 3 * MINUTE, resolved_at=NOW + 3 * MINUTE)
-            )
-
-    edge.run(write())
+    _create(edge, open_still, _closed(closed, NOW + 3 * MINUTE))
     said = "no remediation of the catalog has matched its labels; restart-api matches now, and is decided on"
     assert [f"{said} the next time it fires", f"{said} when Alertmanager sends the alert again"] == [
         item["explanation"] for item in edge.get("/episodes").json()["items"]
@@ -292,13 +286,7 @@ def test_an_alert_older_than_its_remediation_says_when_it_is_acted_on(edge: Edge
 def test_episodes_are_filtered(edge: Edge, query: str, expected: list[str]) -> None:
     """By what was received, not by what came of it."""
     edge.add_run()
-    lonely = make_episode({"alertname": "Nobody"}, NOW + MINUTE)
-
-    async def write() -> None:
-        async with edge.database.write() as tx:
-            await episodes.create(tx, [lonely])
-
-    edge.run(write())
+    _create(edge, make_episode({"alertname": "Nobody"}, NOW + MINUTE))
     edge.now = NOW + MINUTE
     assert expected == [item["alertname"] for item in edge.get(f"/episodes?{query}").json()["items"]]
     assert expected == [
