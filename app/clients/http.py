@@ -72,17 +72,27 @@ class HttpClient:
     def __init__(self, secrets: Mapping[str, SecretSource], timeout: timedelta) -> None:
         self._secrets = secrets
         self._timeout = timeout.total_seconds()
-        self._client = httpx.AsyncClient(
-            timeout=self._timeout,
-            limits=httpx.Limits(max_keepalive_connections=0),
-            verify=ssl.create_default_context(),
-            trust_env=False,
-            follow_redirects=False,
-        )
+        self._opening = asyncio.Lock()
+        self._client: httpx.AsyncClient | None = None
 
     async def close(self) -> None:
         """Close what is open."""
-        await self._client.aclose()
+        if self._client is not None:
+            await self._client.aclose()
+
+    async def _open(self) -> httpx.AsyncClient:
+        async with self._opening:
+            if self._client is None:
+                # To read all certificates of the system takes 50 ms, 300 on a busy machine.
+                certificates = await asyncio.to_thread(ssl.create_default_context)
+                self._client = httpx.AsyncClient(
+                    timeout=self._timeout,
+                    limits=httpx.Limits(max_keepalive_connections=0),
+                    verify=certificates,
+                    trust_env=False,
+                    follow_redirects=False,
+                )
+        return self._client
 
     def secret(self, name: str) -> SecretSource:
         """A secret of `connections.secrets`."""
@@ -119,10 +129,12 @@ class HttpClient:
         where = describe(request.url)
         headers = self._headers(request)
         failure: httpx.TransportError | None = None
-        for address in await self.addresses(request.url):
+        addresses = await self.addresses(request.url)
+        client = await self._open()
+        for address in addresses:
             try:
                 async with asyncio.timeout(2 * self._timeout):
-                    return await self._send_to(address, request, headers, limit)
+                    return await _send_to(client, address, request, headers, limit)
             except _NOT_SENT as error:
                 failure = error  # the next address, if any
             except (httpx.LocalProtocolError, httpx.UnsupportedProtocol):
@@ -133,24 +145,6 @@ class HttpClient:
                 raise OutcomeUnknownError(msg) from None
         raise _unconnected(where, failure)
 
-    async def _send_to(
-        self, address: str, request: HttpRequest, headers: Mapping[str, str], limit: int
-    ) -> HttpResponse:
-        url = _parse(request.url)
-        prepared = self._client.build_request(
-            request.method,
-            url.copy_with(host=address),
-            content=request.content or None,
-            headers={**headers, "Host": url.netloc.decode("ascii")},
-            extensions={"sni_hostname": url.raw_host.decode("ascii")},
-        )
-        response = await self._client.send(prepared, stream=True)
-        try:
-            body = await _read(response, limit)
-        finally:
-            await response.aclose()
-        return HttpResponse(response.status_code, body, _seconds(response.headers.get("Retry-After", "")))
-
     def _headers(self, request: HttpRequest) -> dict[str, str]:
         headers = {"User-Agent": "remediator", "Accept-Encoding": "identity", **request.headers}
         if request.secret is not None:
@@ -160,6 +154,25 @@ class HttpClient:
                 raise PermanentError(msg, reason=Reason.CONFIG_INVALID)
             headers["Authorization"] = f"Bearer {token}"
         return headers
+
+
+async def _send_to(
+    client: httpx.AsyncClient, address: str, request: HttpRequest, headers: Mapping[str, str], limit: int
+) -> HttpResponse:
+    url = _parse(request.url)
+    prepared = client.build_request(
+        request.method,
+        url.copy_with(host=address),
+        content=request.content or None,
+        headers={**headers, "Host": url.netloc.decode("ascii")},
+        extensions={"sni_hostname": url.raw_host.decode("ascii")},
+    )
+    response = await client.send(prepared, stream=True)
+    try:
+        body = await _read(response, limit)
+    finally:
+        await response.aclose()
+    return HttpResponse(response.status_code, body, _seconds(response.headers.get("Retry-After", "")))
 
 
 def describe(url: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -271,6 +272,22 @@ def test_tls_verifies_the_name_and_not_the_address(
         assert 200 == send(configured(), url=by_name, method="GET")["status"]
         assert "certificate" in error_of(configured(), url=site.url, method="GET").message
     assert [f"localhost:{site.url.rpartition(':')[2]}"] == [asked.headers["Host"] for asked in site.requests]
+
+
+def test_the_certificates_of_the_system_are_read_beside_everything_else(
+    site: web.WebServer, configured: Configured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes tens of milliseconds, for which notifications would wait."""
+    readers: list[threading.Thread] = []
+    plain = ssl.create_default_context
+
+    def read() -> ssl.SSLContext:
+        readers.append(threading.current_thread())
+        return plain()
+
+    monkeypatch.setattr(ssl, "create_default_context", read)
+    assert 200 == send(configured(), url=site.url)["status"]
+    assert (1, False) == (len(readers), threading.current_thread() in readers)
 
 
 def _certificate_for_localhost(home: Path) -> ssl.SSLContext:
