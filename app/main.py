@@ -147,11 +147,10 @@ class Service:
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None  # once it runs
         self.metrics = Metrics(__version__)
+        self._scope = policy_of(settings).scope
         catalog = load(settings.catalog, utc_now())
         self.catalog = CatalogHolder(settings.catalog, catalog, self._reloaded)
         self._reloaded(successful=True, catalog=catalog, error=None)
-        for warning in unconfigured(catalog, settings.connections, policy_of(settings).scope, settings.channel):
-            log.warning("catalog", at=str(warning))
         self.auth = Authenticator(settings.auth.tokens)
         self.auth.check()
         self.database = Database(settings.store_url, self.metrics.store_errors.inc, audit_key_of(settings))
@@ -176,10 +175,12 @@ class Service:
             metrics.catalog_remediations.labels(mode).set(count)
         metrics.initialise(catalog.remediations, actions(), checks())
         log.info("catalog loaded", remediations=len(catalog), digest=catalog.short_digest)
-        for warning in catalog.warnings[:_MOST_WARNINGS]:
+        given = self.settings
+        warnings = [*catalog.warnings, *unconfigured(catalog, given.connections, self._scope, given.channel)]
+        for warning in warnings[:_MOST_WARNINGS]:
             log.warning("catalog", at=str(warning))
-        if len(catalog.warnings) > _MOST_WARNINGS:
-            log.warning("catalog", more=len(catalog.warnings) - _MOST_WARNINGS)
+        if len(warnings) > _MOST_WARNINGS:
+            log.warning("catalog", more=len(warnings) - _MOST_WARNINGS)
         if self._loop is not None:  # a reload is told of from a thread
             self._loop.call_soon_threadsafe(self._load_clients, catalog)
 
