@@ -59,7 +59,7 @@ def table(results: Sequence[Result]) -> str:
             "" if one.reference is None else f"{_short(one.reference)} {one.unit}",
             "" if one.ratio is None else f"{one.ratio:.2f}",
             "" if one.bound is None else f"{sign} {one.bound:g}",
-            {None: one.note, True: "met", False: "**short**"}[one.is_met],
+            "; ".join(filter(None, ({None: "", True: "met", False: "**short**"}[one.is_met], one.note))),
             "" if one.call is None else f"{_short(one.call)} ms",
         )
         lines.append("| " + " | ".join(cells) + " |")

@@ -19,6 +19,7 @@ from tools.bench.parts import ASKING, PATIENCE, Bench, Sink, database, metric, o
 from tools.bench.results import Result
 
 LOOKING = 0.25  # seconds between two looks at a storm
+_BEAT = 0.02
 RESTING = 0.1  # seconds after a run, since its end has others look for work; and then the service is idle
 _JSON = {"Content-Type": "application/json"}
 
@@ -99,6 +100,7 @@ class Seen:
     decided: float = 0.0
     growth: float = 0.0
     seconds: float = 0.0
+    held_up: float = 0.0  # for how long nothing at all went on, at most: the machine's share of what is slow
 
 
 def weather(bench: Bench, load: Load, store: str | None = None) -> tuple[Sent, Seen]:
@@ -113,14 +115,19 @@ def weather(bench: Bench, load: Load, store: str | None = None) -> tuple[Sent, S
 def _watch(service: Service, load: Load) -> tuple[Sent, Seen]:
     seen, ends, before = Seen(), threading.Event(), rss(service)
     done, begun = _finished([service]), time.perf_counter()
-    looking = threading.Thread(target=_look, args=(service, seen, ends))
-    looking.start()
+    threads = [
+        threading.Thread(target=_look, args=(service, seen, ends)),
+        threading.Thread(target=_feel, args=(seen, ends)),
+    ]
+    for one in threads:
+        one.start()
     try:
         sent = post(service.url, load)
         wait_until(lambda: seen.decided - done >= load.count, PATIENCE, "every alert to be decided")
     finally:
         ends.set()
-        looking.join()
+        for one in threads:
+            one.join()
     seen.seconds = time.perf_counter() - begun
     seen.growth = rss(service) - before
     seen.decided -= done
@@ -135,3 +142,12 @@ def _look(service: Service, seen: Seen, ends: threading.Event) -> None:
                 answer = client.get(path).raise_for_status()
                 seen.slowest[path] = max(seen.slowest.get(path, 0.0), time.perf_counter() - begun)
             seen.decided = total(answer.text, "remediator_runs_total")
+
+
+def _feel(seen: Seen, ends: threading.Event) -> None:
+    """A clock that comes late tells of a machine that has been busy with others."""
+    begun = time.perf_counter()
+    while not ends.wait(_BEAT):
+        now = time.perf_counter()
+        seen.held_up = max(seen.held_up, now - begun - _BEAT)
+        begun = now
