@@ -176,7 +176,7 @@ class Service:
         metrics.initialise(catalog.remediations, actions(), checks())
         log.info("catalog loaded", remediations=len(catalog), digest=catalog.short_digest)
         given = self.settings
-        warnings = [*catalog.warnings, *unconfigured(catalog, given.connections, self._scope, given.channel)]
+        warnings = [*unconfigured(catalog, given.connections, self._scope, given.channel), *catalog.warnings]
         for warning in warnings[:_MOST_WARNINGS]:
             log.warning("catalog", at=str(warning))
         if len(warnings) > _MOST_WARNINGS:

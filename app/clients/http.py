@@ -82,17 +82,18 @@ class HttpClient:
 
     async def _open(self) -> httpx.AsyncClient:
         async with self._opening:
-            if self._client is None:
-                # To read all certificates of the system takes 50 ms, 300 on a busy machine.
-                certificates = await asyncio.to_thread(ssl.create_default_context)
-                self._client = httpx.AsyncClient(
-                    timeout=self._timeout,
-                    limits=httpx.Limits(max_keepalive_connections=0),
-                    verify=certificates,
-                    trust_env=False,
-                    follow_redirects=False,
-                )
+            if self._client is None:  # to read all certificates of the system takes 50 ms, 300 on a busy machine
+                self._client = await asyncio.to_thread(self._make)
         return self._client
+
+    def _make(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            timeout=self._timeout,
+            limits=httpx.Limits(max_keepalive_connections=0),
+            verify=ssl.create_default_context(),
+            trust_env=False,
+            follow_redirects=False,
+        )
 
     def secret(self, name: str) -> SecretSource:
         """A secret of `connections.secrets`."""
@@ -105,6 +106,7 @@ class HttpClient:
     async def addresses(self, url: str) -> list[str]:
         """Resolve the host of `url`; raises PermanentError when it must not be called."""
         parsed = _parse(url)
+        await self._open()  # what is planned pays for it, not the deadline of what is done
         port = parsed.port or {"http": 80, "https": 443}[parsed.scheme]
         try:
             infos = await asyncio.get_running_loop().getaddrinfo(

@@ -138,7 +138,7 @@ class InPlace(AsyncConnection):
         self._connection.begin()
 
     def commit_in_place(self) -> None:
-        """Commit, which does not wait for the disk."""
+        """Commit, which waits for the disk only where it begins the log anew."""
         self._connection.commit()
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import sqlite3
 from collections.abc import AsyncIterator
+from concurrent.futures import Executor
 from contextlib import asynccontextmanager, closing
 from functools import partial
 
@@ -20,6 +22,7 @@ from app.store.sqlite import BUSY_SECONDS, QUESTIONS, WRITING, InPlace, in_threa
 _MANY_ROWS = 300  # a megabyte or two of the write-ahead log; more at once would hold up who waits for the disk
 LONG_LOG_BYTES = 16 * 1024 * 1024
 _LOOK_SECONDS = 0.25
+_SLOW_SECONDS = 0.02  # for a sync, which takes some milliseconds
 PATIENCE_SECONDS, _PAUSE_SECONDS = 10.0, 0.25  # with a disk that refuses
 log = structlog.get_logger()
 _HARMLESS = (DataError, IntegrityError, ProgrammingError)  # undo their statement and nothing else
@@ -38,6 +41,7 @@ class Writer:
         self._connection: InPlace | None = None  # while nobody writes
         self._disk = _Disk(file)
         self._unmoved = 0  # rows that were written since the log was moved
+        self._is_moving, self._is_moved = False, True  # whether the next commit may begin the log anew
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -48,8 +52,7 @@ class Writer:
                 await connection.begin_to_write()
                 before = connection.driver.total_changes
                 yield connection
-                rows = connection.driver.total_changes - before
-                connection.commit_in_place()
+                await self._commit(connection, connection.driver.total_changes - before)
             except BaseException as error:
                 if connection.in_transaction() and _is_harmless(error):
                     await connection.rollback()
@@ -59,7 +62,25 @@ class Writer:
                     await connection.close()
                 raise
             self._connection = connection
-        if rows:
+
+    async def _commit(self, connection: InPlace, rows: int) -> None:
+        """Commit in place, but where that may wait for the disk.
+
+        SQLite waits for it where the log begins anew, which only the first commit after all of the log was moved can do
+        (sqlite3WalFrames in https://sqlite.org/src/file/src/wal.c). The system has whoever writes wait while the disk
+        is still busy with the same page.
+        """
+        if not rows:
+            connection.commit_in_place()
+            return
+        may_wait = self._is_moving or self._is_moved or self._disk.is_slow
+        self._is_moved = False
+        try:
+            if may_wait:
+                await in_thread(WRITING, connection.commit_in_place)
+            else:
+                connection.commit_in_place()
+        finally:  # whoever is cancelled in the thread has committed
             self._unmoved += rows
             self._disk.is_behind = True
             self._written.set()
@@ -86,15 +107,22 @@ class Writer:
                 size = self._disk.log_bytes
                 if self._unmoved > _MANY_ROWS or size > LONG_LOG_BYTES:
                     self._unmoved = 0
-                    await in_thread(QUESTIONS, partial(_move_log, self._file))
+                    await self._move(QUESTIONS)
                 if size > LONG_LOG_BYTES:
                     async with self._turn:  # who goes on writing keeps it from ever beginning anew
-                        await in_thread(WRITING, partial(_move_log, self._file))
+                        await self._move(WRITING)
             except FileNotFoundError:
                 continue  # there is nothing to move
             except (OSError, sqlite3.Error) as error:  # the disk is full, say: writers hear of that
                 log.debug("the write-ahead log could not be moved", error=str(error))
                 self._disk.doubt(error)
+
+    async def _move(self, pool: Executor) -> None:
+        self._is_moving = True
+        try:
+            await in_thread(pool, partial(_move_log, self._file))
+        finally:
+            self._is_moving, self._is_moved = False, True
 
     async def close(self) -> None:
         """Give the connection back."""
@@ -121,6 +149,12 @@ class _Disk:
         self._is_doubtful = False
         self._waiting: list[asyncio.Future[None]] = []
         self._under_way: asyncio.Future[None] | None = None
+        self._begun_at = math.inf  # that which is under way
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether it has taken unusually long by now to keep what it is to keep."""
+        return asyncio.get_running_loop().time() - self._begun_at > _SLOW_SECONDS
 
     @property
     def log_bytes(self) -> int:
@@ -146,7 +180,7 @@ class _Disk:
         work = asyncio.get_running_loop().run_in_executor(WRITING, self._sync)
         waiting, self._waiting = self._waiting, []
         self.is_behind = False
-        self._under_way = work
+        self._under_way, self._begun_at = work, asyncio.get_running_loop().time()
         work.add_done_callback(partial(self._end, waiting))
 
     def _end(self, waiting: list[asyncio.Future[None]], work: asyncio.Future[None]) -> None:
@@ -161,7 +195,7 @@ class _Disk:
                 ended.set_result(None)
             else:
                 ended.set_exception(error)
-        self._under_way = None
+        self._under_way, self._begun_at = None, math.inf
         if self._waiting:
             self._begin()
 

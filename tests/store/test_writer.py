@@ -23,7 +23,7 @@ from app.store import writer
 from app.store.database import Database
 from app.store.pace import work_in_background
 from app.store.schema import breaker, run
-from app.store.sqlite import QUESTIONS, in_thread
+from app.store.sqlite import QUESTIONS, InPlace, in_thread
 from app.store.writer import LONG_LOG_BYTES
 from tests.support.ledger import opened
 from tests.support.pacing import work
@@ -70,6 +70,20 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     disk = Disk()
     monkeypatch.setattr(os, "fdatasync", disk)
     return disk
+
+
+@pytest.fixture
+def committers(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
+    """Grows by the thread of each commit."""
+    threads: list[threading.Thread] = []
+    plain = InPlace.commit_in_place
+
+    def commit(connection: InPlace) -> None:
+        threads.append(threading.current_thread())
+        plain(connection)
+
+    monkeypatch.setattr(InPlace, "commit_in_place", commit)
+    return threads
 
 
 class Disk:
@@ -215,6 +229,82 @@ async def test_the_log_stays_short_while_somebody_writes_all_the_time(tmp_path: 
         assert longest < 4 * LONG_LOG_BYTES
         async with asyncio.timeout(WAIT):
             await _write(database, "last")
+
+
+@_in_a_loop
+async def test_the_loop_never_waits_for_a_log_that_begins_anew(
+    tmp_path: Path, committers: list[threading.Thread], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite has the disk keep the first page of it at once, which may take seconds."""
+    monkeypatch.setattr(writer, "_MANY_ROWS", 20)
+    monkeypatch.setattr(writer, "_LOOK_SECONDS", 0.01)
+    anew: list[threading.Thread] = []
+    async with _store(tmp_path) as database, asyncio.timeout(6 * WAIT):
+        before, number = _beginning_of_the_log(tmp_path), 0
+        moves = asyncio.create_task(database.move_log_forever())
+        while len(anew) < 5:
+            await _write(database, str(number), synced=False)
+            beginning = _beginning_of_the_log(tmp_path)
+            if beginning != before:
+                anew.append(committers[-1])
+            before, number = beginning, number + 1
+            await asyncio.sleep(0.001)
+        moves.cancel()
+    assert threading.main_thread() not in anew
+    assert threading.main_thread() in committers  # as most are: they take microseconds
+
+
+@_in_a_loop
+async def test_the_loop_never_waits_for_a_disk_that_is_slow(
+    tmp_path: Path, disk: Disk, committers: list[threading.Thread], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system has whoever writes wait for the page that the disk is still busy with."""
+    monkeypatch.setattr(writer, "_SLOW_SECONDS", 0.0)
+    async with _store(tmp_path) as database, asyncio.timeout(WAIT):
+        disk.syncs = 0
+        disk.free.clear()
+        waits = asyncio.create_task(_write(database, "a"))
+        while disk.syncs == 0:
+            await asyncio.sleep(0.001)
+        await _write(database, "b", synced=False)
+        assert threading.main_thread() is not committers[-1]
+        disk.free.set()
+        await waits
+        await _write(database, "c", synced=False)
+        assert threading.main_thread() is committers[-1]
+
+
+def _beginning_of_the_log(home: Path) -> bytes:
+    """It has random numbers, new ones each time that it begins (https://sqlite.org/fileformat2.html#walformat)."""
+    with (home / "store.db-wal").open("rb") as log:
+        return log.read(32)
+
+
+@_in_a_loop
+async def test_who_is_cancelled_while_the_log_begins_anew_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was committed is there, whoever waits for changes hears of it, and the next one writes."""
+    begun, goes_on, plain = threading.Event(), threading.Event(), InPlace.commit_in_place
+
+    def commit(connection: InPlace) -> None:
+        begun.set()
+        assert goes_on.wait(WAIT)
+        plain(connection)
+
+    async with _store(tmp_path) as database, asyncio.timeout(WAIT):
+        monkeypatch.setattr(InPlace, "commit_in_place", commit)
+        database._writer._is_moved = True
+        database.written.clear()
+        waits = asyncio.create_task(_write(database, "a"))
+        await asyncio.to_thread(begun.wait, WAIT)
+        waits.cancel()
+        goes_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await waits
+        assert database.written.is_set()
+        await _write(database, "b")
+        assert {"a", "b"} == await _names(database)
 
 
 @pytest.mark.parametrize("place", [0, 3, 9])

@@ -168,7 +168,7 @@ def _deleting(service: Service) -> Iterator[Result]:
     moment = int((time.time() - _KEPT * 86400) * 1e6)  # what comes of age later is deleted later
     old = _old(service, moment)
     assert old, "there is nothing to delete"
-    # Answers may come later the more was taken in: both begin with the same store, and go on for as long.
+    # Answers may come later the longer a load lasts: both begin with the same store, and go on for as long.
     service.stop()
     untouched = service.options.data.with_name("untouched")
     shutil.copytree(service.options.data, untouched)

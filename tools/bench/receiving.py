@@ -139,12 +139,12 @@ def _storm(name: str, load: Load, found: Sequence[tuple[Sent, Seen]], beside: fl
     for path in ("/remediations", "/metrics"):
         slowest = [seen.slowest[path] for _, seen in found]
         yield _worst(f"{name}: {path} answers, the slowest", slowest, bound=100)
-    yield _worst(f"{name}: for how long the sender itself was held up", [seen.held_up for _, seen in found])
+    yield _worst(f"{name}: a clock of the sender is late by, at most", [seen.late for _, seen in found])
 
 
 def _worst(what: str, seconds: Sequence[float], bound: float | None = None) -> Result:
     """The largest, and of which ones."""
-    each = ", ".join(f"{one * 1000:,.0f}" for one in seconds)
+    each = ", ".join(f"{one * 1000:.0f}" for one in seconds)
     note = f"of {each}" if len(seconds) > 1 else ""
     return Result("storm", what, max(seconds) * 1000, "ms", bound=bound, note=note)
 

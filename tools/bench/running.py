@@ -100,7 +100,7 @@ class Seen:
     decided: float = 0.0
     growth: float = 0.0
     seconds: float = 0.0
-    held_up: float = 0.0  # for how long nothing at all went on, at most: the machine's share of what is slow
+    late: float = 0.0  # at most, of a thread of the sender: had the machine something else to do?
 
 
 def weather(bench: Bench, load: Load, store: str | None = None) -> tuple[Sent, Seen]:
@@ -145,9 +145,9 @@ def _look(service: Service, seen: Seen, ends: threading.Event) -> None:
 
 
 def _feel(seen: Seen, ends: threading.Event) -> None:
-    """A clock that comes late tells of a machine that has been busy with others."""
+    """How late a clock comes that has nothing else to do."""
     begun = time.perf_counter()
     while not ends.wait(_BEAT):
         now = time.perf_counter()
-        seen.held_up = max(seen.held_up, now - begun - _BEAT)
+        seen.late = max(seen.late, now - begun - _BEAT)
         begun = now
