@@ -342,6 +342,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     for pragma in (
         "synchronous=NORMAL",  # `Writer.sync` waits for the disk
         "wal_autocheckpoint=0",  # `Writer.move_log_forever` does it
+        "cache_spill=OFF",  # the log is written to by commits only, see `Writer`
         f"journal_size_limit={LONG_LOG_BYTES}",
         "foreign_keys=ON",
         f"busy_timeout={sqlite.BUSY_SECONDS * 1000}",

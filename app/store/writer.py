@@ -6,9 +6,9 @@ import asyncio
 import math
 import os
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, contextmanager
 from functools import partial
 
 import structlog
@@ -41,7 +41,7 @@ class Writer:
         self._connection: InPlace | None = None  # while nobody writes
         self._disk = _Disk(file)
         self._unmoved = 0  # rows that were written since the log was moved
-        self._is_moving, self._is_moved = False, True  # whether the next commit may begin the log anew
+        self._is_moving = False
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -52,14 +52,17 @@ class Writer:
                 await connection.begin_to_write()
                 before = connection.driver.total_changes
                 yield connection
-                await self._commit(connection, connection.driver.total_changes - before)
             except BaseException as error:
                 if connection.in_transaction() and _is_harmless(error):
                     await connection.rollback()
                     self._connection = connection
-                else:  # nobody knows what state it is in
-                    await connection.invalidate()
-                    await connection.close()
+                else:
+                    await _drop(connection)
+                raise
+            try:
+                await self._commit(connection, connection.driver.total_changes - before)
+            except BaseException:
+                await _drop(connection)
                 raise
             self._connection = connection
 
@@ -73,14 +76,14 @@ class Writer:
         if not rows:
             connection.commit_in_place()
             return
-        may_wait = self._is_moving or self._is_moved or self._disk.is_slow
-        self._is_moved = False
+        may_wait = self._is_moving or self._disk.is_moved or self._disk.is_slow
         try:
             if may_wait:
-                await in_thread(WRITING, connection.commit_in_place)
+                with self._disk.written():
+                    await in_thread(WRITING, connection.commit_in_place)
             else:
                 connection.commit_in_place()
-        finally:  # whoever is cancelled in the thread has committed
+        finally:  # whoever is cancelled in the thread may have committed
             self._unmoved += rows
             self._disk.is_behind = True
             self._written.set()
@@ -122,7 +125,7 @@ class Writer:
         try:
             await in_thread(pool, partial(_move_log, self._file))
         finally:
-            self._is_moving, self._is_moved = False, True
+            self._is_moving, self._disk.is_moved = False, True
 
     async def close(self) -> None:
         """Give the connection back."""
@@ -136,6 +139,12 @@ def _is_harmless(error: BaseException) -> bool:
     return isinstance(error, _HARMLESS) or not isinstance(error, DBAPIError | sqlite3.Error)
 
 
+async def _drop(connection: InPlace) -> None:
+    """Nobody knows what state it is in."""
+    await connection.invalidate()
+    await connection.close()
+
+
 class _Disk:
     """Has the disk keep the log, once for all who ask at the same time.
 
@@ -146,6 +155,7 @@ class _Disk:
     def __init__(self, file: str) -> None:
         self._file, self._log = file, f"{file}-wal"
         self.is_behind = False
+        self.is_moved = True  # all of the log, so that the next who writes to it may begin it anew
         self._is_doubtful = False
         self._waiting: list[asyncio.Future[None]] = []
         self._under_way: asyncio.Future[None] | None = None
@@ -160,6 +170,24 @@ class _Disk:
     def log_bytes(self) -> int:
         """How long the log is; raises FileNotFoundError."""
         return os.path.getsize(self._log)  # noqa: PTH202 - one look at what the system has in memory
+
+    @contextmanager
+    def written(self) -> Iterator[None]:
+        """What a commit does, which may fail or have nothing to write: the next one has to know whether it did."""
+        was_moved, self.is_moved = self.is_moved, False
+        before = self._log_state()
+        try:
+            yield
+        finally:
+            if was_moved and self._log_state() == before:
+                self.is_moved = True
+
+    def _log_state(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self._log)  # noqa: PTH116 - as above
+        except FileNotFoundError:
+            return None
+        return found.st_size, found.st_mtime_ns
 
     async def sync(self) -> None:
         """Return when what was committed before is on the disk; raises sqlite3.Error."""
@@ -213,6 +241,7 @@ class _Disk:
     def _sync_once(self) -> None:
         if was_doubtful := self._is_doubtful:  # what the disk may lack is written anew, and no log left that lacks it
             _move_log(self._file, "TRUNCATE")
+            self.is_moved = True
         try:
             self._sync_log()
         except OSError:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import ColumnElement, event, insert, select, text
+from sqlalchemy import ColumnElement, event, insert, select, text, update
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from app.domain.errors import StoreUnavailableError
@@ -274,6 +274,69 @@ async def test_the_loop_never_waits_for_a_disk_that_is_slow(
         assert threading.main_thread() is committers[-1]
 
 
+@_in_a_loop
+async def test_the_loop_never_waits_for_a_log_that_is_being_moved(
+    tmp_path: Path, committers: list[threading.Thread], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether all of it will have been is known at the end only."""
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def move(_file: str) -> None:
+        begun.set()
+        assert goes_on.wait(WAIT)
+
+    monkeypatch.setattr(writer, "_move_log", move)
+    monkeypatch.setattr(writer, "_MANY_ROWS", 0)
+    async with _store(tmp_path) as database, asyncio.timeout(WAIT):
+        await _write(database, "a")
+        moves = asyncio.create_task(database.move_log_forever())
+        await asyncio.to_thread(begun.wait, WAIT)
+        for name in "bc":
+            await _write(database, name)
+            assert threading.main_thread() is not committers[-1]
+        goes_on.set()
+        moves.cancel()
+
+
+@pytest.mark.parametrize("what", ["the same", "refused"])
+@_in_a_loop
+async def test_a_commit_that_writes_nothing_leaves_the_beginning_to_the_next(
+    tmp_path: Path, committers: list[threading.Thread], what: str
+) -> None:
+    """SQLite writes no row that is as it was."""
+
+    def refuse(_connection: object) -> None:
+        raise OperationalError(None, None, sqlite3.OperationalError("database or disk is full"))
+
+    async with _store(tmp_path) as database, asyncio.timeout(WAIT):
+        await _write(database, "a")
+        await _write(database, "b")
+        assert threading.main_thread() is committers[-1]
+        another = sqlite3.connect(tmp_path / "store.db")  # with the last connection the log would go
+        another.execute("SELECT 1 FROM breaker").fetchall()
+        _move(database)
+        before = _beginning_of_the_log(tmp_path)
+        if what == "refused":
+            event.listen(database.engine, "commit", refuse)
+            with pytest.raises(StoreUnavailableError):
+                await _write(database, "c")
+            event.remove(database.engine, "commit", refuse)
+        else:
+            async with database.write() as tx:
+                await tx.execute(update(breaker).values(failures=1))
+        assert before == _beginning_of_the_log(tmp_path)
+        for _ in range(2):
+            await _write(database, f"d{len(committers)}")
+        assert before != _beginning_of_the_log(tmp_path)
+        assert [False, False, True] == [one is threading.main_thread() for one in committers[-3:]]
+        another.close()
+
+
+def _move(database: Database) -> None:
+    writer._move_log(str(database.url.database))
+    database._writer._disk.is_moved = True
+
+
 def _beginning_of_the_log(home: Path) -> bytes:
     """It has random numbers, new ones each time that it begins (https://sqlite.org/fileformat2.html#walformat)."""
     with (home / "store.db-wal").open("rb") as log:
@@ -294,7 +357,7 @@ async def test_who_is_cancelled_while_the_log_begins_anew_holds_nobody_up(
 
     async with _store(tmp_path) as database, asyncio.timeout(WAIT):
         monkeypatch.setattr(InPlace, "commit_in_place", commit)
-        database._writer._is_moved = True
+        _move(database)
         database.written.clear()
         waits = asyncio.create_task(_write(database, "a"))
         await asyncio.to_thread(begun.wait, WAIT)

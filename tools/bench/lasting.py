@@ -49,6 +49,7 @@ _DAYS = 100  # that the made-up audit goes back
 _KEPT = 90  # what is older is deleted where deleting is measured
 _BESIDE = Load(100, 10, 4)  # meanwhile
 _RUNS, _EPISODES, _EVENTS = ("run", "id", "finished_at"), ("episode", "id", "closed_at"), ("event", "run_id", "at")
+_USUAL_SECONDS = 240  # of the same load without a deletion
 _PAGES = {
     "newest": "/remediations",
     "one remediation": "/remediations?remediation=measured",
@@ -164,18 +165,20 @@ def _page(service: Service, path: str) -> float:
 
 
 def _deleting(service: Service) -> Iterator[Result]:
-    """Acknowledgements while a tenth of the audit is deleted, all of it, beside as long a time without that."""
+    """Acknowledgements while a tenth of the audit is deleted, all of it, beside some minutes without that."""
     moment = int((time.time() - _KEPT * 86400) * 1e6)  # what comes of age later is deleted later
     old = _old(service, moment)
     assert old, "there is nothing to delete"
-    # Answers may come later the longer a load lasts: both begin with the same store, and go on for as long.
+    # Answers may come later the longer a load lasts: both begin with the same store, and as much of both is compared.
     service.stop()
     untouched = service.options.data.with_name("untouched")
     shutil.copytree(service.options.data, untouched)
     os.sync()
     _start(service, f"{_KEPT}d")
     begun = time.monotonic()
-    during = _acknowledged(service, lambda: not _old(service, moment, most=1))
+    end = begun + _USUAL_SECONDS
+    first = _acknowledged(service, lambda: time.monotonic() >= end or not _old(service, moment, most=1))
+    during = first + _acknowledged(service, lambda: not _old(service, moment, most=1))
     lasted = time.monotonic() - begun
     # What was received meanwhile would be taken in for half an hour, and the rest deleted beside that.
     plain = service.options.module
@@ -187,10 +190,11 @@ def _deleting(service: Service) -> Iterator[Result]:
     service.stop()
     service.options = replace(service.options, data=untouched, module=plain)
     _start(service, "0")
-    end = time.monotonic() + lasted
-    usual = _acknowledged(service, lambda: time.monotonic() >= end)
-    p99, beside = percentile(during, 0.99) * 1000, percentile(usual, 0.99) * 1000
-    yield Result("audit", f"acknowledgement while {old:,} runs are deleted, p99", p99, "ms", beside, 2.0)
+    end = time.monotonic() + min(lasted, _USUAL_SECONDS)
+    usual = percentile(_acknowledged(service, lambda: time.monotonic() >= end), 0.99) * 1000
+    for what, found in (("", during), (f", in the first {_USUAL_SECONDS} s", first)):
+        name = f"acknowledgement while {old:,} runs are deleted{what}, p99"
+        yield Result("audit", name, percentile(found, 0.99) * 1000, "ms", usual, 2.0)
     yield Result("audit", "runs deleted meanwhile", old / lasted, "runs/s")
 
 
