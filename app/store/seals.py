@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, insert, or_, select, text, update
+from sqlalchemy import BigInteger, ColumnElement, and_, func, insert, literal, select, text, tuple_, update
 from sqlalchemy.engine import Row
 
 from app.store.connection import AsyncConnection
@@ -47,9 +47,12 @@ class Sealed:
     hash: str = ""
 
 
-def after(cursor: Cursor) -> ColumnElement[bool]:
-    """Events that became visible after that place."""
-    return or_(event.c.tx > cursor.tx, and_(event.c.tx == cursor.tx, event.c.id > cursor.id))
+def after(tx: AsyncConnection, cursor: Cursor) -> ColumnElement[bool]:
+    """Events that became visible after that place, found by the index, however many came before."""
+    if tx.dialect.name == "postgresql":
+        return tuple_(event.c.tx, event.c.id) > tuple_(literal(cursor.tx, BigInteger), literal(cursor.id, BigInteger))
+    # On SQLite all have the same, and of pairs the index would serve for the first halves only.
+    return and_(event.c.tx == cursor.tx, event.c.id > cursor.id)
 
 
 async def settled(tx: AsyncConnection) -> ColumnElement[bool]:
@@ -70,7 +73,7 @@ async def seal_next(tx: AsyncConnection, now: datetime, limit: int) -> Sealed:
     before = await last(tx)
     start = Cursor() if before is None else Cursor(before.to_tx, before.to_id)
     query = select(event.c.tx, event.c.id, event.c.run_id, event.c.seq, event.c.hash)
-    query = query.where(after(start), await settled(tx)).order_by(event.c.tx, event.c.id).limit(limit)
+    query = query.where(after(tx, start), await settled(tx)).order_by(event.c.tx, event.c.id).limit(limit)
     rows = (await tx.execute(query)).all()
     if not rows:
         return Sealed()

@@ -32,7 +32,8 @@ class Wanted:
 async def page(database: Database, start: Cursor, wanted: Wanted, limit: int = _PAGE) -> list[Row[Any]]:
     """The next events after a place, with the run that they are of where there is one."""
     async with database.browse() as tx:
-        query = select(event, *_RUN).outerjoin(run, run.c.id == event.c.run_id).where(after(start), await settled(tx))
+        query = select(event, *_RUN).outerjoin(run, run.c.id == event.c.run_id)
+        query = query.where(after(tx, start), await settled(tx))
         if wanted.remediation is not None:
             chain = catalog_chain(wanted.remediation)
             query = query.where(or_(run.c.remediation == wanted.remediation, event.c.run_id == chain))

@@ -212,7 +212,7 @@ async def _check_seals(database: Database, report: Report, missing: set[str]) ->
         if len(rows) < _SEALS:
             break
     async with database.browse() as tx:
-        query = select(func.count()).select_from(event).where(seals.after(end))
+        query = select(func.count()).select_from(event).where(seals.after(tx, end))
         report.unsealed = int((await tx.execute(query)).scalar_one())
     for known in sorted(missing):
         report.found("seal", None, f"none has the hash {known}: it is gone, or everything up to it was made anew")

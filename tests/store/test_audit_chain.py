@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select, text, update
 
 from app.domain.reasons import Reason
 from app.domain.states import RunState
@@ -58,6 +58,24 @@ def changed(store: str, change: Change, **options: Any) -> Report:
 
 async def nothing(_tx: AsyncConnection, _first: str) -> None:
     """No change."""
+
+
+def test_where_a_seal_or_a_stream_goes_on_is_found_by_the_index(store: str) -> None:
+    """And not by reading everything before it, each ten seconds and for each page."""
+
+    async def plan() -> str:
+        async with opened(store) as database, database.write() as tx:
+            query = select(event.c.id).where(seals.after(tx, Cursor(0, 5))).order_by(event.c.tx, event.c.id)
+            words = "EXPLAIN QUERY PLAN"
+            if not database.is_sqlite:
+                words = "EXPLAIN"
+                for other in ("seqscan", "bitmapscan"):  # which are quicker in a table that is empty
+                    await tx.execute(text(f"SET LOCAL enable_{other} = off"))
+            asked = query.compile(dialect=tx.dialect, compile_kwargs={"literal_binds": True})
+            return str((await tx.execute(text(f"{words} {asked}"))).all())
+
+    found = run_loop(plan())
+    assert ("(tx=? AND id>?)" if store.startswith("sqlite") else "Index Cond: (ROW(tx, id) > ROW(") in found
 
 
 def test_what_was_recorded_is_intact(store: str) -> None:
