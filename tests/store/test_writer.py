@@ -100,6 +100,11 @@ class Disk:
         """As whoever moves the log does."""
         database._writer._disk.doubt(error)
 
+    async def begins(self, times: int = 1) -> None:
+        """Wait until it was asked so often."""
+        while self.syncs < times:
+            await asyncio.sleep(0.001)
+
     def __call__(self, handle: int) -> None:
         """Sync a file."""
         self.syncs += 1
@@ -135,8 +140,7 @@ async def test_those_that_come_while_the_disk_works_wait_for_it_together(tmp_pat
         disk.syncs = 0
         disk.free.clear()
         first = asyncio.create_task(_write(database, "a"))
-        while disk.syncs == 0:
-            await asyncio.sleep(0.001)
+        await disk.begins()
         seen = [asyncio.Event() for _ in range(20)]
         others = [asyncio.create_task(_write(database, f"r{n}", committed=one)) for n, one in enumerate(seen)]
         for one in seen:
@@ -159,7 +163,7 @@ async def test_what_did_not_change_anything_does_not_wait(tmp_path: Path, disk: 
 
 @_in_a_loop
 async def test_what_a_disk_refused_is_written_elsewhere(
-    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, disk: Disk, committers: list[threading.Thread], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A system may take pages for written that it could not write: to sync them again would tell nothing."""
     monkeypatch.setattr(writer, "BUSY_SECONDS", 0.05)
@@ -182,6 +186,7 @@ async def test_what_a_disk_refused_is_written_elsewhere(
         assert {"a", "b", "c", "d"} == kept
         await _write(database, "e")
         assert 3 == disk.syncs
+        assert threading.main_thread() is not committers[-1]  # the log began anew
 
 
 @_in_a_loop
@@ -190,8 +195,7 @@ async def test_a_disk_that_recovers_is_waited_for(tmp_path: Path, disk: Disk) ->
     async with _store(tmp_path) as database, asyncio.timeout(WAIT):
         disk.error, disk.syncs = OSError(errno.EIO, "Input/output error"), 0
         waits = asyncio.create_task(_write(database, "a"))
-        while disk.syncs < 2:
-            await asyncio.sleep(0.001)
+        await disk.begins(2)
         assert not waits.done()
         disk.error = None
         await waits
@@ -264,8 +268,7 @@ async def test_the_loop_never_waits_for_a_disk_that_is_slow(
         disk.syncs = 0
         disk.free.clear()
         waits = asyncio.create_task(_write(database, "a"))
-        while disk.syncs == 0:
-            await asyncio.sleep(0.001)
+        await disk.begins()
         await _write(database, "b", synced=False)
         assert threading.main_thread() is not committers[-1]
         disk.free.set()
@@ -296,6 +299,19 @@ async def test_the_loop_never_waits_for_a_log_that_is_being_moved(
             assert threading.main_thread() is not committers[-1]
         goes_on.set()
         moves.cancel()
+
+
+@_in_a_loop
+async def test_nothing_is_written_to_the_log_before_a_commit(tmp_path: Path) -> None:
+    """However much it is: SQLite would write what does not fit into its cache, and might begin the log anew with it."""
+    log, size = tmp_path / "store.db-wal", 100_000
+    async with _store(tmp_path) as database:
+        before = log.stat().st_size
+        async with database.write() as tx:
+            for number in range(50):
+                await tx.execute(insert(breaker).values(remediation=f"{number:0{size}}", failures=1))
+            assert before == log.stat().st_size
+        assert log.stat().st_size > before + 50 * size
 
 
 @pytest.mark.parametrize("what", ["the same", "refused"])
