@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, and_, func, insert, literal, select, text, tuple_, update
+from sqlalchemy import BigInteger, ColumnElement, and_, case, func, insert, literal, select, text, true, tuple_, update
 from sqlalchemy.engine import Row
 
 from app.store.connection import AsyncConnection
@@ -92,14 +92,21 @@ def seal_hash(key: bytes, previous: str, content: dict[str, Any]) -> str:
 
 
 async def after_restore(tx: AsyncConnection) -> None:
-    """PostgreSQL counts transactions anew after a restore into another server: what is there comes before all that."""
+    """PostgreSQL counts transactions anew after a restore into another server: what is there comes before all that.
+
+    What was sealed comes before the newest seal, and what was not after it; a server's own transactions begin with 3.
+    """
     if tx.dialect.name != "postgresql":
         return
-    newest = (await tx.execute(select(func.max(event.c.tx)))).scalar_one()
+    highest = [select(func.max(column)).scalar_subquery() for column in (event.c.tx, seal.c.to_tx)]
+    newest = (await tx.execute(select(func.greatest(*highest)))).scalar_one()
     current = (await tx.execute(text("SELECT pg_current_xact_id()::text::bigint"))).scalar_one()
-    if newest is not None and newest > current:
-        await tx.execute(update(event).where(event.c.tx > 0).values(tx=0))
-        await tx.execute(update(seal).where(seal.c.to_tx > 0).values(to_tx=0))
+    if newest is None or newest <= current:
+        return
+    before = await last(tx)
+    unsealed = true() if before is None else after(tx, Cursor(before.to_tx, before.to_id))
+    await tx.execute(update(event).values(tx=case((unsealed, 2), else_=0)))
+    await tx.execute(update(seal).values(to_tx=1))
 
 
 async def of_page(tx: AsyncConnection, after_id: int, limit: int) -> Sequence[Row[Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import delete, select, text, update
+from sqlalchemy import Table, delete, select, text, update
 
 from app.domain.reasons import Reason
 from app.domain.states import RunState
@@ -363,6 +363,62 @@ def test_the_stream_goes_on_where_it_was(store: str) -> None:
             of_poke = [row async for row in stream.read(database, Cursor(), wanted)]
             assert [catalog_chain("poke")] == [row.run_id for row in of_poke]
             assert str(Cursor.parse(about["cursor"])) == about["cursor"]
+
+    run_loop(scenario())
+
+
+async def append(database: Database) -> None:
+    """One more event."""
+    async with database.write() as tx:
+        await events.append(tx, [Event(catalog_chain("other"), NOW, "paused", "", Entry("paused", actor="ann"))])
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_what_another_server_did_not_seal_is_sealed_after_a_restore(postgres_database: str, *, sealed: bool) -> None:
+    """Each event once, also where ids were committed in another order; its numbers of transactions mean nothing here."""
+
+    async def scenario() -> None:
+        async with opened(postgres_database) as database:
+            await history(database, sealed=False)
+            everything = {row.id async for row in stream.read(database, Cursor(), Wanted())}
+            async with database.write() as tx:  # two transactions, of which the first one had every other id
+                await tx.execute(update(event).values(tx=4 + event.c.id % 2))
+            early = {number for number in everything if number % 2 == 0} if sealed else set()
+            if sealed:
+                async with database.write() as tx:
+                    assert len(early) == (await seals.seal_next(tx, NOW, len(early))).events
+            async with database.write() as tx:
+                await tx.execute(update(event).values(tx=event.c.tx + (1 << 40)))
+                await tx.execute(update(seal).values(to_tx=seal.c.to_tx + (1 << 40)))
+            for _start in range(2):
+                async with database.write(lock="seal") as tx:
+                    await seals.after_restore(tx)
+            await append(database)
+            assert len(everything) + 1 == len([row async for row in stream.read(database, Cursor(), Wanted())])
+            async with database.write() as tx:
+                assert len(everything - early) + 1 == (await seals.seal_next(tx, NOW, 100)).events
+            report = await verify(database)
+            assert (True, 0, len(everything) + 1) == (report.is_intact, report.unsealed, report.events)
+
+    run_loop(scenario())
+
+
+@pytest.mark.parametrize("empty", [event, seal])
+def test_a_restore_without_events_or_without_seals(postgres_database: str, empty: Table) -> None:
+    """What is left of the two tells of the other server."""
+
+    async def scenario() -> None:
+        async with opened(postgres_database) as database:
+            await history(database)
+            async with database.write() as tx:
+                await tx.execute(update(event).values(tx=1 << 40))
+                await tx.execute(update(seal).values(to_tx=1 << 40))
+                await tx.execute(delete(empty))
+            async with database.write(lock="seal") as tx:
+                await seals.after_restore(tx)
+            await append(database)
+            async with database.write() as tx:
+                assert (1 if empty is event else 7) == (await seals.seal_next(tx, NOW, 100)).events
 
     run_loop(scenario())
 
