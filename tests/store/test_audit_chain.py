@@ -375,7 +375,7 @@ async def append(database: Database) -> None:
 
 @pytest.mark.parametrize("sealed", [True, False])
 def test_what_another_server_did_not_seal_is_sealed_after_a_restore(postgres_database: str, *, sealed: bool) -> None:
-    """Each event once, also where ids were committed in another order; its numbers of transactions mean nothing here."""
+    """Each once, also where ids were committed in another order; the numbers of its transactions mean nothing here."""
 
     async def scenario() -> None:
         async with opened(postgres_database) as database:
