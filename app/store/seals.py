@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, and_, case, func, insert, literal, select, text, true, tuple_, update
+from sqlalchemy import BigInteger, ColumnElement, and_, case, func, insert, literal, select, text, tuple_, update
 from sqlalchemy.engine import Row
 
 from app.store.connection import AsyncConnection
@@ -68,12 +68,16 @@ async def last(tx: AsyncConnection) -> Row[Any] | None:
     return (await tx.execute(select(seal).order_by(seal.c.id.desc()).limit(1))).one_or_none()
 
 
+def end_of(row: Row[Any] | None) -> Cursor:
+    """Up to where a seal and those before it cover the events; without any, the beginning."""
+    return Cursor() if row is None else Cursor(row.to_tx, row.to_id)
+
+
 async def seal_next(tx: AsyncConnection, now: datetime, limit: int) -> Sealed:
     """Seal the next events, at most `limit`. The caller holds the lock `seal`."""
     before = await last(tx)
-    start = Cursor() if before is None else Cursor(before.to_tx, before.to_id)
     query = select(event.c.tx, event.c.id, event.c.run_id, event.c.seq, event.c.hash)
-    query = query.where(after(tx, start), await settled(tx)).order_by(event.c.tx, event.c.id).limit(limit)
+    query = query.where(after(tx, end_of(before)), await settled(tx)).order_by(event.c.tx, event.c.id).limit(limit)
     rows = (await tx.execute(query)).all()
     if not rows:
         return Sealed()
@@ -103,10 +107,9 @@ async def after_restore(tx: AsyncConnection) -> None:
     current = (await tx.execute(text("SELECT pg_current_xact_id()::text::bigint"))).scalar_one()
     if newest is None or newest <= current:
         return
-    before = await last(tx)
-    unsealed = true() if before is None else after(tx, Cursor(before.to_tx, before.to_id))
+    unsealed = after(tx, end_of(await last(tx)))
     await tx.execute(update(event).values(tx=case((unsealed, 2), else_=0)))
-    await tx.execute(update(seal).values(to_tx=1))
+    await tx.execute(update(seal).values(to_tx=0))
 
 
 async def of_page(tx: AsyncConnection, after_id: int, limit: int) -> Sequence[Row[Any]]:

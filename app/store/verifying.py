@@ -208,7 +208,7 @@ async def _check_seals(database: Database, report: Report, missing: set[str]) ->
                 await _check_leaves(tx, row, report)
                 report.seals += 1
                 missing.discard(row.hash)
-                previous, last_id, end = row.hash, row.id, seals.Cursor(row.to_tx, row.to_id)
+                previous, last_id, end = row.hash, row.id, seals.end_of(row)
         if len(rows) < _SEALS:
             break
     async with database.browse() as tx:
