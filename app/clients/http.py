@@ -8,7 +8,6 @@ Messages name scheme, host and path, never the user, the query or a header.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import os
 import re
@@ -22,16 +21,13 @@ from functools import lru_cache
 import httpx
 
 from app.clients.connections import SecretSource
+from app.domain.addresses import is_refused
 from app.domain.errors import OutcomeUnknownError, PermanentError, TransientError
 from app.domain.reasons import Reason
 
 # At INFO httpx logs each URL with its query.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
-_METADATA = frozenset(
-    ipaddress.ip_address(text) for text in ("100.100.100.200", "192.0.0.192", "168.63.129.16", "fd00:ec2::254")
-)
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _DOTS = re.compile(r"[/\\](?:\.|%2e){1,2}(?=[/\\]|$)", re.IGNORECASE)
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _BODY_LIMIT = 1024 * 1024
@@ -118,7 +114,7 @@ class HttpClient:
                 raise TransientError(msg) from None
             raise PermanentError(msg, reason=Reason.TARGET_NOT_FOUND) from None
         found = list(dict.fromkeys(str(info[4][0]) for info in infos))
-        if refused := [address for address in found if _is_refused(address)]:
+        if refused := [address for address in found if is_refused(address)]:
             msg = f"{describe(url)} is at {refused[0]}: link-local and metadata addresses are never called"
             raise PermanentError(msg, reason=Reason.OUT_OF_SCOPE)
         return found
@@ -199,17 +195,6 @@ def _parse(url: str) -> httpx.URL:
         # They would be resolved before it is sent: a label in the path could choose another one.
         raise PermanentError("the path of the URL has a segment . or ..", reason=Reason.TEMPLATE_FAILED)
     return parsed
-
-
-@lru_cache(maxsize=256)
-def _is_refused(text: str) -> bool:
-    address = ipaddress.ip_address(text)
-    if isinstance(address, ipaddress.IPv6Address):
-        if address in _NAT64:
-            address = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        else:
-            address = address.ipv4_mapped or address
-    return address.is_link_local or address.is_multicast or address in _METADATA
 
 
 def _unconnected(where: str, failure: httpx.TransportError | None) -> PermanentError | TransientError:

@@ -381,7 +381,9 @@ def test_what_another_server_did_not_seal_is_sealed_after_a_restore(postgres_dat
         async with opened(postgres_database) as database:
             await history(database, sealed=False)
             everything = {row.id async for row in stream.read(database, Cursor(), Wanted())}
-            order = case((event.c.id % 2 == 0, 20 - event.c.id), else_=20)  # the last of the first half has the lowest id
+            order = case(
+                (event.c.id % 2 == 0, 20 - event.c.id), else_=20
+            )  # the last of the first half has the lowest id
             async with database.write() as tx:
                 await tx.execute(update(event).values(tx=order))
             early = {number for number in everything if number % 2 == 0} if sealed else set()

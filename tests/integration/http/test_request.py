@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import subprocess
 import threading
@@ -197,6 +198,9 @@ def test_an_unknown_host_is_not_found(configured: Configured) -> None:
         "[64:ff9b::a9fe:a9fe]",
         "[fe80::1]",
         "[fd00:ec2::254]",
+        "[fd20:ce::254]",
+        "[64:ff9b:1::a9fe:a9fe]",
+        "[2002:a9fe:a9fe::]",
         "100.100.100.200",
     ],
 )
@@ -307,3 +311,20 @@ def _certificate_for_localhost(home: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(home / "cert.pem", home / "key.pem")
     return context
+
+
+def test_the_address_that_was_judged_is_the_one_that_is_called(
+    site: web.WebServer, configured: Configured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that begins to point to a metadata service is refused; within one request it is asked for once."""
+    look_up, answers = socket.getaddrinfo, ["127.0.0.1", "127.0.0.1", "169.254.169.254"]
+
+    def rebound(host: str, *args: Any, **options: Any) -> Any:
+        return look_up(answers.pop(0) if host == "rebound.example" else host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebound)
+    url = f"http://rebound.example:{site.url.rpartition(':')[2]}/"
+    assert 200 == send(configured(), url=url)["status"]
+    with pytest.raises(PermanentError, match="never called"):
+        contexts.plan(configured(), ACTION, url=url)
+    assert [[], 1] == [answers, len(site.requests)]
