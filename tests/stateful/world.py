@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -38,6 +38,9 @@ from tests.stateful.targets import ACTIONS, CHECKS, CrashError
 from tests.support.alerts import NOW, notification
 
 LEASE = timedelta(seconds=30)
+_PLAIN = [
+    column for column in run.c if column.name not in {"spec", "plan", "labels", "annotations", "decisions", "setback"}
+]
 _names = count(1)
 
 
@@ -94,12 +97,16 @@ class World:
     now: datetime = NOW
     replicas: list[Replica] = field(default_factory=list)
     surprises: list[BaseException] = field(default_factory=list)
+    loaded: dict[int, Catalog] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=lambda: Metrics("test"))
 
     def load(self, variant: int) -> Catalog:
         """One of the catalogs, as it is loaded now."""
-        file = self.home / f"catalog-{variant}.yaml"
-        file.write_text(yaml.safe_dump({"remediations": list(self.catalogs[variant])}))
-        return load([file], self.now, actions=ACTIONS, checks=CHECKS)
+        if variant not in self.loaded:
+            file = self.home / f"catalog-{variant}.yaml"
+            file.write_text(yaml.safe_dump({"remediations": list(self.catalogs[variant])}))
+            self.loaded[variant] = load([file], self.now, actions=ACTIONS, checks=CHECKS)
+        return replace(self.loaded[variant], loaded_at=self.now)
 
     def add(self, database: Faulty) -> None:
         """One more engine."""
@@ -114,7 +121,7 @@ class World:
         policy = Policy(scope=scope, lease=LEASE, storm=(), recheck=timedelta(seconds=30), channel="people")
         clients = Clients(Connections(redis={"cache": nowhere}), scope)
         owner = f"replica-{next(_names)}"
-        return Parts(database, lambda: catalog[0], clients, Metrics("test"), policy, clock, owner)
+        return Parts(database, lambda: catalog[0], clients, self.metrics, policy, clock, owner)
 
     def reborn(self, replica: Replica) -> None:
         """The process of a replica dies; what it held is believed in by its ghost, and by the store for a while."""
@@ -209,15 +216,20 @@ class World:
             return await worker._fail(held, error)
 
     async def runs(self) -> list[Row[Any]]:
-        """Every run of the ledger."""
+        """Read every run of the ledger, without its documents: this happens after every step."""
         async with self.replicas[0].database.read() as tx:
-            return list(await tx.execute(select(run).order_by(run.c.id)))
+            return list(await tx.execute(select(*_PLAIN).order_by(run.c.id)))
 
-    async def admissions(self) -> list[str]:
-        """The ids of all runs that were let through, in that order, which is not that of clocks that are off."""
-        first = select(event.c.run_id).where(event.c.state == RunState.RUNNING)
+    async def admissions(self) -> dict[str, dict[str, Any]]:
+        """Read every run that was let through, with the remediation it was admitted with.
+
+        They come in the order of their events, which is not the order of clocks that are off.
+        """
+        first = func.min(event.c.id)
+        query = select(run.c.id, run.c.spec).join(event, event.c.run_id == run.c.id)
+        query = query.where(event.c.state == RunState.RUNNING).group_by(run.c.id).order_by(first)
         async with self.replicas[0].database.read() as tx:
-            return list((await tx.execute(first.group_by(event.c.run_id).order_by(func.min(event.c.id)))).scalars())
+            return {row.id: row.spec for row in await tx.execute(query)}
 
     async def states(self) -> dict[str, list[str]]:
         """The states that each run's events say, in order."""
