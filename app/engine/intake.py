@@ -177,7 +177,7 @@ async def _place(turn: Turn, readable: Sequence[tuple[Waiting, Notification]]) -
     catalog = parts.catalog()
     for number, (waiting, notification, alert, name) in enumerate(delivered, start=1):
         if number % _SLICE == 0:
-            await asyncio.sleep(0)
+            await turn.tx.keep_alive()
         received = receive(alert, name, batch.known.get(name), waiting.received_at, rules)
         batch.receipts[received.receipt] = batch.receipts.get(received.receipt, 0) + 1
         for one in received.written:

@@ -5,14 +5,16 @@ SQLAlchemy has this in `sqlalchemy.ext.asyncio`, which imports its ORM: 7 MiB fo
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import Connection, CursorResult, Dialect, Engine, Executable
+from sqlalchemy import Connection, CursorResult, Dialect, Engine, Executable, text
 from sqlalchemy.util import greenlet_spawn
 
 T = TypeVar("T")
+_NOTHING = text("SELECT 1")
 
 
 class AsyncConnection:
@@ -37,6 +39,13 @@ class AsyncConnection:
     def in_transaction(self) -> bool:
         """Whether one has begun and not ended."""
         return self._connection.in_transaction()
+
+    async def keep_alive(self) -> None:
+        """Let everything else go on in the midst of long work, and the server know that this replica lives."""
+        if self.dialect.name == "postgresql":
+            await self.execute(_NOTHING)
+        else:
+            await asyncio.sleep(0)
 
     async def rollback(self) -> None:
         """Undo what the transaction did."""

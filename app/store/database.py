@@ -44,8 +44,8 @@ from app.store.writer import LONG_LOG_BYTES, Writer
 
 # Wrong with our statement or its values; the rest (a standby that takes no writes, a damaged file) is the store's.
 _OURS = (DataError, IntegrityError, ProgrammingError)
-# A replica that freezes in the middle of a decision must not keep the others from theirs.
-_IDLE_IN_TRANSACTION = "60s"
+# A replica that freezes in the middle of a decision must not keep the others from theirs; long work keeps itself alive.
+_IDLE_IN_TRANSACTION = "5s"
 # One that works and does not come to an end is waited for longer than that, as a migration may, but not for ever.
 _LOCK_SECONDS = 600.0
 _SOON_SECONDS = 5.0  # that somebody waits who can ask again, behind others who do

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import make_url, select, text, update
 from sqlalchemy.exc import ProgrammingError
 
+from app.domain.episodes import receive
 from app.domain.errors import ConfigError, StoreUnavailableError
+from app.engine import intake
 from app.store import database as database_module
+from app.store import episodes
 from app.store.connection import AsyncConnection
 from app.store.database import Database
 from app.store.migrate import migrate
 from app.store.pace import work_in_background
+from app.store.schema import run as table
+from tests.support import frozen
 from tests.support.aio import run
-from tests.support.ledger import opened
+from tests.support.engine import engine
+from tests.support.ledger import opened, seed
 from tests.support.processes import free_port
 
 PASSWORD = "correct-horse"
@@ -306,12 +314,39 @@ def test_decisions_are_made_one_after_the_other(store: str) -> None:
     run(scenario())
 
 
-def test_a_replica_that_freezes_in_a_decision_is_cut_off(postgres_database: str) -> None:
-    """The server ends a transaction that is left idle, so that its locks do not hold the others up."""
+@pytest.mark.parametrize("lock", ["admission", "intake", None])
+def test_a_replica_that_freezes_in_a_decision_is_cut_off(postgres_database: str, lock: str | None) -> None:
+    """The server ends its transaction, whichever lock it holds, and the others go on within seconds."""
 
     async def scenario() -> None:
-        async with opened(postgres_database) as database, database.read() as tx:
-            shown = (await tx.execute(text("SHOW idle_in_transaction_session_timeout"))).scalar_one()
-            assert "1min" == shown
+        async with opened(postgres_database) as database:
+            run_id = (await seed(database))[0].id
+            statement = f"UPDATE run SET message = 'frozen' WHERE id = '{run_id}'"
+            with frozen.in_transaction(postgres_database, statement, lock):
+                async with asyncio.timeout(20), database.write(lock=lock) as tx:
+                    before = (await tx.execute(select(table.c.message).where(table.c.id == run_id))).scalar_one()
+                    changed = await tx.execute(update(table).where(table.c.id == run_id).values(message="on"))
+            assert ("", 1) == (before, changed.rowcount)
+
+    run(scenario())
+
+
+def test_a_decision_that_takes_long_keeps_itself_alive(
+    postgres_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notification with many alerts on a slow machine is no frozen replica."""
+    monkeypatch.setattr(database_module, "_IDLE_IN_TRANSACTION", "400ms")
+
+    def slow(*given: Any) -> Any:
+        time.sleep(0.003)
+        return receive(*given)
+
+    monkeypatch.setattr(intake, "receive", slow)
+
+    async def scenario() -> None:
+        async with engine(postgres_database, tmp_path, working=False) as one:
+            await one.deliver(*(one.firing(pod=f"pod-{number}") for number in range(400)))
+            async with one.database.read() as tx:
+                assert 400 == len(await episodes.all_open(tx))
 
     run(scenario())
