@@ -15,12 +15,14 @@ from datetime import timedelta
 from typing import Any
 
 import aiohttp
-from kubernetes.aio.client import ApiClient, Configuration
-from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+from kubernetes.aio.client import ApiClient
+from kubernetes.aio.config import ConfigException
+from multidict import CIMultiDict
 from yaml import YAMLError
 
 from app import __version__
 from app.clients.connections import KubernetesConnection
+from app.clients.kubernetes_credentials import credentials
 from app.clients.kubernetes_errors import Call, StaleWriteError, error_of
 from app.clients.kubernetes_objects import WORKLOAD_KINDS, ObjectRef, target_ref
 from app.clients.kubernetes_origin import FIELD_MANAGER
@@ -61,8 +63,9 @@ class _Request:
 class KubernetesClient:
     """Reads and changes objects of one cluster."""
 
-    def __init__(self, api: ApiClient, timeout: timedelta) -> None:
+    def __init__(self, api: ApiClient, impersonation: Query, timeout: timedelta) -> None:
         self._api = api
+        self._impersonation = impersonation
         self._timeout = timeout.total_seconds()
         self._populations: Shared[str, Population] = Shared(_SHARED_SECONDS)
 
@@ -73,17 +76,16 @@ class KubernetesClient:
         timeout: timedelta,  # noqa: ASYNC109 - of each later call, not of this one
     ) -> KubernetesClient:
         """Load the credentials; the cluster itself is first reached by the first call."""
-        configuration = Configuration()
         try:
-            await _load(connection, configuration)
-            api = ApiClient(configuration)
+            found = await credentials(connection)
+            api = ApiClient(found.configuration)
         except (ConfigException, OSError, YAMLError, ValueError, TypeError) as error:
             place = connection.kubeconfig or "the service account of this pod"
             message = f"cannot read the cluster's credentials from {place}: {error}"
             message += "" if connection.kubeconfig else " (outside of a pod, set connections.kubernetes.kubeconfig)"
             raise PermanentError(message, reason=Reason.CONFIG_INVALID) from error
         api.user_agent = f"remediator/{__version__}"
-        return cls(api, timeout)
+        return cls(api, found.impersonation, timeout)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -201,7 +203,7 @@ class KubernetesClient:
         return answer
 
     async def _send(self, request: _Request) -> tuple[int, bytes, Any]:
-        serialized = await self._api.param_serialize(
+        method, url, headers, body, post = await self._api.param_serialize(
             request.method,
             request.path,
             query_params=list(request.query),
@@ -211,7 +213,9 @@ class KubernetesClient:
         )
         # Without this the generated client falls back to five minutes; asyncio.timeout also covers credential plugins.
         limit = aiohttp.ClientTimeout(total=self._timeout)
-        response = await self._api.call_api(*serialized, _request_timeout=limit)
+        sent = CIMultiDict(headers)  # a group is a header of its own, sent as often as there are groups
+        sent.extend(self._impersonation)
+        response = await self._api.call_api(method, url, sent, body, post, _request_timeout=limit)
         return response.status, await response.read(), response.headers
 
 
@@ -229,15 +233,3 @@ def _target(ref: ObjectRef, resolved_from: str = "") -> Target:
         name=ref.name,
         resolved_from=resolved_from,
     )
-
-
-async def _load(connection: KubernetesConnection, configuration: Configuration) -> None:
-    if connection.kubeconfig is None:
-        load_incluster_config(configuration)
-        return
-    if not connection.kubeconfig.is_file():
-        message = "there is no such file"
-        raise ConfigException(message)
-    loader = await load_kube_config(str(connection.kubeconfig), connection.context, configuration, persist_config=False)
-    # Token files and credential plugins are asked again before each call, so that a rotated token is followed.
-    configuration.refresh_api_key_hook = loader.load_and_set

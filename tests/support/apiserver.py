@@ -114,6 +114,7 @@ class _ControlPlane:
             f"--tls-cert-file={self.certificate}",
             f"--tls-private-key-file={self._key}",
             f"--token-auth-file={tokens}",
+            f"--client-ca-file={self.certificate}",
             "--anonymous-auth=false",
             "--authorization-mode=RBAC",
             "--service-cluster-ip-range=10.96.0.0/16",

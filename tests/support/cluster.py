@@ -94,6 +94,26 @@ class Cluster:
         token = self.create(f"{accounts}/{name}/token", request)["status"]["token"]
         return self.write_kubeconfig(f"{namespace}-{name}", token, namespace)
 
+    def client_certificate(self, user: str) -> tuple[Path, Path]:
+        """The files of a certificate that makes its holder this user, and of its key."""
+        key, request, certificate = (self._home / f"{user}.{end}" for end in ("key", "csr", "crt"))
+        new = ["openssl", "req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={user}"]
+        sign = [
+            "openssl",
+            "x509",
+            "-req",
+            "-days",
+            "2",
+            "-CA",
+            str(self.ca),
+            "-CAkey",
+            str(self.ca.with_suffix(".key")),
+        ]
+        for words in ([*new, "-keyout", str(key), "-out", str(request)], [*sign, "-in", str(request)]):
+            out = ["-out", str(certificate)] if words[1] == "x509" else []
+            subprocess.run([*words, *out], check=True, capture_output=True)
+        return certificate, key
+
     def grant(self, namespace: str, account: str, rules: Sequence[Mapping[str, Any]]) -> None:
         """Give a service account these RBAC rules within its namespace."""
         rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
