@@ -37,17 +37,13 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import greenlet_spawn
 
 from app.domain.errors import ConfigError, StoreUnavailableError
-from app.store import sqlite
+from app.store import sessions, sqlite
 from app.store.connection import AsyncConnection, transaction
 from app.store.pace import Pace, in_background
 from app.store.writer import LONG_LOG_BYTES, Writer
 
 # Wrong with our statement or its values; the rest (a standby that takes no writes, a damaged file) is the store's.
 _OURS = (DataError, IntegrityError, ProgrammingError)
-# A replica that freezes in the middle of a decision must not keep the others from theirs; long work keeps itself alive.
-_IDLE_IN_TRANSACTION = "5s"
-# One that works and does not come to an end is waited for longer than that, as a migration may, but not for ever.
-_LOCK_SECONDS = 600.0
 _SOON_SECONDS = 5.0  # that somebody waits who can ask again, behind others who do
 # A network that drops packets says nothing: without these a connection waits a quarter of an hour for an answer.
 _NOTICE_SILENCE = {
@@ -114,6 +110,9 @@ class Database:
         """What `store.events` makes hashes with, where it finds it."""
         record.info["audit_key"] = self._audit_key
 
+    def _prepare_session(self, connection: Any, _record: ConnectionPoolEntry, *, synced: bool) -> None:
+        sessions.prepare(connection, self.url, synced=synced)
+
     def _make_engine(self, *, synced: bool = True) -> Engine:
         if self.is_sqlite:
             engine = self._make_sqlite_engine()
@@ -126,7 +125,7 @@ class Database:
                 hide_parameters=True,
                 json_serializer=_json,
             )
-            event.listen(engine, "connect", partial(_prepare_postgres, synced=synced))
+            event.listen(engine, "connect", partial(self._prepare_session, synced=synced), insert=True)
             for used in ("connect", "checkin"):
                 event.listen(engine, used, _note_use)
             event.listen(engine, "checkout", partial(_ping_after_rest, engine.dialect))
@@ -257,7 +256,7 @@ class Database:
             yield
             return
         is_run = in_background()
-        seconds = _LOCK_SECONDS if is_run else _SOON_SECONDS
+        seconds = sessions.LOCK_SECONDS if is_run else _SOON_SECONDS
         place = self._places[lock, is_run]
         try:
             async with asyncio.timeout(seconds):
@@ -306,18 +305,6 @@ def _short(error: Exception) -> str:
     """The driver's first line; SQLAlchemy's text would show statements and their values."""
     original = error.orig if isinstance(error, DBAPIError) else error
     return str(original).partition("\n")[0]
-
-
-def _prepare_postgres(connection: Any, _record: Any, *, synced: bool) -> None:
-    cursor = connection.cursor()
-    cursor.execute("SHOW synchronous_commit")
-    if not synced or cursor.fetchone() == ("off",):  # stricter than `on` may stay
-        cursor.execute(f"SET synchronous_commit = {'on' if synced else 'off'}")
-    cursor.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_IN_TRANSACTION}'")
-    limit = f"'lock_timeout', '{_LOCK_SECONDS:g}s', false"  # for the session
-    cursor.execute(f"SELECT set_config({limit}) WHERE current_setting('lock_timeout') = '0'")
-    cursor.close()
-    connection.commit()
 
 
 def _note_use(_connection: Any, record: ConnectionPoolEntry) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import zlib
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from app.store.database import Database
+from app.store.sessions import connect
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
@@ -27,7 +28,7 @@ class Leadership:
     def __init__(self, database: Database, matter: str) -> None:
         self._database = database
         self._key = zlib.crc32(matter.encode())
-        self._connection: AsyncConnection[tuple[bool]] | None = None
+        self._connection: AsyncConnection[tuple[Any, ...]] | None = None
 
     async def held(self) -> bool:
         """Whether this replica leads now; takes the lead where nobody has it. SQLite has one replica, which leads."""
@@ -50,10 +51,7 @@ class Leadership:
         return True
 
     async def _take(self) -> bool:
-        from psycopg import AsyncConnection  # noqa: PLC0415
-
-        url = self._database.url.set(drivername="postgresql").render_as_string(hide_password=False)
-        self._connection = await AsyncConnection.connect(url, autocommit=True, application_name="remediator")
+        self._connection = await connect(self._database.url)
         cursor = await self._connection.execute("SELECT pg_try_advisory_lock(%s)", [self._key])
         row = await cursor.fetchone()
         if row is not None and row[0]:

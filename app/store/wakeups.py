@@ -16,6 +16,7 @@ from sqlalchemy import text
 from app.domain.errors import StoreUnavailableError
 from app.store.connection import AsyncConnection
 from app.store.database import Database
+from app.store.sessions import connect
 
 _CHANNEL = "remediator"
 _PAUSE_SECONDS = 2.0
@@ -47,10 +48,9 @@ async def listen_forever(database: Database, owner: str, wake: Callable[[], None
         return
     import psycopg  # noqa: PLC0415 - only where the store is PostgreSQL
 
-    url = database.url.set(drivername="postgresql").render_as_string(hide_password=False)
     while True:
         try:
-            connection = await psycopg.AsyncConnection.connect(url, autocommit=True, application_name="remediator")
+            connection = await connect(database.url)
             async with connection:
                 await connection.execute(f"LISTEN {_CHANNEL}")
                 wake()  # for what was announced while nobody listened

@@ -15,7 +15,7 @@ from app.domain.episodes import receive
 from app.domain.errors import ConfigError, StoreUnavailableError
 from app.engine import intake
 from app.store import database as database_module
-from app.store import episodes
+from app.store import episodes, sessions
 from app.store.connection import AsyncConnection
 from app.store.database import Database
 from app.store.migrate import migrate
@@ -143,7 +143,7 @@ def test_a_lock_that_is_never_given_back_is_not_waited_for_for_ever(
     postgres_database: str, monkeypatch: pytest.MonkeyPatch, in_background: bool
 ) -> None:
     """Who waits in the server is told, and everybody who waits behind, people soon."""
-    monkeypatch.setattr(database_module, "_LOCK_SECONDS", 0.5)
+    monkeypatch.setattr(sessions, "LOCK_SECONDS", 0.5)
     monkeypatch.setattr(database_module, "_SOON_SECONDS", 0.3)
 
     async def scenario() -> None:
@@ -170,8 +170,8 @@ def test_a_lock_that_is_never_given_back_is_not_waited_for_for_ever(
     run(scenario())
 
 
-def test_a_stricter_limit_of_the_server_stays(postgres_database: str) -> None:
-    """As its owner has set it for the role, the database or in the URL."""
+def test_a_limit_that_the_url_names_stays(postgres_database: str) -> None:
+    """Every other default of the server, the database or the role is set over."""
 
     async def shown(url: str) -> str:
         database = Database(url)
