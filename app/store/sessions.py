@@ -27,7 +27,6 @@ _RELIED_ON = {
     "statement_timeout": "0",
     "idle_session_timeout": "0",
     "transaction_timeout": "0",
-    "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION,
     "exit_on_error": "off",
     # How values are written and read.
     "client_encoding": "UTF8",
@@ -64,7 +63,8 @@ def settings(url: URL) -> dict[str, str]:
     named = set(_NAMED.findall(options if isinstance(options, str) else " ".join(options)))
     # The URL of the store may name others: `?options=-c search_path=remediator`.
     chosen = {"search_path": '"$user", public', "lock_timeout": f"{LOCK_SECONDS:g}s"}
-    return _RELIED_ON | {name: value for name, value in chosen.items() if name not in named}
+    ends = {"idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION}
+    return _RELIED_ON | ends | {name: value for name, value in chosen.items() if name not in named}
 
 
 def prepare(connection: Any, url: URL, *, synced: bool) -> None:
