@@ -189,7 +189,7 @@ def _item(catalog: Catalog, name: str) -> CatalogItem:
         name=name,
         summary=remediation.summary,
         mode=remediation.mode,
-        match=list(remediation.match),
+        matchers=list(remediation.matchers),
         source=str(catalog.sources[name]),
     )
 

@@ -165,7 +165,7 @@ class CatalogItem(Answer):
     name: str
     summary: str
     mode: Mode
-    match: list[str]
+    matchers: list[str]
     source: str = Field(description="The file and line where it is written.")
 
 

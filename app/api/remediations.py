@@ -14,6 +14,7 @@ from app.api.models import EpisodeAnswer, EventAnswer, Events, RunDetail, RunPag
 from app.api.problems import errors
 from app.api.query import RunQuery, cursor
 from app.api.services import Served
+from app.domain import former
 from app.domain.errors import NotFoundError
 from app.domain.model import JsonObject
 from app.store import audit, runs
@@ -76,6 +77,8 @@ async def list_events(services: Served, _who: Viewer, run_id: RunId) -> Events:
 
 def _detail(record: RunRecord) -> RunDetail:
     parts = {
+        "spec": former.specification(record.run.spec),
+        "decisions": [former.decision(one) for one in record.run.decisions],
         "steps": _steps(record),
         "episodes": [EpisodeAnswer.model_validate(row) for row in record.episodes],
         "events": [EventAnswer.model_validate(row) for row in record.events],

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from app.catalog.document import Node, Position
 from app.catalog.names import did_you_mean, listed
 from app.catalog.templates import contains_template
+from app.domain import former
 from app.domain.errors import Diagnostic
 
 Loc = tuple[str | int, ...]
@@ -108,7 +109,9 @@ def report_errors(
     """
     found = []
     for details in error.errors(include_url=False):
-        if _is_about_invalid_items(place, details) or (templates and _is_about_template(place, details)):
+        if _is_about_invalid_items(place, details) or _is_given_by_former_name(place, details):
+            continue
+        if templates and _is_about_template(place, details):
             continue
         found.append(_found(place, details, *subject))
     for item in _merge_unions(found):
@@ -127,6 +130,13 @@ def _is_about_invalid_items(place: Place, details: ErrorDetails) -> bool:
     """Pydantic counts only the items that are valid; each of the others has its own error."""
     here, _ = place.walk(details["loc"])
     return details["type"] == "too_short" and len(here.node.items) >= (details.get("ctx") or {})["min_length"]
+
+
+def _is_given_by_former_name(place: Place, details: ErrorDetails) -> bool:
+    """That the old name is unknown says enough."""
+    here, _ = place.walk(details["loc"])
+    names = {former.FIELDS.get(name) for name in here.node.fields}
+    return details["type"] == "missing" and details["loc"][-1] in names
 
 
 def _found(place: Place, details: ErrorDetails, model: type[BaseModel], subject: str) -> _Found:
@@ -171,6 +181,8 @@ def unknown_field(model: type[BaseModel], loc: Loc, subject: str) -> str:
             subject = f'"{key}"' if key in field_names(owner) else subject
             owner = _model_of(owner, key) or owner
     known = field_names(owner)
+    if (renamed := former.FIELDS.get(str(loc[-1]))) in known:
+        return f"{loc[-1]} was renamed to {renamed}"
     hint = did_you_mean(str(loc[-1]), known) or f"; there are {listed(known)}"
     return f'unknown field "{loc[-1]}" for {subject}{hint}'
 
@@ -222,6 +234,8 @@ def show(value: object) -> str:
 
 def _one_of(context: dict[str, Any], given: object) -> str:
     known = re.findall(r"'([^']*)'", str(context.get("expected", "")))
+    if (renamed := former.GUARDS.get(str(given))) in known:
+        return f"{given} was renamed to {renamed}"
     return f"must be one of {listed(known)}, not {show(given)}{did_you_mean(str(given), known)}"
 
 
@@ -248,6 +262,7 @@ _WANTED |= dict.fromkeys(("float_type", "float_parsing", "finite_number"), "a nu
 _WANTED |= dict.fromkeys(("bool_type", "bool_parsing"), "true or false")
 _WANTED |= dict.fromkeys(("tuple_type", "list_type", "set_type", "frozen_set_type"), "a list")
 _WANTED |= dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a mapping")
+
 
 _SENTENCES: dict[str, Callable[[dict[str, Any], object], str]] = {
     "enum": _one_of,

@@ -85,7 +85,7 @@ def _phase_one(place: Place, report: Report) -> Remediation | None:
 
 def _read_matchers(place: Place, report: Report) -> tuple[Matcher, ...]:
     matchers = []
-    items = list(_children(place, "match"))
+    items = list(_children(place, "matchers"))
     for item in items:
         if not isinstance(item.node.value, str):
             continue
@@ -96,7 +96,7 @@ def _read_matchers(place: Place, report: Report) -> tuple[Matcher, ...]:
             report.problem(item.at, item.path, f"bad matcher: {error} ({where})")
     if items and len(matchers) == len(items) and not any(matcher.needs_label for matcher in matchers):
         message = 'would match every alert; add a matcher that a missing label does not meet, such as alertname="..."'
-        report.problem(place.at_key("match"), join_path(place.path, "match"), message)
+        report.problem(place.at_key("matchers"), join_path(place.path, "matchers"), message)
     return tuple(matchers)
 
 

@@ -23,7 +23,7 @@ class Reason(StrEnum):
     OUT_OF_SCOPE = "out_of_scope"
     FROZEN = "frozen"  # within a freeze window
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
-    LATE = "late"
+    MAX_AGE = "max_age"  # the alert began longer ago than the remediation is meant for
     NOT_FIRING = "not_firing"  # Alertmanager does not have the alert any more
     SILENCED = "silenced"
     INHIBITED = "inhibited"
@@ -32,7 +32,7 @@ class Reason(StrEnum):
     BREAKER_OPEN = "breaker_open"
     BREAKER_DROPPED = "breaker_dropped"  # waited for a breaker that a person closed without letting it go on
     COOLDOWN = "cooldown"
-    RATE_LIMITED = "rate_limited"
+    RATE = "rate"  # a window is full
     TOO_MANY_TARGETS = "too_many_targets"
     TARGET_BUSY = "target_busy"
     COVERED = "covered"  # a stronger action works on the target

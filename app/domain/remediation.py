@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StrictBool, WithJsonSchema, model_validator
 
+from app.domain import former
 from app.domain.durations import Duration, Rate, Rates
 from app.domain.model import JsonObject, Value
 from app.domain.shares import Share, ShareOrCount
@@ -79,11 +80,11 @@ class Switchable(StrEnum):
     """The guards that a remediation may turn off, with a word why; the others hold always."""
 
     FREEZE = "freeze"
-    LATE = "late"
+    MAX_AGE = "max_age"
     FRESH = "fresh"
     BREAKER = "breaker"
     COOLDOWN = "cooldown"
-    RATE_LIMIT = "rate_limit"
+    RATE = "rate"
     CONCURRENCY = "concurrency"
     STORM = "storm"
 
@@ -196,13 +197,13 @@ class Remediation(Value):
     name: Name
     summary: str = Field(min_length=1, max_length=200)
     description: str = ""
-    runbook: WebUrl | None = None
-    match: tuple[str, ...] = Field(min_length=1, description="Alertmanager matchers; all of them must match.")
+    runbook_url: WebUrl | None = None
+    matchers: tuple[str, ...] = Field(min_length=1, description="Alertmanager matchers; all of them must match.")
     mode: Mode = Mode.OBSERVE
     allow_destructive: StrictBool = Field(
         default=False, description="Lets destructive actions run without approval in mode auto."
     )
-    expires: Duration = Field(default=timedelta(days=1), description="An alert that began longer ago is too late.")
+    max_age: Duration = Field(default=timedelta(days=1), description="An alert that began longer ago is too late.")
     target: TargetSpec | None = None
     when: tuple[CheckSpec, ...] = ()
     limits: Limits = Limits()
@@ -235,9 +236,10 @@ class Remediation(Value):
     @cached_property
     def deed(self) -> str:
         """A digest of what it does, when and within which limits: of everything but words for people."""
-        told = {"summary", "description", "runbook", "channel"}
+        told = {"summary", "description", "runbook_url", "channel"}
         does = self.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=told)
-        return hashlib.sha256(json.dumps(does, sort_keys=True).encode()).hexdigest()
+        stored = former.stored_specification(does)  # so that a name that changes makes nothing begin anew
+        return hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         """All of it, with every default filled in."""
@@ -246,4 +248,5 @@ class Remediation(Value):
     @cached_property
     def stored(self) -> dict[str, Any]:
         """As kept with each run: without what is at its default, since another release may not know the field."""
-        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        given = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        return former.stored_specification(given)

@@ -32,7 +32,7 @@ async def speak_for(parts: Parts, run: Run) -> Run:
         firing = [one for one in await episodes.of_run(tx, run.id) if one.is_open]
     own = next((one for one in firing if one.fingerprint == run.fingerprint), None)
     newest = max(firing, key=lambda one: one.starts_at, default=None)
-    oldest = parts.clock() - run.remediation.expires
+    oldest = parts.clock() - run.remediation.max_age
     if newest is None or newest is own or (own is not None and own.starts_at > oldest):
         return run
     async with parts.turn() as turn:

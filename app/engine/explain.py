@@ -141,11 +141,11 @@ def nearest(remediations: Sequence[Remediation], labels: dict[str, str]) -> tupl
     """The remediations of which the largest share of matchers holds, with the ones that do not."""
     scored = []
     for remediation in remediations:
-        failing = [text for text in remediation.match if not Matcher.parse(text).matches(labels)]
-        held = len(remediation.match) - len(failing)
+        failing = [text for text in remediation.matchers if not Matcher.parse(text).matches(labels)]
+        held = len(remediation.matchers) - len(failing)
         if held:
             scored.append(
-                (held / len(remediation.match), NearMiss(remediation=remediation.name, failing=tuple(failing)))
+                (held / len(remediation.matchers), NearMiss(remediation=remediation.name, failing=tuple(failing)))
             )
     scored.sort(key=lambda pair: -pair[0])
     return tuple(miss for _, miss in scored[:_NEAREST])

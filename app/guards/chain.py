@@ -18,11 +18,11 @@ from app.guards.concurrency import concurrency
 from app.guards.cooldown import cooldown
 from app.guards.freeze import freeze
 from app.guards.fresh import fresh
-from app.guards.late import late
+from app.guards.max_age import max_age
 from app.guards.mode import mode
 from app.guards.owned_elsewhere import owned_elsewhere
 from app.guards.paused import paused
-from app.guards.rate_limit import rate_limit
+from app.guards.rate import rate
 from app.guards.scope import scope
 from app.guards.storm import storm
 from app.guards.target_busy import target_busy
@@ -33,11 +33,11 @@ CHAIN: tuple[Guard, ...] = (
     freeze,
     mode,
     attempts,
-    late,
+    max_age,
     fresh,
     breaker,
     cooldown,
-    rate_limit,
+    rate,
     target_busy,
     owned_elsewhere,
     concurrency,

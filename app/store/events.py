@@ -19,6 +19,7 @@ from typing import Any
 from sqlalchemy import bindparam, insert, select, text
 from sqlalchemy.engine import Row
 
+from app.domain import former
 from app.domain.model import JsonObject
 from app.domain.reasons import Reason
 from app.store.connection import AsyncConnection
@@ -157,4 +158,5 @@ _HASHED = ("run_id", "at", "kind", "state", "reason", "message", "actor", "data"
 
 
 def _content(values: Mapping[str, Any]) -> JsonObject:
-    return {name: values[name] for name in _HASHED} | {"at": microseconds(values["at"])}
+    stored = {"at": microseconds(values["at"]), "reason": former.stored_reason(values["reason"])}
+    return {name: values[name] for name in _HASHED} | stored

@@ -15,6 +15,7 @@ from pydantic_core import from_json, to_json
 from sqlalchemy import Update, and_, bindparam, delete, insert, select, update
 from sqlalchemy.engine import Row
 
+from app.domain import former
 from app.domain.decisions import Verdict
 from app.domain.episodes import Episode
 from app.domain.errors import ConflictError, LeaseLostError, UnreadableError
@@ -125,7 +126,8 @@ _INSERT = insert(run)
 @lru_cache(maxsize=1024)
 def _remediation(spec: bytes) -> Remediation:
     """Runs of one remediation share it: it is read from the store far more often than it changes."""
-    return Remediation.model_validate({key: value for key, value in from_json(spec).items() if key != _PURPOSE})
+    given = former.specification(from_json(spec))
+    return Remediation.model_validate({key: value for key, value in given.items() if key != _PURPOSE})
 
 
 async def create(tx: AsyncConnection, new: Sequence[Run], lease_until: datetime | None = None) -> None:

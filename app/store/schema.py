@@ -27,6 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
+from app.domain import former
 from app.store.dialects import Json
 
 metadata = MetaData(
@@ -63,6 +64,21 @@ class Timestamp(TypeDecorator[datetime]):
     def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's
         """From microseconds."""
         return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+class ReasonText(TypeDecorator[str]):
+    """A reason, kept by the name that the release before this one knows."""
+
+    impl = String(40)
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy's
+        """To the name that is kept."""
+        return former.stored_reason(value)
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy's
+        """To the name of today."""
+        return former.reason(value)
 
 
 notification = Table(
@@ -121,7 +137,7 @@ run = Table(
     Column("spec", Json, nullable=False),  # the remediation as it was when the run was recorded
     Column("digest", String(64), nullable=False),  # of the catalog then
     Column("state", String(20), nullable=False),
-    Column("reason", String(40)),
+    Column("reason", ReasonText),
     Column("message", Text, nullable=False),
     Column("active", Boolean, nullable=False),
     Column("attempt", Integer, nullable=False),
@@ -206,7 +222,7 @@ step = Table(
     Column("started_at", Timestamp, nullable=False),
     Column("finished_at", Timestamp),
     Column("result", Json),
-    Column("reason", String(40)),
+    Column("reason", ReasonText),
     Column("error", Text),
     UniqueConstraint("run_id", "rung", "position"),
 )
@@ -220,7 +236,7 @@ event = Table(
     Column("at", Timestamp, nullable=False),
     Column("kind", String(40), nullable=False),
     Column("state", String(20), nullable=False),
-    Column("reason", String(40)),
+    Column("reason", ReasonText),
     Column("message", Text, nullable=False),
     Column("actor", Text, nullable=False),
     Column("data", Json, nullable=False),

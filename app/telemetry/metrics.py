@@ -44,7 +44,7 @@ REFUSALS = {
         Reason.MUTED,
         Reason.NOT_FIRING,
         Reason.POPULATION_UNKNOWN,
-        Reason.RATE_LIMITED,
+        Reason.RATE,
         Reason.ROLLOUT_IN_PROGRESS,
         Reason.SILENCED,
         Reason.TARGET_BUSY,
@@ -53,7 +53,7 @@ REFUSALS = {
     Verdict.DENY: (
         Reason.ATTEMPTS_EXHAUSTED,
         Reason.GUARD_FAILED,
-        Reason.LATE,
+        Reason.MAX_AGE,
         Reason.OUT_OF_SCOPE,
         Reason.OWNED_BY_GITOPS,
         Reason.OWNED_BY_HPA,

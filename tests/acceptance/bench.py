@@ -35,7 +35,7 @@ def remediation(name: str, /, *steps: Mapping[str, Any], **fields: Any) -> dict[
     made = {
         "name": name,
         "summary": f"What the test does about {name}.",
-        "match": [f'alertname="{name}"'],
+        "matchers": [f'alertname="{name}"'],
         "mode": "auto",
         "limits": {"cooldown": "0s", "rate": "1000/1h"},
         "steps": list(steps),

@@ -82,7 +82,7 @@ def test_check_tells_every_problem_with_its_place(tmp_path: Path) -> None:
         "remediations:\n"
         "  - name: shop\n"
         "    summary: Restart the shop.\n"
-        "    match: [alertname=ShopDown]\n"
+        "    matchers: [alertname=ShopDown]\n"
         "    mode: observe\n"
         "    cooldwn: 5m\n"
         "    steps:\n"
@@ -248,7 +248,7 @@ def test_plan_on_the_cluster_changes_nothing(cluster: Cluster, namespace: str, t
 def test_plan_for_an_alert_that_nothing_answers(tmp_path: Path) -> None:
     """It names the nearest remediation and the matcher that says no, and ends with 1; what is no alert ends with 2."""
     entry = remediation("idle", {"action": "notify.send", "with": {"channel": "a", "title": "b", "body": "c"}})
-    entry["match"] = ['alertname="Idle"', 'team="web"']
+    entry["matchers"] = ['alertname="Idle"', 'team="web"']
     catalog = write_yaml(tmp_path / "catalog.yaml", {"remediations": [entry]})
     words = ("plan", "--catalog", catalog, "--data", tmp_path / "data", "--alert", "-")
 

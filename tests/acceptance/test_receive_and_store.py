@@ -69,7 +69,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calm]:
 def catalog_of(name: str) -> str:
     """A catalog of one remediation."""
     step = "{action: http.request, with: {url: 'http://127.0.0.1:1/'}}"
-    return f"remediations:\n  - {{name: {name}, summary: S., match: [alertname=Never], steps: [{step}]}}\n"
+    return f"remediations:\n  - {{name: {name}, summary: S., matchers: [alertname=Never], steps: [{step}]}}\n"
 
 
 def swap(folder: Path, text: str) -> None:
@@ -116,7 +116,9 @@ def test_outage_of_the_store_loses_nothing(
     """While PostgreSQL is away Alertmanager gets 503s; it tries again, and then every alert has its run."""
     store = start_postgres()
     with web.serve() as target:
-        catalog = [remediation("any", request(f"{target.url}/{{{{ labels.alertname }}}}"), match=['alertname=~"A.*"'])]
+        catalog = [
+            remediation("any", request(f"{target.url}/{{{{ labels.alertname }}}}"), matchers=['alertname=~"A.*"'])
+        ]
         with serving(new_directory("service"), catalog, store=store.url) as service:
             audit, router = Audit(service), start_alertmanager(routes(service.url))
             router.push({"alertname": "A-before"})

@@ -161,7 +161,7 @@ def test_full_rate_defers_and_is_not_forgotten(router: Alertmanager, audit: Audi
     second = audit.reached("succeeded", alertname="is-rationed", label="number=2")
 
     [deferred] = [event for event in second["events"] if event["kind"] == "deferred"]
-    assert ("rate_limited", "the remediation's rate 1/3s is used up") == (deferred["reason"], deferred["message"])
+    assert ("rate", "the remediation's rate 1/3s is used up") == (deferred["reason"], deferred["message"])
     admitted = [datetime.fromisoformat(run["admitted_at"]) for run in (first, second)]
     assert admitted[1] - admitted[0] >= WINDOW
     assert 1 == second["episodes"][0]["deliveries"]

@@ -92,7 +92,7 @@ def asked(server: WebServer, path: str) -> int:
     return sum(one.path == path for one in server.requests)
 
 
-@pytest.mark.parametrize(("alertname", "reason"), [("rests", "cooldown"), ("is-rationed", "rate_limited")])
+@pytest.mark.parametrize(("alertname", "reason"), [("rests", "cooldown"), ("is-rationed", "rate")])
 def test_alert_that_ends_while_its_run_waits_for_a_limit(
     alertname: str, reason: str, router: Alertmanager, audit: Audit, quick: WebServer
 ) -> None:

@@ -51,7 +51,7 @@ def test_load_with_faults(
     limited = ample | {"rate": f"{ADMITTED}/1h"}
     group = replicas(
         poke(sink, steps=[per_pod], limits=ample),
-        poke(sink, name="limited", match=['alertname="Limited"'], steps=[per_pod], limits=limited),
+        poke(sink, name="limited", matchers=['alertname="Limited"'], steps=[per_pod], limits=limited),
         store=server.url,
         lease="3s",
         recheck="2m",
@@ -82,7 +82,7 @@ def test_load_with_faults(
     by_state = {(name, state, reason): number for name, state, reason, number in states}
     acted = {key: number for key, number in by_state.items() if key[1] in {"succeeded", "interrupted", "failed"}}
     assert ADMITTED == sum(number for (name, *_), number in acted.items() if name == "limited"), by_state
-    assert ALERTS // 4 - ADMITTED == by_state["limited", "deferred", "rate_limited"], by_state
+    assert ALERTS // 4 - ADMITTED == by_state["limited", "deferred", "rate"], by_state
     assert ALERTS - ALERTS // 4 == sum(number for (name, *_), number in acted.items() if name == "poke"), by_state
     # What is not known to have succeeded was in the hands of the replica that died.
     lost = sum(number for (_, state, _), number in acted.items() if state != "succeeded")
@@ -100,5 +100,5 @@ def decided(group: Replicas) -> int:
     except psycopg.OperationalError:  # it is just restarting
         return 0
     ends = {"succeeded", "failed", "interrupted"}
-    settled = sum(state in ends or (state, reason) == ("deferred", "rate_limited") for state, reason in rows)
+    settled = sum(state in ends or (state, reason) == ("deferred", "rate") for state, reason in rows)
     return min(settled, int(episodes)) if settled == len(rows) else 0

@@ -121,8 +121,8 @@ def test_a_target_is_away(
     connections = {"redis": {"cache": {"url": {"value": f"redis://{cache.host}:{cache.port}"}}}, "timeout": "2s"}
     scope = {"redis": ["cache/*"], "hosts": ["*"]}
     group = replicas(
-        flush(match=['alertname="Down"', 'pod="cache"']),
-        poke(sink, match=['alertname="Down"', 'pod!="cache"']),
+        flush(matchers=['alertname="Down"', 'pod="cache"']),
+        poke(sink, matchers=['alertname="Down"', 'pod!="cache"']),
         connections=connections,
         scope=scope,
         recheck="1s",

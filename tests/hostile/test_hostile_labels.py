@@ -103,7 +103,7 @@ def test_a_hostile_label_ends_its_run_and_nothing_else(name: str, tmp_path: Path
     """Denied or failed with a reason before anything is contacted; an ordinary alert beside it is acted on."""
 
     async def scenario(sink: WebServer) -> None:
-        beside = remediation(name="fine", match=['alertname="Fine"'], steps=[_ask(sink)])
+        beside = remediation(name="fine", matchers=['alertname="Fine"'], steps=[_ask(sink)])
         scope = SCOPE.model_copy(update={"hosts": (*SCOPE.hosts, "127.0.0.1")})
         rules: dict[str, Any] = {"connections": NOWHERE, "scope": scope, "concurrency": 1000}
         hostile = entry(name) | {"without_guards": {"storm": "many at once", "concurrency": "many at once"}}

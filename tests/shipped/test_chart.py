@@ -134,7 +134,7 @@ def test_the_configuration_restarts_and_the_catalog_does_not() -> None:
 
 def test_a_catalog_file_arrives_as_it_was_written() -> None:
     """Templates of a remediation are not helm's, and line breaks stay."""
-    text = "remediations:\n\n  - name: a  # {{ labels.pod }}\n    match: ['x=~\"a|b\"']\n"
+    text = "remediations:\n\n  - name: a  # {{ labels.pod }}\n    matchers: ['x=~\"a|b\"']\n"
     manifests = rendered({"catalog": {"a.yaml": text}})
     assert only(manifests, "ConfigMap", "-catalog")["data"] == {"a.yaml": text}
 

@@ -85,7 +85,9 @@ def test_every_rule_explains_itself(catalog: Catalog) -> None:
     """A person gets a summary, a description and the runbook that the remediation names too."""
     links = {rule["alert"]: rule["annotations"]["runbook_url"] for rule in rules(own=False)}
     runbooks = {
-        alert["alertname"]: str(catalog.match(alert)[0].runbook) for alert in expected_alerts() if catalog.match(alert)
+        alert["alertname"]: str(catalog.match(alert)[0].runbook_url)
+        for alert in expected_alerts()
+        if catalog.match(alert)
     }
     assert links == runbooks
     assert [rule["alert"] for rule in rules() if not {"summary", "description"} <= rule["annotations"].keys()] == []

@@ -59,7 +59,7 @@ def _entry(name: str, *steps: str, **fields: Any) -> dict[str, Any]:
     made = {
         "name": name,
         "summary": f"What is done about {name}.",
-        "match": [f'alertname="{name}"'],
+        "matchers": [f'alertname="{name}"'],
         "mode": "auto",
         "target": {"redis": {"instance": "cache", "database": "{{ labels.db }}"}},
         "limits": {"cooldown": "2m", "rate": "8/1h", "target_rate": "12/1d", "attempts": 2, "breaker": 4},

@@ -144,7 +144,7 @@ def test_what_would_have_been_refused_earns_nothing(replica: Use, sink: WebServe
         await episode(one, 2)
         assert (Mode.OBSERVE, 1, 0) == numbers(await held(one))
 
-    replica(body, earning(sink, expires="1h"))
+    replica(body, earning(sink, max_age="1h"))
 
 
 def test_its_own_mode_is_as_far_as_it_comes(replica: Use, sink: WebServer) -> None:
@@ -183,7 +183,7 @@ def test_a_remediation_that_changes_begins_anew(replica: Use, sink: WebServer) -
         await follow(one.parts, None)
         assert (Mode.APPROVE, 0, 0) == numbers(await held(one))
 
-        one.catalog.put(earning(sink, expires="3h"))
+        one.catalog.put(earning(sink, max_age="3h"))
         async with one.database.read() as tx:
             remediation = one.catalog.current.remediations["poke"]
             assert await standing.earned(tx, remediation, one.clock()) is Mode.OBSERVE  # before anything is written
@@ -201,7 +201,7 @@ def test_a_run_of_the_older_form_says_nothing_about_the_new_one(replica: Use, si
     async def body(one: Engine) -> None:
         await one.fire(alertname="Down")
         await one.ended(count=1)
-        one.catalog.put(earning(sink, earn={"start": "auto"}, expires="3h"))
+        one.catalog.put(earning(sink, earn={"start": "auto"}, max_age="3h"))
         await follow(one.parts, None)
         await one.resolve(alertname="Down")
         assert (Mode.AUTO, 0, 0) == numbers(await held(one))

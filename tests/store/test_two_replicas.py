@@ -64,7 +64,7 @@ def test_the_rate_holds_over_both(store: str, tmp_path: Path, sink: WebServer) -
             other.parts.work.set()
             rows = await one.reached(RunState.SUCCEEDED, RunState.DEFERRED, count=20, seconds=20)
             assert 3 == asked(sink) == sum(row.state == RunState.SUCCEEDED for row in rows)
-            assert {Reason.RATE_LIMITED} == {row.reason for row in rows if row.state == RunState.DEFERRED}
+            assert {Reason.RATE} == {row.reason for row in rows if row.state == RunState.DEFERRED}
 
     run(scenario())
 
@@ -98,8 +98,8 @@ def test_a_target_is_worked_on_by_one_at_a_time(store: str, tmp_path: Path, redi
     """Two remediations on one database, decided by two replicas: one holds it, the other waits for its end."""
 
     async def scenario() -> None:
-        first = flush(name="first", match=['pod="a"'], settle="1h")
-        second = flush(name="second", match=['pod="b"'], settle="1h")
+        first = flush(name="first", matchers=['pod="a"'], settle="1h")
+        second = flush(name="second", matchers=['pod="b"'], settle="1h")
         async with pair(store, tmp_path, first, second, connections=cache(redis_server), recheck=LONG) as both:
             await asyncio.gather(both[0].fire(pod="a"), both[1].fire(pod="b"))
             rows = await both[0].reached(RunState.VERIFYING, RunState.DEFERRED, count=2)

@@ -198,8 +198,8 @@ def test_why_a_run_cannot_be_undone(store: str, tmp_path: Path, dial: Dial, sink
     async def scenario() -> None:
         entries = [
             turns(dial, name="slow", steps=[turn(dial, to=5)], verify=[ok(sink, timeout="60s")]),
-            poke(sink, match=['alertname="Poke"']),
-            turns(dial, name="shows", match=['alertname="Show"'], mode="observe"),
+            poke(sink, matchers=['alertname="Poke"']),
+            turns(dial, name="shows", matchers=['alertname="Show"'], mode="observe"),
         ]
         async with engine(store, tmp_path, *entries) as one:
             sink.status = 500

@@ -44,7 +44,7 @@ CATALOG = """\
 remediations:
   - name: restart-api
     summary: Restart the API.
-    match: [alertname="Down"]
+    matchers: [alertname="Down"]
     target: {kubernetes: {kind: Deployment, namespace: shop, name: api}}
     steps: [{action: kubernetes.rollout_restart}]
 """
@@ -52,7 +52,7 @@ REMEDIATION = Remediation.model_validate(
     {
         "name": "restart-api",
         "summary": "Restart the API.",
-        "match": ['alertname="Down"'],
+        "matchers": ['alertname="Down"'],
         "steps": [{"action": "kubernetes.rollout_restart"}],
     }
 )

@@ -161,7 +161,7 @@ def remediation(**fields: Any) -> dict[str, Any]:
     return {
         "name": "poke",
         "summary": "Poke the service.",
-        "match": ['alertname="Down"'],
+        "matchers": ['alertname="Down"'],
         "mode": "auto",
         "limits": {"cooldown": "0s", "rate": "1000/1h"},
     } | fields

@@ -13,7 +13,7 @@ from app.settings import Settings
 from tests.support import quiet
 
 STEP = '{action: notify.send, with: {channel: ops, title: "t", body: "b"}}'
-ENTRY = f'remediations: [{{name: tells, summary: s, match: [alertname="A"], mode: auto, steps: [{STEP}]}}]'
+ENTRY = f'remediations: [{{name: tells, summary: s, matchers: [alertname="A"], mode: auto, steps: [{STEP}]}}]'
 
 
 def test_what_is_not_configured_is_told_after_a_reload_too(tmp_path: Path) -> None:

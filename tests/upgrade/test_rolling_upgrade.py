@@ -76,12 +76,12 @@ def sink() -> Iterator[web.WebServer]:
         yield server
 
 
-def entry(sink: web.WebServer, name: str) -> dict[str, object]:
-    """A remediation of one request, in words that both releases know."""
+def entry(sink: web.WebServer, name: str, matchers: str = "matchers") -> dict[str, object]:
+    """A remediation of one request, which each release writes in its own words."""
     return {
         "name": name,
         "summary": f"Ask for {name}.",
-        "match": [f'alertname="{name}"'],
+        matchers: [f'alertname="{name}"'],
         "mode": "auto",
         "limits": {"cooldown": "0s", "rate": "1000/1h"},
         "steps": [{"action": "http.request", "with": {"url": f"{sink.url}/{name}"}}],
@@ -93,13 +93,13 @@ def test_both_releases_share_the_work(
 ) -> None:
     """Every alert is acted on once, whoever receives it; what each release writes the other can use and verify."""
     names = [f"alert-{number}" for number in range(12)]
-    entries = [entry(sink, name) for name in names]
     old_config: dict[str, object] = {"store": postgres_database, "log": {"format": "json"}, "recheck": "1s"}
     new_config = old_config | {"scope": {"hosts": ["127.0.0.1"]}}
-    old = Replica(previous, tmp_path / "old", old_config, entries)
+    old = Replica(previous, tmp_path / "old", old_config, [entry(sink, name, "match") for name in names])
     try:
         old.post(*names[:4])
         wait_until(lambda: _ended(old, 4), PATIENCE, "the previous release to act alone")
+        entries = [entry(sink, name) for name in names]
         new = Replica(ROOT, tmp_path / "new", new_config, entries)  # migrates under the other one's feet
         try:
             old.post(*names[4:8])

@@ -66,7 +66,7 @@ def remediation(alertname: str, url: str = "", **fields: Any) -> dict[str, Any]:
     made = {
         "name": alertname.lower(),
         "summary": "Measured.",
-        "match": [f'alertname="{alertname}"'],
+        "matchers": [f'alertname="{alertname}"'],
         "mode": "auto",
         "limits": LIMITS,
         "steps": [{"action": "http.request", "with": {"url": target, "method": "PUT"}}],
@@ -77,7 +77,7 @@ def remediation(alertname: str, url: str = "", **fields: Any) -> dict[str, Any]:
 def unmatched(count: int) -> list[dict[str, Any]]:
     """So many remediations that each match another alert than those that are sent."""
     return [
-        remediation(f"other-{number}", match=[f'alertname="Other{number}"', 'team="platform"'])
+        remediation(f"other-{number}", matchers=[f'alertname="Other{number}"', 'team="platform"'])
         for number in range(count)
     ]
 

@@ -83,7 +83,12 @@ def taking_in(bench: Bench) -> Iterator[Result | Curve]:
     load = Load(bench.count(150), 100, 8)
     with receiver(bench, "sqlite") as beside:
         entry = unmatched(199)
-        acting = {"name": "acts", "summary": "Measured.", "match": [f'alertname="{load.alertname}"'], "mode": "observe"}
+        acting = {
+            "name": "acts",
+            "summary": "Measured.",
+            "matchers": [f'alertname="{load.alertname}"'],
+            "mode": "observe",
+        }
         acting |= {"steps": [{"action": "http.request", "with": {"url": "http://127.0.0.1:9/{{ labels.instance }}"}}]}
         rates: list[float] = []
         theirs: list[float] = []

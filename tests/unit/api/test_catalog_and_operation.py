@@ -25,7 +25,7 @@ def test_the_catalog_is_shown_with_its_digest_and_sources(edge: Edge) -> None:
             "name": "restart-api",
             "summary": "Restart the API.",
             "mode": "observe",
-            "match": ['alertname="Down"'],
+            "matchers": ['alertname="Down"'],
             "source": f"{edge.catalog_file}:2",
             "record": {
                 "runs": 0,

@@ -27,7 +27,7 @@ EARNING = """\
 remediations:
   - name: restart-api
     summary: Restart the API.
-    match: [alertname="Down"]
+    matchers: [alertname="Down"]
     mode: approve
     earn: {approve_after: 3}
     target: {kubernetes: {kind: Deployment, namespace: shop, name: api}}

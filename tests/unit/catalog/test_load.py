@@ -20,7 +20,7 @@ ONE = """
 remediations:
   - name: {name}
     summary: Restart it.
-    match: [alertname="{name}"]
+    matchers: [alertname="{name}"]
     mode: observe
     steps: [{{action: http.request, with: {{url: "http://a"}}}}]
 """
@@ -37,7 +37,7 @@ def test_every_field_of_the_language_loads() -> None:
     everything = load_here(VALID / "everything.yaml").remediations["everything"]
     assert (Mode.AUTO, timedelta(hours=2), timedelta(minutes=5)) == (
         everything.mode,
-        everything.expires,
+        everything.max_age,
         everything.settle,
     )
     assert [2, 1, 1] == [len(rung.steps) for rung in everything.rungs]
@@ -128,11 +128,11 @@ def test_what_the_author_probably_did_not_mean_is_a_warning(tmp_path: Path) -> N
 remediations:
   - name: shown
     summary: No mode.
-    match: [alertname="A"]
+    matchers: [alertname="A"]
     steps: [{action: http.request, with: {url: "http://a"}}]
   - name: unverified
     summary: Nobody looks.
-    match: [alertname="A"]
+    matchers: [alertname="A"]
     mode: auto
     target: {kubernetes: {kind: Pod, namespace: "{{ labels.namespace }}", name: "{{ labels.pod }}"}}
     steps: [{action: http.request, with: {url: "http://a"}}]
@@ -140,7 +140,7 @@ remediations:
       - steps: [{action: kubernetes.rollout_restart}]
   - name: kept
     summary: Nothing is given back.
-    match: [alertname="A"]
+    matchers: [alertname="A"]
     mode: approve
     revert_after: 5m
     steps: [{action: http.request, with: {url: "http://a"}}]

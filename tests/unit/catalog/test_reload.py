@@ -22,7 +22,7 @@ ENTRY = """
 remediations:
   - name: {name}
     summary: Tell someone.
-    match: [alertname="{name}"]
+    matchers: [alertname="{name}"]
     mode: observe
     steps: [{{action: notify.send, with: {{channel: oncall, title: "{name}", body: "{name}"}}}}]
 """

@@ -66,7 +66,7 @@ def test_what_the_schema_can_know_it_refuses(topic: str) -> None:
 )
 def test_the_action_chooses_the_schema_of_its_arguments(step: dict[str, Any], fits: bool) -> None:
     """So that an editor completes the fields of the action that was typed."""
-    entry = {"name": "a", "summary": "b", "match": ['alertname="A"'], "steps": [step]}
+    entry = {"name": "a", "summary": "b", "matchers": ['alertname="A"'], "steps": [step]}
     assert fits is not bool(_errors(json_schema(ACTIONS, CHECKS), {"remediations": [entry]}))
 
 

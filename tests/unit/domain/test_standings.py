@@ -62,10 +62,10 @@ def test_one_step_at_a_time_within_its_bounds(
 def test_words_for_people_are_no_part_of_what_it_does() -> None:
     """A digest that stays when the file is only explained better, and changes with anything else."""
     one = read(earn={})
-    for field, value in (("summary", "x"), ("description", "x"), ("runbook", "https://x"), ("channel", "x")):
+    for field, value in (("summary", "x"), ("description", "x"), ("runbook_url", "https://x"), ("channel", "x")):
         assert one.deed == read(earn={}, **{field: value}).deed
     for field, value in (
-        ("expires", "2d"),
+        ("max_age", "2d"),
         ("mode", "approve"),
         ("limits", {"cooldown": "1h"}),
         ("earn", {"start": "approve"}),

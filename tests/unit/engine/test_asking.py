@@ -134,7 +134,7 @@ def test_a_remediations_channel_that_nobody_configured_is_a_warning(tmp_path: Pa
     """As everything else that a catalog names and the configuration does not have."""
     file = tmp_path / "catalog.yaml"
     step = '{action: http.request, with: {url: "http://a"}}'
-    entry = f'{{name: a, summary: s, match: [alertname="A"], mode: approve, channel: ops, steps: [{step}]}}'
+    entry = f'{{name: a, summary: s, matchers: [alertname="A"], mode: approve, channel: ops, steps: [{step}]}}'
     file.write_text(f"remediations: [{entry}]")
     found = unconfigured(load([file], Clock()()), Connections(), Scope(hosts=("*",)))
     assert ['connections.notify has no "ops" (configured: none)'] == [warning.message for warning in found]
@@ -155,7 +155,7 @@ def test_a_question_that_would_reach_nobody_is_a_warning(
     """Also one that would be asked only on the way to auto."""
     file = tmp_path / "catalog.yaml"
     step = '{action: http.request, with: {url: "http://a"}}'
-    file.write_text(f'remediations: [{{name: a, summary: s, match: [alertname="A"], {fields}, steps: [{step}]}}]')
+    file.write_text(f'remediations: [{{name: a, summary: s, matchers: [alertname="A"], {fields}, steps: [{step}]}}]')
     found = unconfigured(load([file], Clock()()), Connections(), Scope(hosts=("*",)), channel)
     assert ["it asks for approval and no channel is configured: nobody is told; set channel"] * count == [
         warning.message for warning in found

@@ -40,7 +40,7 @@ def test_old_records_are_deleted_and_the_audit_stays_intact(tmp_path: Path, sink
 
     async def scenario() -> None:
         limits = {"cooldown": "0s", "rate": "1000/1h", "storm": "1000/1h"}
-        entries = [poke(sink, limits=limits), poke(sink, name="asks", match=['alertname="Asks"'], mode="approve")]
+        entries = [poke(sink, limits=limits), poke(sink, name="asks", matchers=['alertname="Asks"'], mode="approve")]
         rules: dict[str, Any] = {"approval_timeout": 1000 * DAYS, "concurrency": 100}
         async with engine(sqlite(tmp_path), tmp_path, *entries, **rules) as one:
             fired = [one.firing(pod=f"pod-{number}") for number in range(60)]

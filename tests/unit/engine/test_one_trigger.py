@@ -188,7 +188,7 @@ def test_a_storm_is_decided_to_the_last_alert(tmp_path: Path, sink: WebServer) -
             rows = await one.runs()
             assert 2000 == len(rows)
             assert 5 == asked(sink) == sum(row.state == RunState.SUCCEEDED for row in rows)
-            assert {None, Reason.RATE_LIMITED, Reason.VERIFIED} >= {row.reason for row in rows}
+            assert {None, Reason.RATE, Reason.VERIFIED} >= {row.reason for row in rows}
 
     run(scenario())
 

@@ -363,8 +363,8 @@ def test_an_action_with_a_bug_ends_its_run_only(tmp_path: Path, sink: WebServer)
 
     async def scenario() -> None:
         steps = [{"action": "test.raises"}, request(sink, "/after")]
-        broken = poke(sink, name="broken", match=['pod="a"'], steps=steps, limits=LIMITS | {"attempts": 2})
-        async with engine(sqlite(tmp_path), tmp_path, broken, poke(sink, match=['pod="b"'])) as one:
+        broken = poke(sink, name="broken", matchers=['pod="a"'], steps=steps, limits=LIMITS | {"attempts": 2})
+        async with engine(sqlite(tmp_path), tmp_path, broken, poke(sink, matchers=['pod="b"'])) as one:
             await one.fire(pod="a")
             (row,) = await one.ended(count=1)
             assert (RunState.FAILED, Reason.UNEXPECTED) == (row.state, row.reason)
@@ -382,8 +382,8 @@ def test_a_run_whose_action_is_gone_fails_and_the_others_go_on(
     """What the engine itself cannot do ends the run instead of trying for ever."""
 
     async def scenario() -> None:
-        broken: dict[str, Any] = poke(sink, name="broken", match=['pod="a"'], steps=[{"action": "test.raises"}])
-        async with engine(sqlite(tmp_path), tmp_path, broken, poke(sink, match=['pod="b"'])) as one:
+        broken: dict[str, Any] = poke(sink, name="broken", matchers=['pod="a"'], steps=[{"action": "test.raises"}])
+        async with engine(sqlite(tmp_path), tmp_path, broken, poke(sink, matchers=['pod="b"'])) as one:
             monkeypatch.delitem(actions(), "test.raises")
             await one.fire(pod="a")
             await one.fire(pod="b")
@@ -427,7 +427,7 @@ def test_who_may_act_waits_behind_nobody_who_is_to_be_decided_on(
     """What it was decided on would be old by then; one place is taken by an alert that came later."""
 
     async def scenario() -> None:
-        late = poke(sink, name="late", match=['alertname="Late"'])
+        late = poke(sink, name="late", matchers=['alertname="Late"'])
         async with engine(sqlite(tmp_path), tmp_path, poke(sink), late, workers=1) as one:
             _plans_slowly(monkeypatch, lambda: one.fire(alertname="Late"))
             await one.fire()
@@ -474,7 +474,7 @@ def test_what_holds_a_target_ends_while_planning_takes_every_place(
     """An API that does not answer, say: what was done elsewhere is watched and closed all the same."""
 
     async def scenario() -> None:
-        late = poke(sink, name="late", match=['alertname="Late"'])
+        late = poke(sink, name="late", matchers=['alertname="Late"'])
         async with engine(sqlite(tmp_path), tmp_path, poke(sink, settle="5m"), late, workers=1) as one:
             await one.fire()
             await _settling(one)

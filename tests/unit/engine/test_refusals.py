@@ -69,7 +69,7 @@ def test_a_deferred_run_whose_alert_resolves_is_cancelled(tmp_path: Path, sink: 
     run(scenario())
 
 
-def test_the_rate_limit_defers_what_is_too_much(tmp_path: Path, sink: WebServer) -> None:
+def test_the_rate_defers_what_is_too_much(tmp_path: Path, sink: WebServer) -> None:
     """The window has room again when the oldest admission leaves it."""
 
     async def scenario() -> None:
@@ -79,7 +79,7 @@ def test_the_rate_limit_defers_what_is_too_much(tmp_path: Path, sink: WebServer)
             await one.ended(count=1)
             await one.fire(pod="b")
             _, second = await one.reached(RunState.SUCCEEDED, RunState.DEFERRED, count=2)
-            assert (Reason.RATE_LIMITED, 1) == (second.reason, asked(sink))
+            assert (Reason.RATE, 1) == (second.reason, asked(sink))
             one.forward(60 * MINUTE)
             await one.ended(count=2)
             assert 2 == asked(sink)
@@ -91,14 +91,14 @@ def test_the_global_rate_counts_all_remediations(tmp_path: Path, sink: WebServer
     """Whatever each of them may do by itself."""
 
     async def scenario() -> None:
-        entries = [poke(sink, name=f"poke-{pod}", match=[f'pod="{pod}"']) for pod in "ab"]
+        entries = [poke(sink, name=f"poke-{pod}", matchers=[f'pod="{pod}"']) for pod in "ab"]
         rate = (Rate(1, timedelta(hours=1)),)
         async with engine(sqlite(tmp_path), tmp_path, *entries, rate=rate) as one:
             await one.fire(pod="a")
             await one.ended(count=1)
             await one.fire(pod="b")
             _, second = await one.reached(RunState.SUCCEEDED, RunState.DEFERRED, count=2)
-            assert Reason.RATE_LIMITED == second.reason
+            assert Reason.RATE == second.reason
 
     run(scenario())
 
@@ -107,8 +107,8 @@ def test_a_busy_target_is_waited_for_and_its_end_wakes(tmp_path: Path, redis_ser
     """Another remediation works on it: the run is put off for long, and decided as soon as the other has ended."""
 
     async def scenario() -> None:
-        first = flush(name="first", match=['pod="a"'], settle="1h")
-        second = flush(name="second", match=['pod="b"'])
+        first = flush(name="first", matchers=['pod="a"'], settle="1h")
+        second = flush(name="second", matchers=['pod="b"'])
         async with engine(
             sqlite(tmp_path), tmp_path, first, second, connections=cache(redis_server), recheck=LONG
         ) as one:
@@ -172,7 +172,7 @@ def test_observe_shows_what_would_be_done(tmp_path: Path, sink: WebServer) -> No
             (row,) = await one.ended()
             assert (RunState.OBSERVED, Reason.MODE_OBSERVE) == (row.state, row.reason)
             assert "PUT" in Plan.model_validate(row.plan).steps[0].summary
-            assert {"scope", "mode", "rate_limit"} <= {decision["guard"] for decision in row.decisions}
+            assert {"scope", "mode", "rate"} <= {decision["guard"] for decision in row.decisions}
             assert 0 == asked(sink)
 
     run(scenario())
@@ -258,10 +258,10 @@ def test_an_alert_that_is_too_old_is_denied(tmp_path: Path, sink: WebServer) -> 
     """It is not acted on after an outage that lasted longer than `expires`."""
 
     async def scenario() -> None:
-        async with engine(sqlite(tmp_path), tmp_path, poke(sink, expires="1h")) as one:
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink, max_age="1h")) as one:
             await one.deliver(alert(starts_at=one.clock() - 61 * MINUTE))
             (row,) = await one.ended()
-            assert (RunState.DENIED, Reason.LATE, 0) == (row.state, row.reason, asked(sink))
+            assert (RunState.DENIED, Reason.MAX_AGE, 0) == (row.state, row.reason, asked(sink))
 
     run(scenario())
 

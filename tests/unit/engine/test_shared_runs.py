@@ -50,7 +50,7 @@ def test_a_shared_run_goes_on_for_the_alert_that_is_left(tmp_path: Path, redis_s
     async def scenario() -> None:
         with redis_server.client() as client:
             client.set("key", "value")
-        entry = flush(expires="2h")
+        entry = flush(max_age="2h")
         async with engine(sqlite(tmp_path), tmp_path, entry, connections=cache(redis_server)) as one:
             await pause(one)
             first = one.firing(pod="first")
@@ -103,7 +103,7 @@ def test_what_no_longer_matches_is_not_tried_again(tmp_path: Path, sink: WebServ
         async with engine(sqlite(tmp_path), tmp_path, entry) as one:
             await one.fire(namespace="payments")
             await until(lambda: has_asked(sink), 10, "the step to be tried")
-            one.catalog.put(entry | {"match": ['alertname="Down"', 'namespace!="payments"']})
+            one.catalog.put(entry | {"matchers": ['alertname="Down"', 'namespace!="payments"']})
             (row,) = await one.ended(count=1)
             assert RunState.FAILED == row.state
             with pytest.raises(ConflictError, match="no longer matches"):

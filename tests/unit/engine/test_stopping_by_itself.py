@@ -191,7 +191,7 @@ def test_a_storm_over_all_remediations_stops_each_of_them(tmp_path: Path, sink: 
     """However few alerts each one has."""
 
     async def scenario() -> None:
-        entries = [poke(sink, name=f"poke-{kind}", match=[f'alertname="{kind}"']) for kind in "abcd"]
+        entries = [poke(sink, name=f"poke-{kind}", matchers=[f'alertname="{kind}"']) for kind in "abcd"]
         rules = {"recheck": HOUR, "storm": (Rate(3, 10 * MINUTE),), "channel": "oncall"}
         async with engine(sqlite(tmp_path), tmp_path, *entries, **rules) as one:
             await one.deliver(*(one.firing(alertname=kind) for kind in "abcd"))

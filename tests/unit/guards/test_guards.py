@@ -24,11 +24,11 @@ from app.guards.concurrency import concurrency
 from app.guards.cooldown import cooldown
 from app.guards.freeze import freeze
 from app.guards.fresh import fresh
-from app.guards.late import late
+from app.guards.max_age import max_age
 from app.guards.mode import mode
 from app.guards.owned_elsewhere import owned_elsewhere
 from app.guards.paused import paused
-from app.guards.rate_limit import rate_limit
+from app.guards.rate import rate
 from app.guards.scope import scope
 from app.guards.storm import storm
 from app.guards.target_busy import target_busy
@@ -96,10 +96,10 @@ def test_the_attempt_after_the_last_is_denied() -> None:
 
 def test_an_alert_older_than_expires_is_denied() -> None:
     """At `expires` it still may act, after it no more."""
-    entry = {"expires": "1h"}
-    assert Verdict.ALLOW is late(facts(entry=entry, alert_starts_at=NOW - 60 * MINUTE)).verdict
+    entry = {"max_age": "1h"}
+    assert Verdict.ALLOW is max_age(facts(entry=entry, alert_starts_at=NOW - 60 * MINUTE)).verdict
     older = facts(entry=entry, alert_starts_at=NOW - 61 * MINUTE)
-    assert (Verdict.DENY, Reason.LATE) == said(late(older))
+    assert (Verdict.DENY, Reason.MAX_AGE) == said(max_age(older))
 
 
 def test_cooldown_defers_until_the_target_has_rested() -> None:
@@ -115,13 +115,13 @@ def test_a_further_rung_needs_no_rest_and_no_budget() -> None:
     again = facts(
         admitted=True, last_outcome=(NOW, "run-1"), rate_full=(HOURLY, NOW + MINUTE), limits={"max_targets": 1}
     )
-    assert {Verdict.ALLOW} == {guard(again).verdict for guard in (cooldown, rate_limit, target_busy)}
+    assert {Verdict.ALLOW} == {guard(again).verdict for guard in (cooldown, rate, target_busy)}
 
 
-def test_rate_limit_defers_until_the_fullest_window_has_room() -> None:
+def test_rate_defers_until_the_fullest_window_has_room() -> None:
     """Of several full windows the one that is full for longest counts."""
-    decision = rate_limit(facts(rate_full=(HOURLY, NOW + MINUTE), global_rate_full=(DAILY, NOW + 2 * MINUTE)))
-    assert (Verdict.DEFER, Reason.RATE_LIMITED) == said(decision)
+    decision = rate(facts(rate_full=(HOURLY, NOW + MINUTE), global_rate_full=(DAILY, NOW + 2 * MINUTE)))
+    assert (Verdict.DEFER, Reason.RATE) == said(decision)
     assert NOW + 2 * MINUTE == decision.until
     assert "global rate 7/1d" in decision.message
 
@@ -235,8 +235,8 @@ def test_an_open_breaker_lets_one_trial_through() -> None:
 
 def test_the_targets_own_rate_counts_too() -> None:
     """However many remediations share a target."""
-    decision = rate_limit(facts(target_rate_full=(DAILY, NOW + MINUTE)))
-    assert (Verdict.DEFER, Reason.RATE_LIMITED, NOW + MINUTE) == (*said(decision), decision.until)
+    decision = rate(facts(target_rate_full=(DAILY, NOW + MINUTE)))
+    assert (Verdict.DEFER, Reason.RATE, NOW + MINUTE) == (*said(decision), decision.until)
     assert "the target's" in decision.message
 
 
@@ -318,7 +318,7 @@ def test_a_guard_that_is_turned_off_says_so_and_why() -> None:
     (off,) = [decision for decision in decisions if decision.guard == "cooldown"]
     assert Verdict.ALLOW is off.verdict
     assert "its cache is flushed by design" in off.message
-    assert (Verdict.DEFER, Reason.RATE_LIMITED) == said(outcome(decisions))
+    assert (Verdict.DEFER, Reason.RATE) == said(outcome(decisions))
 
 
 @pytest.mark.parametrize("name", ["paused", "scope", "mode", "attempts", "target_busy", "owned_elsewhere", "approval"])

@@ -7,13 +7,13 @@ from app.domain.reasons import Reason
 from app.guards.base import Facts
 
 
-def rate_limit(facts: Facts) -> Decision:
+def rate(facts: Facts) -> Decision:
     """Defer until the fullest window has room; a further rung was admitted with its run.
 
     What takes a run back is bounded by the runs that there are to take back.
     """
     if facts.admitted or not facts.is_remedy:
-        return allow("rate_limit")
+        return allow("rate")
     rates = (
         ("the remediation's", facts.rate_full),
         ("the target's", facts.target_rate_full),
@@ -21,7 +21,7 @@ def rate_limit(facts: Facts) -> Decision:
     )
     full = [(whose, *rate) for whose, rate in rates if rate is not None]
     if not full:
-        return allow("rate_limit")
+        return allow("rate")
     whose, rate, until = max(full, key=lambda entry: entry[2])
     message = f"{whose} rate {rate} is used up"
-    return Decision(guard="rate_limit", verdict=Verdict.DEFER, reason=Reason.RATE_LIMITED, message=message, until=until)
+    return Decision(guard="rate", verdict=Verdict.DEFER, reason=Reason.RATE, message=message, until=until)
