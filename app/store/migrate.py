@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import Column, MetaData, PrimaryKeyConstraint, String, Table, insert, inspect, select
+from sqlalchemy import Column, MetaData, PrimaryKeyConstraint, String, Table, insert, inspect, select, text
 
 from app.domain.errors import ConfigError
 from app.store.connection import AsyncConnection
@@ -21,6 +21,8 @@ _version = Table(  # Alembic's, as Alembic makes it
     Column("version_num", String(32), nullable=False),
     PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
 )
+# A slow machine reads Alembic and the scripts for seconds between two statements.
+_MAY_PAUSE = text("SELECT set_config('idle_in_transaction_session_timeout', '60s', true)")
 
 
 def revisions() -> list[str]:
@@ -32,6 +34,8 @@ async def migrate(database: Database) -> tuple[str | None, str | None]:
     """Apply what is missing and return the revisions before and after; raises ConfigError on a newer schema."""
     known = revisions()
     async with database.write(lock="migrate") as tx:
+        if not database.is_sqlite:
+            await tx.execute(_MAY_PAUSE)
         before, is_empty = await _current(tx)
         if before is not None and before not in known:
             raise ConfigError(
