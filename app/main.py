@@ -97,6 +97,7 @@ def policy_of(settings: Settings) -> Policy:
         channel=settings.channel,
         external_url=settings.external_url.rstrip("/"),
         approval_timeout=settings.approval_timeout,
+        tell_waiting=settings.tell_waiting,
         plan_timeout=settings.plan_timeout,
         recheck=settings.recheck,
         lease=settings.lease,

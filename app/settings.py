@@ -179,6 +179,9 @@ class Settings(BaseSettings):
     )
     plan_timeout: Duration = Field(default=timedelta(seconds=30), description="How long planning a run may take.")
     approval_timeout: Duration = Field(default=timedelta(hours=1), description="How long an approval is waited for.")
+    tell_waiting: Duration = Field(
+        default=timedelta(minutes=30), description="After this people are told that a run is deferred; 0: never."
+    )
     drain: Duration = Field(default=timedelta(seconds=25), description="How long SIGTERM waits for running steps.")
     preflight: Duration = Field(
         default=timedelta(minutes=10),

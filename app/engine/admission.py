@@ -32,6 +32,7 @@ from app.store.facts import Asked, Glance
 from app.store.facts import rate_free_at as _full
 from app.store.runs import Run
 
+_NO_EVENT = {"decisions", "tell_at"}  # what may change while a run is refused for the same reason
 _ANSWERS = TypeAdapter(list[Decision])
 log = structlog.get_logger()
 
@@ -258,8 +259,11 @@ async def _write(turn: Turn, run: Run, plan: Plan | None, decision: Decision, an
 
 async def defer(turn: Turn, run: Run, until: datetime, entry: Entry, **changes: Any) -> Run:
     """Put a run off; the same refusal again is not an event, or a busy target would fill the audit."""
+    bound = turn.parts.policy.tell_waiting
+    if run.tell_at is None and bound:
+        changes["tell_at"] = turn.now + bound
     if run.state is RunState.DEFERRED and run.reason is entry.reason:
-        answers = {"decisions": changes["decisions"]} if "decisions" in changes else {}
+        answers = {name: changes[name] for name in _NO_EVENT & changes.keys()}
         return await runs.postpone(turn.tx, run, until, **answers)
     return await runs.move(
         turn.tx, await undefer(turn, run), RunState.DEFERRED, turn.now, entry, not_before=until, **changes

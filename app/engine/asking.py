@@ -14,12 +14,11 @@ from app.domain.decisions import Decision, Verdict
 from app.domain.model import JsonObject
 from app.domain.plans import Plan, PlannedStep
 from app.engine.parts import Turn
-from app.engine.telling import Notice, tell
+from app.engine.telling import Notice, one_line, tell
 from app.store import approvals
 from app.store.events import Entry
 from app.store.runs import Run
 
-_LONGEST_VALUE = 200  # characters of a value that comes from an alert or a target
 _MOST_LABELS = 20
 
 
@@ -131,9 +130,3 @@ def _changes(step: PlannedStep) -> Iterator[str]:
 
 def _shown(value: object) -> str:
     return one_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-
-
-def one_line(text: str, longest: int = _LONGEST_VALUE) -> str:
-    """Text that others wrote, so that it can be no line of its own in a message."""
-    line = "".join(char if char.isprintable() else " " for char in text[: longest + 1])
-    return line if len(line) <= longest else f"{line[:longest]}…"

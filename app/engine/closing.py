@@ -6,14 +6,16 @@ from typing import Any
 
 import structlog
 
+from app.domain.endings import Ending, is_told
 from app.domain.reasons import Reason
-from app.domain.remediation import Purpose
+from app.domain.remediation import Mode, Purpose
 from app.domain.standings import Mark
 from app.domain.states import RunState
 from app.engine import standing, undoing
 from app.engine.intake import pending_run
 from app.engine.judging import tell_breaker
 from app.engine.parts import Parts, Turn
+from app.engine.telling import End, tell_of_end
 from app.store import breakers, episodes, runs, undos
 from app.store.events import Entry
 from app.store.runs import Run, Setback
@@ -64,11 +66,26 @@ async def close(
     await runs.wake_refused(turn.tx, turn.now, closed)
     await announce(turn.tx)
     await undoing.after(turn, closed, firing=firing)
+    again = None
     if state is RunState.FAILED and firing and entry.reason not in _NEVER_AGAIN and run.purpose is Purpose.REMEDY:
-        await _next_attempt(turn, closed)
+        again = await _next_attempt(turn, closed)
+    if is_told(_ending(turn, run, closed, firing=firing)):
+        await tell_of_end(turn, End(closed, firing, run.state is RunState.VERIFYING, again))
     await _judge(turn, closed, helped=None if firing and state is RunState.SUCCEEDED else not firing)
     _count(turn, closed, helped=not firing if acted else None)
     return closed
+
+
+def _ending(turn: Turn, before: Run, closed: Run, *, firing: bool) -> Ending:
+    return Ending(
+        state=closed.state,
+        reason=closed.reason,
+        purpose=closed.purpose,
+        acted=closed.admitted_at is not None,
+        firing=firing,
+        waited=before.state is RunState.DEFERRED,
+        observes=Mode.OBSERVE in {closed.remediation.mode, turn.parts.policy.ceiling},
+    )
 
 
 async def _judge(turn: Turn, closed: Run, *, helped: bool | None) -> None:
@@ -103,21 +120,23 @@ async def undefer(turn: Turn, run: Run) -> Run:
     return await runs.move(turn.tx, run, RunState.PENDING, turn.now, Entry("decided again"))
 
 
-async def _next_attempt(turn: Turn, failed: Run) -> None:
+async def _next_attempt(turn: Turn, failed: Run) -> str | None:
+    """Record the next attempt while one is left and the catalog still answers the alert; returns its id."""
     if failed.attempt >= failed.remediation.limits.attempts:
-        return
+        return None
     tx, now = turn.tx, turn.now
     catalog = turn.parts.catalog()
     remediation = catalog.get(failed.remediation.name)
     firing = [one for one in await episodes.of_run(tx, failed.id) if one.is_open]
     affected = [one for one in firing if remediation in catalog.match(one.labels)]
     if remediation is None or not affected:
-        return
+        return None
     again = pending_run(remediation, catalog.digest, affected[0], now, attempt=failed.attempt + 1)
     await runs.create(tx, [again])
     await episodes.link(tx, [(again.id, one.id) for one in affected])
     message = f"attempt {again.attempt} of {failed.remediation.limits.attempts} follows as run {again.id}"
     await runs.note(tx, failed, now, "next_attempt", Entry(message, data={"run": again.id}))
+    return again.id
 
 
 def _count(turn: Turn, closed: Run, *, helped: bool | None) -> None:

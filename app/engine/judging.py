@@ -11,13 +11,14 @@ import asyncio
 import structlog
 
 from app.catalog.catalog import Catalog
-from app.domain.errors import StoreUnavailableError
+from app.domain.errors import StoreUnavailableError, UnreadableError
+from app.domain.reasons import Reason
 from app.domain.remediation import Purpose, Remediation
 from app.domain.standings import Mark
 from app.engine import standing
 from app.engine.parts import Parts, Turn
-from app.engine.telling import Notice, tell
-from app.store import breakers, effects, events, runs, standings
+from app.engine.telling import Notice, tell, tell_of_wait
+from app.store import breakers, effects, events, runs, standings, waiting
 from app.store.breakers import Ended
 from app.store.effects import Judged
 from app.store.events import Entry, Event, catalog_chain
@@ -68,7 +69,7 @@ async def judge_forever(parts: Parts) -> None:
     while True:
         try:
             followed = await follow(parts, followed)
-            judged = await judge(parts)
+            judged = max(await judge(parts), await tell_waiting(parts))
         except StoreUnavailableError as error:
             log.debug("judging waits for the store", error=error.message)
             judged = 0
@@ -109,4 +110,19 @@ async def judge(parts: Parts) -> int:
         if judged is not None:
             log.warning("run was ineffective", run=run_id, remediation=judged.name)
             parts.metrics.runs_ineffective.labels(judged.name).inc()
+    return len(due)
+
+
+async def tell_waiting(parts: Parts) -> int:
+    """Tell people of the runs that have been deferred for long; returns how many were looked at."""
+    async with parts.database.read() as tx:
+        due = await waiting.due(tx, parts.clock(), _BATCH)
+    for run_id in due:
+        async with parts.turn() as turn:
+            try:
+                run = await waiting.take(turn.tx, run_id, turn.now)
+            except UnreadableError:  # it is told of when it is ended for that
+                continue
+            if run is not None and run.reason is not Reason.STORM and await tell_of_wait(turn, run):
+                log.warning("run waits", run=run_id, remediation=run.remediation.name, reason=run.reason)
     return len(due)

@@ -34,6 +34,7 @@ class Policy:
     channel: str | None = None  # who is asked and told where the remediation names nobody
     external_url: str = ""  # where people reach this service; links begin with it
     approval_timeout: timedelta = timedelta(hours=1)
+    tell_waiting: timedelta = timedelta(minutes=30)  # how long a run may be deferred untold; 0: for ever
     plan_timeout: timedelta = timedelta(seconds=30)
     recheck: timedelta = timedelta(seconds=30)  # how soon a refusal without an end is decided again
     lease: timedelta = timedelta(seconds=30)

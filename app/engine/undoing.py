@@ -20,9 +20,8 @@ from app.domain.plans import Plan, PlannedStep
 from app.domain.reasons import Reason
 from app.domain.remediation import Purpose
 from app.domain.states import RunState
-from app.engine.asking import one_line
 from app.engine.parts import Parts, Turn
-from app.engine.telling import Notice, tell
+from app.engine.telling import Notice, one_line, tell
 from app.store import runs, undos
 from app.store.connection import AsyncConnection
 from app.store.events import ENGINE, Entry
@@ -70,6 +69,8 @@ async def record(tx: AsyncConnection, order: Order, now: datetime) -> Run:
         settle_until=order.not_before if order.purpose is Purpose.REVERT else None,
         lease_owner=None,
         lease_epoch=0,
+        tell_at=None,
+        unreachable_since=None,
         purpose=order.purpose,
         undoes=undone.id,
     )

@@ -33,6 +33,7 @@ _CHUNK = 500  # ids per statement, well under SQLite's limit of variables
 _INDEXED = 500  # characters; PostgreSQL refuses a row whose indexed text is longer than about 2,700 bytes
 _NEXT = 4  # runs that a freed place is offered to
 _PURPOSE = "purpose"  # in the stored specification of what takes a run back
+_WAITS = {RunState.PENDING, RunState.DEFERRED}
 _FREE = {"lease_owner": None, "lease_until": None}
 
 
@@ -76,6 +77,8 @@ class Run:
     lease_epoch: int
     purpose: Purpose = Purpose.REMEDY
     undoes: str | None = None  # the run whose steps this one takes back
+    tell_at: datetime | None = None  # when people are told that it waits
+    unreachable_since: datetime | None = None  # when planning its rung first failed because nothing answered
 
 
 def from_row(row: Row[Any]) -> Run:
@@ -117,6 +120,8 @@ def _from_row(row: Row[Any]) -> Run:
         lease_epoch=row.lease_epoch,
         purpose=Purpose(row.purpose),
         undoes=row.undoes,
+        tell_at=row.tell_at,
+        unreachable_since=row.unreachable_since,
     )
 
 
@@ -202,6 +207,8 @@ async def move(tx: AsyncConnection, held: Run, state: RunState, now: datetime, e
     """
     if state is not held.state and not may_become(held.state, state):
         raise ConflictError(f"a run cannot go from {held.state} to {state}")
+    if state not in _WAITS:  # it goes on, or has ended: nothing holds it up any longer
+        changes = {"tell_at": None, "unreachable_since": None} | changes
     columns = {
         key: value.model_dump(mode="json") if isinstance(value, Value) else value for key, value in changes.items()
     }

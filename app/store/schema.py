@@ -159,6 +159,8 @@ run = Table(
     Column("purpose", String(10), nullable=False, server_default="remedy"),  # remedy | undo | revert
     Column("undoes", String(36)),  # the run whose steps this one takes back
     Column("judge_at", Timestamp),  # when a run whose alert still fires is counted as ineffective
+    Column("tell_at", Timestamp),  # when people are told that a deferred run still waits
+    Column("unreachable_since", Timestamp),  # when planning its rung first failed because nothing answered
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
     Column("not_before", Timestamp, nullable=False),
@@ -197,6 +199,7 @@ run = Table(
         "judge_at",
         sqlite_where=text("judge_at IS NOT NULL"),
     ),
+    Index("ix_run_tell_at", "tell_at", sqlite_where=text("tell_at IS NOT NULL")),
     Index("ix_run_undoes", "undoes", sqlite_where=text("undoes IS NOT NULL")),
 )
 

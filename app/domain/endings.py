@@ -1,0 +1,38 @@
+"""What follows from how a run ends: whether it has helped, whether its steps are taken back, whether people hear of it.
+
+Pure rules over stored facts; the engine asks them in the transaction that ends a run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.domain.reasons import Reason
+from app.domain.remediation import Purpose
+from app.domain.states import RunState
+
+_BAD = frozenset({RunState.FAILED, RunState.INTERRUPTED})
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ends."""
+
+    state: RunState
+    reason: Reason | None
+    purpose: Purpose
+    acted: bool  # the guards have let it through at least once
+    firing: bool  # one of its alerts fires still
+    waited: bool = False  # it was deferred before
+    observes: bool = False  # its mode lets it do nothing
+
+
+def is_told(ending: Ending) -> bool:
+    """Whether people are told that a run failed, was interrupted, or gave up after it had waited.
+
+    A run that takes another one back tells of itself; a dry run tells nobody.
+    """
+    if ending.purpose is not Purpose.REMEDY or (ending.observes and not ending.acted):
+        return False
+    gave_up = ending.state is RunState.DENIED and ending.reason is Reason.MAX_AGE and ending.waited
+    return ending.state in _BAD or gave_up
