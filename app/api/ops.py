@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Response
@@ -18,6 +18,7 @@ from app.domain.standings import Standing
 from app.domain.states import RunState
 from app.engine.standing import present
 from app.store import audit, breakers, standings
+from app.store.leadership import MATTERS, Leader, leaders
 from app.telemetry.metrics import CONTENT_TYPE
 
 _STORE_SECONDS = 3.0  # well within a scrape's time-out
@@ -31,6 +32,7 @@ class _Stored:
     unfinished: audit.Unfinished
     breakers: Mapping[str, Breaker]
     standings: Mapping[str, Standing]
+    leaders: Sequence[Leader]
 
 
 @router.head("/-/healthy", include_in_schema=False)
@@ -51,11 +53,13 @@ async def healthy() -> str:
     responses=errors(503),
 )
 async def ready(services: Served) -> str:
-    """503 names everything that is missing."""
+    """The body says which replica leads in what, and until when at least. 503 names everything that is missing."""
     problems = await services.ready()
     if problems:
         raise ProblemError(503, ProblemReason.NOT_READY, "; ".join(problems), errors=problems)
-    return "ready\n"
+    async with services.database.browse() as tx:
+        led = await leaders(tx)
+    return "ready\n" + "".join(f"{one.matter}: led by {one.holder} until {one.until:%H:%M:%S} UTC\n" for one in led)
 
 
 @router.head("/metrics", include_in_schema=False)
@@ -80,6 +84,7 @@ async def _stored(services: Services) -> _Stored | None:
                 unfinished=await audit.count_unfinished(tx),
                 breakers=await breakers.get_all(tx),
                 standings=await standings.get_all(tx),
+                leaders=await leaders(tx),
             )
     except (StoreUnavailableError, TimeoutError):
         return None
@@ -92,7 +97,15 @@ def _set(services: Services, stored: _Stored | None) -> None:
             metrics.active_runs.labels(state).set(math.nan if stored is None else stored.unfinished.runs[state])
     metrics.inbox.set(math.nan if stored is None else stored.unfinished.notifications)
     metrics.messages_waiting.set(math.nan if stored is None else stored.unfinished.messages)
+    for matter in MATTERS:
+        metrics.leader.labels(matter).set(math.nan if stored is None else _leads(services, stored, matter))
     _set_standings(services, stored)
+
+
+def _leads(services: Services, stored: _Stored, matter: str) -> bool:
+    if services.database.is_sqlite:
+        return True
+    return any((one.matter, one.holder) == (matter, services.parts.owner) for one in stored.leaders)
 
 
 def _set_standings(services: Services, stored: _Stored | None) -> None:

@@ -75,7 +75,7 @@ class UnreadableError(ConflictError):
 
 
 class LeaseLostError(AppError):
-    """Another replica works on this run now."""
+    """Another replica works on this now."""
 
 
 class CheckError(AppError):

@@ -20,20 +20,20 @@ import structlog
 from app.clients.alertmanager import AlertmanagerClient, Answers, HeldAlert
 from app.domain.alerts import Alert, identity
 from app.domain.episodes import Episode, EpisodeRules, Receipt, receive
-from app.domain.errors import AppError, StoreUnavailableError
+from app.domain.errors import AppError, LeaseLostError, StoreUnavailableError
 from app.engine.outside import is_active, receivers_of
 from app.engine.parts import Parts
+from app.engine.timekeeping import steady
 from app.store import episodes, inbox
 from app.store.episodes import Opened
 from app.store.inbox import Inbox, Received
-from app.store.leadership import Leadership
+from app.store.leadership import LOOKUP, Fence, Leadership, alone
 
 _OVERDUE = timedelta(minutes=10)  # by then Alertmanager has sent its first notification, whatever its route says
 _ABSENT_FOR = timedelta(minutes=10)
 _ABSENT_LOOKS = 3
 _SETTLED_AFTER = timedelta(minutes=15)  # a started Alertmanager has no alert until Prometheus sends it again
 _CHUNK = 500  # alerts in one notification
-_RECORD_SECONDS = 10.0
 log = structlog.get_logger()
 
 
@@ -51,30 +51,35 @@ async def lookup_forever(parts: Parts, box: Inbox, interval: timedelta) -> None:
     client = parts.clients.alertmanager()
     if client is None:
         return
-    lookup, leadership = Lookup(parts, box, client, interval), Leadership(parts.database, "lookup")
-    try:
+    lead = Leadership(parts.database, LOOKUP, parts.owner, parts.policy.lease)
+    lookup = Lookup(parts, box, client, interval, lead.check)
+    next_look = steady()
+    async with lead.sought():
         while True:
             try:
-                if await leadership.held():
-                    await lookup.look()
-                else:
+                if not lead.is_held:
                     lookup.forget()
-            except StoreUnavailableError as error:
-                log.debug("the look-up waits for the store", error=error.message)
+                    next_look = steady()  # once it leads
+                elif steady() >= next_look:
+                    next_look = steady() + interval.total_seconds()
+                    await lookup.look()
+            except (LeaseLostError, StoreUnavailableError) as error:
+                log.debug("the look-up waits", error=error.message)
                 lookup.forget()
             except Exception:  # the next look may go well
                 log.exception("the look-up failed")
                 lookup.forget()
-            await asyncio.sleep(interval.total_seconds())
-    finally:
-        await leadership.close()
+            await asyncio.sleep(min(interval.total_seconds(), lead.pause))
 
 
 class Lookup:
     """What one replica remembers from look to look; forgetting it only makes the next conclusions later."""
 
-    def __init__(self, parts: Parts, box: Inbox, client: AlertmanagerClient, interval: timedelta) -> None:
+    def __init__(
+        self, parts: Parts, box: Inbox, client: AlertmanagerClient, interval: timedelta, fence: Fence = alone
+    ) -> None:
         self._parts = parts
+        self._fence = fence
         self._box = box
         self._client = client
         # Counted and not only timed: a clock that is set forward must not make an absence long.
@@ -124,12 +129,19 @@ class Lookup:
         overdue = {one.fingerprint for one in missed if now - one.starts_at >= _OVERDUE} - waits
         due = [one for one in missed if one.fingerprint in self._missed | overdue]
         self._missed = frozenset(alert.fingerprint for alert in missed)
-        for start in range(0, len(due), _CHUNK):
-            await self._box.record(_received(now, map(_firing, due[start : start + _CHUNK])), _RECORD_SECONDS)
         if due:
+            await self._record(now, [_firing(alert) for alert in due])
             names = sorted({alert.labels.get("alertname", "") for alert in due})
             log.warning("alerts fire that no notification told of", alerts=len(due), alertnames=names[:10])
             self._parts.metrics.lookup_alerts.inc(len(due))
+
+    async def _record(self, now: datetime, alerts: Sequence[dict[str, Any]]) -> None:
+        """Put into the inbox what a look found; raises LeaseLostError where another replica looks by now."""
+        async with self._parts.database.write() as tx:
+            await self._fence(tx)
+            for start in range(0, len(alerts), _CHUNK):
+                await inbox.add(tx, _received(now, alerts[start : start + _CHUNK]))
+        self._box.recorded.set()
 
     async def _end(self, held: Collection[str]) -> bool:
         """End episodes that no member has had for long; whether every member could be asked."""
@@ -169,6 +181,7 @@ class Lookup:
     async def _record_ends(self, due: dict[str, _Absence], now: datetime) -> None:
         """Record the ends, unless anything was or is being delivered; the next look tries again."""
         async with self._parts.database.write(lock="intake") as tx:
+            await self._fence(tx)
             if await inbox.count_waiting(tx):
                 return
             ended = [

@@ -7,7 +7,6 @@ agrees with the others on leases, limits and deadlines. On SQLite, where there i
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -15,8 +14,10 @@ import structlog
 
 from app.domain.errors import StoreUnavailableError
 from app.store import clock
+from app.store.clock import steady
 from app.store.database import Database
 
+__all__ = ["Timekeeper", "steady"]
 _COMPARE_SECONDS = 5.0
 _SLOW_SECONDS = 1.0  # an answer that took longer says too little about the time
 _STEP = timedelta(seconds=5)  # less than this is drift, or two clocks that differ a little
@@ -82,8 +83,3 @@ class Timekeeper:
         log.warning("the clock was set", seconds=round(step.total_seconds()))
         async with self._database.write() as tx:
             await clock.follow_step(tx, now, step, self._lease)
-
-
-def steady() -> float:
-    """Seconds that go on while the machine sleeps, and that nobody sets."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

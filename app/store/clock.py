@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,6 +17,11 @@ from app.store.schema import run
 
 _APART = timedelta(seconds=10)  # the times of replicas that follow one clock differ by less
 _DURATION: TypeAdapter[timedelta] = TypeAdapter(Duration)
+
+
+def steady() -> float:
+    """Seconds that go on while the machine sleeps, and that nobody sets."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 async def database_time(tx: AsyncConnection) -> datetime:

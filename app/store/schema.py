@@ -287,6 +287,16 @@ hold = Table(
     ),
 )
 
+leadership = Table(  # on PostgreSQL, by its clock
+    "leadership",
+    metadata,
+    Column("matter", String(40), primary_key=True),
+    Column("holder", String(64), nullable=False),  # a replica
+    Column("since", Timestamp, nullable=False),
+    Column("renewed_at", Timestamp, nullable=False),
+    Column("until", Timestamp, nullable=False),
+)
+
 breaker = Table(
     "breaker",
     metadata,

@@ -298,6 +298,12 @@ class Metrics:
             "Runs taken over from a replica that stopped renewing. Rising: replicas die or cannot reach the store.",
             registry=registry,
         )
+        self.leader = Gauge(
+            "remediator_leader",
+            "1 where this replica leads in a matter, else 0. No 1 among all replicas for minutes: nobody does it.",
+            ["matter"],
+            registry=registry,
+        )
         self.store_errors = Counter(
             "remediator_store_errors",
             "Store operations that failed. Rising: the database is away, full or slow.",
