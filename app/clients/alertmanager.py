@@ -12,18 +12,16 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from http import HTTPStatus
 from typing import TypeVar
 from urllib.parse import urlencode
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from app.clients.connections import AlertmanagerConnection
-from app.clients.http import HttpClient, HttpRequest, describe
+from app.clients.http import HttpClient, HttpRequest, describe, refusal
 from app.clients.shared import Shared
 from app.domain.alerts import Fingerprint, Pairs, Time
-from app.domain.errors import ActionError, AppError, OutcomeUnknownError, PermanentError, TransientError
-from app.domain.reasons import Reason
+from app.domain.errors import AppError, OutcomeUnknownError, TransientError
 
 T = TypeVar("T")
 _ANSWER_LIMIT = 64 * 1024 * 1024
@@ -147,13 +145,14 @@ class AlertmanagerClient:
     async def _get(self, url: str, path: str, query: Collection[tuple[str, str]], form: TypeAdapter[T]) -> T:
         where = f"{url.rstrip('/')}/api/v2/{path}"
         parameters = f"?{urlencode(list(query))}" if query else ""
-        request = HttpRequest("GET", where + parameters, self._headers(), secret=self._connection.bearer_token)
+        secret, own = self._connection.bearer_token, self._connection.headers
+        request = HttpRequest("GET", where + parameters, self._headers(), secret=secret, own=own)
         try:
             response = await self._http.send(request, _ANSWER_LIMIT)
         except OutcomeUnknownError as error:
             raise TransientError(error.message) from error
         if not response.is_success:
-            raise _refusal(describe(where), response.status)
+            raise refusal(describe(where), response)
         try:
             return form.validate_json(response.body)
         except ValidationError as error:
@@ -176,9 +175,3 @@ def plain_receiver(notified: str) -> str:
 def _quoted(value: str) -> str:
     escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'
-
-
-def _refusal(where: str, status: int) -> ActionError:
-    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-        return PermanentError(f"{where} did not accept the credentials ({status})", reason=Reason.FORBIDDEN)
-    return TransientError(f"{where} answered {status}")

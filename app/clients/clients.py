@@ -75,7 +75,7 @@ class Clients:
         if self._http is None:
             from app.clients.http import HttpClient  # noqa: PLC0415
 
-            self._http = HttpClient(self.connections.secrets, self.connections.timeout)
+            self._http = HttpClient(self.connections.secrets, self.connections.timeout, self.connections.http)
             self._stack.push_async_callback(self._http.close)
         return self._http
 

@@ -5,15 +5,24 @@ Secrets live in files or in the environment; these values hold them as `SecretSt
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from app.domain.durations import Duration
-from app.domain.errors import ConfigError
+from app.domain.errors import ConfigError, PermanentError
 from app.domain.model import Value
+from app.domain.reasons import Reason
 
+HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# Which the remediator, or the protocol, sets.
+OWN_HEADERS = frozenset(
+    {"host", "content-length", "content-type", "transfer-encoding", "connection", "accept-encoding", "idempotency-key"}
+)
 APPLICATION_NAME = "remediator"  # how sessions of PostgreSQL show that they are ours
 
 
@@ -41,6 +50,40 @@ class SecretSource(Value):
             msg = f"{setting}{': ' if setting else ''}cannot read the secret file {self.file}: {why}"
             raise ConfigError(msg) from None
 
+    def header(self, name: str) -> str:
+        """The secret as the value of a header; raises ConfigError or PermanentError where no header can carry it."""
+        text = self.read(f"header {name}").strip()
+        if not is_header_value(text):
+            message = f"the value of header {name} is empty or has characters that no HTTP header can carry"
+            raise PermanentError(message, reason=Reason.CONFIG_INVALID)
+        return text
+
+
+def is_header_value(text: str) -> bool:
+    """Whether a header can carry this text."""
+    return bool(text) and text.isascii() and text.isprintable()
+
+
+def _in_place(value: object) -> object:
+    """A header that is no secret may be written as it is."""
+    return {"value": value} if isinstance(value, str) else value
+
+
+def _sendable(headers: Mapping[str, SecretSource]) -> Mapping[str, SecretSource]:
+    for name, source in headers.items():
+        if not HEADER_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} cannot be the name of a header")
+        if name.lower() in OWN_HEADERS:
+            raise ValueError(f"header {name!r} is set by the remediator")
+        if source.value is not None and not is_header_value(source.value.get_secret_value().strip()):
+            raise ValueError(f"the value of header {name!r} is empty or has characters that no HTTP header can carry")
+    if len({name.lower() for name in headers}) < len(headers):
+        raise ValueError("a header is given twice; upper and lower case do not differ")
+    return headers
+
+
+Headers = Annotated[dict[str, Annotated[SecretSource, BeforeValidator(_in_place)]], AfterValidator(_sendable)]
+
 
 class KubernetesConnection(Value):
     """The cluster: a kubeconfig file, or none for the service account of the pod that the remediator runs in."""
@@ -66,6 +109,18 @@ class PrometheusConnection(Value):
 
     url: str
     bearer_token: SecretSource | None = None
+    headers: Headers = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_authorization(self) -> PrometheusConnection:
+        _refuse_second_authorization(self.headers, self.bearer_token)
+        return self
+
+
+class HttpConnection(Value):
+    """What http.request and http.ok send to one host beside what a remediation gives."""
+
+    headers: Headers = Field(default_factory=dict)
 
 
 class BasicAuth(Value):
@@ -84,13 +139,30 @@ class AlertmanagerConnection(Value):
     )
     bearer_token: SecretSource | None = None
     basic: BasicAuth | None = None
+    headers: Headers = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_way_in(self) -> AlertmanagerConnection:
         if self.bearer_token is not None and self.basic is not None:
             msg = "only one of bearer_token and basic may be given"
             raise ValueError(msg)
+        _refuse_second_authorization(self.headers, self.bearer_token or self.basic)
         return self
+
+
+def _refuse_second_authorization(headers: Mapping[str, object], other: object) -> None:
+    if other is not None and "authorization" in {name.lower() for name in headers}:
+        raise ValueError("the header Authorization is given twice: by headers and by bearer_token or basic")
+
+
+_HTTP_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
+
+
+def _hosts(connections: Mapping[str, HttpConnection]) -> Mapping[str, HttpConnection]:
+    for host in connections:
+        if not _HTTP_HOST.fullmatch(host):
+            raise ValueError(f"{host!r} is no host; write host or host:port in lower case, without scheme and path")
+    return connections
 
 
 class NotifyChannel(Value):
@@ -107,6 +179,7 @@ class Connections(Value):
     redis: dict[str, RedisConnection] = Field(default_factory=dict)
     prometheus: PrometheusConnection | None = None
     alertmanager: AlertmanagerConnection | None = None
+    http: Annotated[dict[str, HttpConnection], AfterValidator(_hosts)] = Field(default_factory=dict)
     notify: dict[str, NotifyChannel] = Field(default_factory=dict)
     secrets: dict[str, SecretSource] = Field(default_factory=dict, description="Named secrets for http.request.")
     timeout: Duration = Field(default=timedelta(seconds=10), description="Of one call to any of them.")

@@ -14,13 +14,15 @@ import re
 import socket
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
+from http import HTTPStatus
+from urllib.request import getproxies
 
 import httpx
 
-from app.clients.connections import SecretSource
+from app.clients.connections import HttpConnection, SecretSource
 from app.domain.addresses import is_refused
 from app.domain.errors import OutcomeUnknownError, PermanentError, TransientError
 from app.domain.reasons import Reason
@@ -31,17 +33,20 @@ logging.getLogger("httpx").setLevel(logging.WARNING)
 _DOTS = re.compile(r"[/\\](?:\.|%2e){1,2}(?=[/\\]|$)", re.IGNORECASE)
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _BODY_LIMIT = 1024 * 1024
+_SHOWN = 200
+_PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """What to send; `secret` becomes `Authorization: Bearer`."""
+    """What to send; `secret` becomes `Authorization: Bearer`, and `own` are the headers that the configuration adds."""
 
     method: str
     url: str
     headers: Mapping[str, str]
     content: bytes = b""
     secret: SecretSource | None = None
+    own: Mapping[str, SecretSource] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,7 @@ class HttpResponse:
     status: int
     body: bytes
     retry_after: float = 0.0
+    content_type: str = ""  # without its parameters, in lower case; empty where the server named none
 
     def text(self, limit: int | None = None) -> str:
         """The first `limit` bytes as text that any store can keep (PostgreSQL has no NUL)."""
@@ -61,12 +67,20 @@ class HttpResponse:
         """Whether the status is 2xx."""
         return httpx.codes.is_success(self.status)
 
+    def words(self) -> str:
+        """What the server says for people about a refusal, on one line and with a colon before; not a page of HTML."""
+        said = " ".join("".join(char if char.isprintable() else " " for char in self.text(_SHOWN)).split())
+        return "" if not said or said.startswith("<") else f": {said}"
+
 
 class HttpClient:
     """Sends requests, each over a connection of its own: a reused one may be dead, which looks like a lost answer."""
 
-    def __init__(self, secrets: Mapping[str, SecretSource], timeout: timedelta) -> None:
+    def __init__(
+        self, secrets: Mapping[str, SecretSource], timeout: timedelta, hosts: Mapping[str, HttpConnection]
+    ) -> None:
         self._secrets = secrets
+        self._hosts = hosts
         self._timeout = timeout.total_seconds()
         self._opening = asyncio.Lock()
         self._client: httpx.AsyncClient | None = None
@@ -98,6 +112,14 @@ class HttpClient:
             msg = f"connections.secrets has no {name!r} (configured: {names})"
             raise PermanentError(msg, reason=Reason.CONFIG_INVALID)
         return self._secrets[name]
+
+    def own_headers(self, url: str) -> Mapping[str, SecretSource]:
+        """The headers of `connections.http` for the host of `url`; host:port counts before the host alone."""
+        parsed = _parse(url)
+        host = f"[{parsed.host}]" if ":" in parsed.host else parsed.host
+        port = parsed.port or {"http": 80, "https": 443}[parsed.scheme]
+        found = self._hosts.get(f"{host}:{port}") or self._hosts.get(host)
+        return found.headers if found else {}
 
     async def addresses(self, url: str) -> list[str]:
         """Resolve the host of `url`; raises PermanentError when it must not be called."""
@@ -144,13 +166,15 @@ class HttpClient:
         raise _unconnected(where, failure)
 
     def _headers(self, request: HttpRequest) -> dict[str, str]:
-        headers = {"User-Agent": "remediator", "Accept-Encoding": "identity", **request.headers}
+        own = {name.lower() for name in request.own}
+        given = {"User-Agent": "remediator", "Accept-Encoding": "identity", **request.headers}
+        headers = {name: value for name, value in given.items() if name.lower() not in own}
+        headers |= {name: source.header(name) for name, source in request.own.items()}
         if request.secret is not None:
-            token = request.secret.read().strip()
-            if not token or not token.isascii() or not token.isprintable():
-                msg = "the bearer token is empty or has characters that no HTTP header can carry"
-                raise PermanentError(msg, reason=Reason.CONFIG_INVALID)
-            headers["Authorization"] = f"Bearer {token}"
+            if "authorization" in own:
+                message = "Authorization is given twice: by bearer_token, and by a header of the connection"
+                raise PermanentError(message, reason=Reason.CONFIG_INVALID)
+            headers["Authorization"] = f"Bearer {request.secret.header('Authorization')}"
         return headers
 
 
@@ -170,7 +194,23 @@ async def _send_to(
         body = await _read(response, limit)
     finally:
         await response.aclose()
-    return HttpResponse(response.status_code, body, _seconds(response.headers.get("Retry-After", "")))
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    return HttpResponse(response.status_code, body, _seconds(response.headers.get("Retry-After", "")), kind)
+
+
+def refusal(where: str, response: HttpResponse) -> PermanentError | TransientError:
+    """What an answer that is no success means for an API that is asked, by its status and never by its words."""
+    status = response.status
+    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        message = f"{where} did not accept the credentials ({status}){response.words()}"
+        return PermanentError(message, reason=Reason.FORBIDDEN)
+    message = f"{where} answered {status}{response.words()}"
+    if status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return TransientError(message, retry_after=response.retry_after)
+    hint = "; no such API is at this address" if status == HTTPStatus.NOT_FOUND else ""
+    if httpx.codes.is_redirect(status):
+        hint = "; redirects are not followed, so the address must be the final one"
+    return PermanentError(message + hint, reason=Reason.CONFIG_INVALID)
 
 
 def describe(url: str) -> str:
@@ -205,9 +245,11 @@ def _unconnected(where: str, failure: httpx.TransportError | None) -> PermanentE
             return PermanentError(f"{where}: certificate not accepted: {cause.verify_message}")
         why = _why(cause) or why
         cause = cause.__cause__ or cause.__context__
+    scheme = where.partition(":")[0]
+    proxy = f" (the proxy of {scheme.upper()}_PROXY is not used)" if scheme in getproxies() else ""
     if isinstance(failure, httpx.ConnectError):
-        return TransientError(f"cannot connect to {where}{': ' if why else ''}{why}")
-    return TransientError(f"connecting to {where} timed out")
+        return TransientError(f"cannot connect to {where}{': ' if why else ''}{why}{proxy}")
+    return TransientError(f"connecting to {where} timed out{proxy}")
 
 
 def _why(cause: BaseException) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from app.actions.base import Action, Context
+from app.clients.connections import HEADER_NAME, OWN_HEADERS
 from app.clients.http import HttpRequest, HttpResponse, describe
 from app.domain.errors import OutcomeUnknownError, PermanentError, TransientError
 from app.domain.model import JsonObject, Value
@@ -25,10 +26,9 @@ _FORBIDDEN_STATUS = frozenset({401, 403})
 _TOO_MANY = 429
 _SERVER_ERROR = 500
 
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CREDENTIAL_NAME = re.compile(r"authori[sz]ation|cookie|token|secret|password|api-?key", re.IGNORECASE)
 _CREDENTIAL_VALUE = re.compile(r"\s*(basic|bearer|digest|negotiate)\s", re.IGNORECASE)
-_OWN = frozenset({"host", "content-length", "transfer-encoding", "connection", "idempotency-key"})
+_OWN = OWN_HEADERS - {"content-type", "accept-encoding"}
 
 
 class RequestParams(Value):
@@ -47,14 +47,16 @@ class RequestParams(Value):
     @classmethod
     def _plain_headers(cls, headers: dict[str, str]) -> dict[str, str]:
         for name, value in headers.items():
-            if not _HEADER_NAME.fullmatch(name) or not (value.isascii() and value.isprintable()):
+            if not HEADER_NAME.fullmatch(name) or not (value.isascii() and value.isprintable()):
                 msg = f"header {name!r} is not valid: names are tokens, values printable ASCII"
                 raise ValueError(msg)
             if name.lower() in _OWN:
                 msg = f"header {name!r} is set by the remediator"
                 raise ValueError(msg)
             if _CREDENTIAL_NAME.search(name) or _CREDENTIAL_VALUE.match(value):
-                msg = f"header {name!r} looks like a credential, which would be stored; use bearer_token"
+                msg = (
+                    f"header {name!r} looks like a credential and would be stored; use bearer_token or connections.http"
+                )
                 raise ValueError(msg)
         return headers
 
@@ -107,6 +109,7 @@ class Request(Action[RequestParams]):
             headers=_headers(params, _key(context.run_id, step)),
             content=_content(params),
             secret=None if params.bearer_token is None else client.secret(params.bearer_token),
+            own=client.own_headers(params.url),
         )
         try:
             response = await client.send(request, _KEPT_BYTES)

@@ -33,8 +33,9 @@ class Ok(Check[OkParams]):
             where = describe(params.url)
             client = context.clients.http()
             secret = None if params.bearer_token is None else client.secret(params.bearer_token)
+            own = client.own_headers(params.url)
             try:
-                response = await client.send(HttpRequest("GET", params.url, {}, secret=secret))
+                response = await client.send(HttpRequest("GET", params.url, {}, secret=secret, own=own))
             except (TransientError, OutcomeUnknownError) as error:
                 return observation(False, error.message)  # noqa: FBT003 - reads as a sentence
         return _judged(where, params, response)

@@ -177,6 +177,25 @@ def test_credentials_are_sent(webhook: WebServer, way: dict[str, Any], header: s
     assert (header, "/am/api/v2/alerts/groups") == (seen.headers.get("Authorization"), seen.path.partition("?")[0])
 
 
+def test_headers_of_ones_own_are_sent(webhook: WebServer, tmp_path: Path) -> None:
+    """Behind Mimir the tenant is a header; what is secret of them comes from a file."""
+    webhook.body = b"[]"
+    (tmp_path / "key").write_text("s3cret\n")
+    headers = {"X-Scope-OrgID": "shop", "X-Api-Key": {"file": str(tmp_path / "key")}}
+    given = {"urls": [f"{webhook.url}/alertmanager"], "headers": headers, "bearer_token": {"value": "t0ken"}}
+    ask(Connections.model_validate({"alertmanager": given}))
+    (seen,) = webhook.requests
+    sent = (seen.headers["X-Scope-OrgID"], seen.headers["X-Api-Key"], seen.headers["Authorization"])
+    assert ("shop", "s3cret", "Bearer t0ken") == sent
+
+
+def test_the_words_of_a_refusal_are_passed_on(webhook: WebServer) -> None:
+    """Without them a missing tenant looks like a wrong password."""
+    webhook.status, webhook.body = 401, b"no org id\n"
+    answers = ask(Connections.model_validate({"alertmanager": {"urls": [webhook.url]}}))
+    assert answers.missing[0].endswith("did not accept the credentials (401): no org id")
+
+
 def test_credentials_in_two_ways_are_a_mistake() -> None:
     """Which of them counts should not be guessed."""
     both = {"bearer_token": {"value": "a"}, "basic": {"username": "a", "password": {"value": "b"}}}

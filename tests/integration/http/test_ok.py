@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from app.checks.alert.resolved import Resolved
 from app.checks.http.ok import Ok
@@ -44,6 +45,72 @@ def test_the_bearer_token_is_sent(site: web.WebServer, configured: Configured) -
     observation = contexts.observe(configured(), Ok(), url=site.url, bearer_token="api")
     assert "Bearer correct-horse" == site.requests[0].headers["Authorization"]
     assert "correct-horse" not in observation.model_dump_json()
+
+
+def test_a_hosts_own_headers_are_sent_to_it_alone(site: web.WebServer, configured: Configured) -> None:
+    """What a proxy in front asks for stands in the configuration, where no catalog can send it elsewhere."""
+    port = site.url.rpartition(":")[2]
+    own = {
+        f"127.0.0.1:{port}": {"headers": {"X-Api-Key": "of-the-port"}},
+        "127.0.0.1": {"headers": {"X-Api-Key": "no"}},
+    }
+    contexts.observe(configured(http=own), Ok(), url=site.url)
+    contexts.observe(configured(http={"127.0.0.1": {"headers": {"x-a": "b", "x-c": "d"}}}), Ok(), url=site.url)
+    contexts.observe(configured(http={"elsewhere.test": {"headers": {"X-Api-Key": "no"}}}), Ok(), url=site.url)
+    sent = [{name.lower(): value for name, value in asked.headers.items()} for asked in site.requests]
+    assert ["of-the-port", None, None] == [one.get("x-api-key") for one in sent]
+    assert ("b", "d") == (sent[1]["x-a"], sent[1]["x-c"])
+
+
+def test_authorization_is_given_once(site: web.WebServer, configured: Configured) -> None:
+    """Which of two credentials counts should not be guessed."""
+    connections = configured(http={"127.0.0.1": {"headers": {"Authorization": "Basic eDp5"}}})
+    with pytest.raises(CheckError, match="given twice"):
+        contexts.observe(connections, Ok(), url=site.url, bearer_token="api")
+    assert [] == site.requests
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X Y": "a"},
+        {"X-Y": ""},
+        {"X-Y": "a\nb"},
+        {"X-Y": "é"},
+        {"Host": "a"},
+        {"Content-Length": "1"},
+        {"X-Y": "a", "x-y": "b"},
+        {"X-Y": {}},
+        {"X-Y": {"value": "a", "file": "/b"}},
+        {"X-Y": 5},
+    ],
+)
+@pytest.mark.parametrize("section", ["prometheus", "alertmanager", "http"])
+def test_headers_that_cannot_be_sent_are_refused(section: str, headers: dict[str, Any]) -> None:
+    """When the configuration is read, and without their values."""
+    sections = {
+        "prometheus": {"url": "http://p", "headers": headers},
+        "alertmanager": {"urls": ["http://a"], "headers": headers},
+        "http": {"shop.test": {"headers": headers}},
+    }
+    with pytest.raises(ValidationError):
+        Connections.model_validate({section: sections[section]})
+
+
+@pytest.mark.parametrize("host", ["http://shop.test", "Shop.test", "shop.test/x", "*.test", "::1"])
+def test_headers_belong_to_one_host(host: str) -> None:
+    """Written as the host of a URL is, with or without its port."""
+    with pytest.raises(ValidationError, match="is no host"):
+        Connections.model_validate({"http": {host: {"headers": {"X-Y": "a"}}}})
+
+
+def test_a_proxy_of_the_environment_is_said_not_to_be_used(
+    configured: Configured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Addresses are judged before they are called, which a proxy would do elsewhere."""
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
+    seen = contexts.observe(configured(), Ok(), url=f"http://127.0.0.1:{free_port()}")
+    assert "the proxy of HTTP_PROXY is not used" in seen.message
 
 
 def test_a_refused_connection_is_observed(configured: Configured) -> None:

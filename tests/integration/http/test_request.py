@@ -93,6 +93,17 @@ def test_a_token_that_no_header_can_carry_is_not_shown(site: web.WebServer, conf
     assert (Reason.CONFIG_INVALID, False) == (error.reason, "horse" in error.message)
 
 
+def test_a_hosts_own_headers_are_sent_and_not_kept(site: web.WebServer, configured: Configured) -> None:
+    """They replace a header of the step, and neither plan nor result has them."""
+    connections = configured(http={"127.0.0.1": {"headers": {"x-tenant": "correct-horse"}}})
+    step = contexts.plan(connections, Request(), url=site.url, headers={"X-Tenant": "mine"})
+    result = contexts.apply(connections, Request(), step)
+    assert ["correct-horse"] == [
+        value for name, value in site.requests[0].headers.items() if name.lower() == "x-tenant"
+    ]
+    assert "correct-horse" not in step.model_dump_json() + json.dumps(result)
+
+
 def test_the_idempotency_key_belongs_to_run_and_step(site: web.WebServer, configured: Configured) -> None:
     """Applying again repeats the key; another step of the run has its own."""
     for body in ("a", "a", "b"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from pydantic import ValidationError
 from app.checks.prometheus.query import Query
 from app.clients.connections import Connections
 from app.domain.errors import CheckError
+from tests.conftest import StartPrometheus
 from tests.support import contexts, prometheus, web
 from tests.support.processes import free_port
 
@@ -88,6 +91,113 @@ def test_an_answer_that_is_not_prometheus_is_no_observation(body: bytes) -> None
             )
     assert "Bearer correct-horse" == site.requests[0].headers["Authorization"]
     assert "correct-horse" not in caught.value.message
+
+
+def test_a_prometheus_that_reaches_only_a_part_is_no_observation(start_prometheus: StartPrometheus) -> None:
+    """Where a remote storage does not answer, Prometheus gives what it has itself, with a warning."""
+    url = f"http://127.0.0.1:{free_port()}/read"
+    server = start_prometheus(f'remote_read: [{{url: "{url}", read_recent: true}}]\n')
+    with pytest.raises(CheckError, match=r"partial.*remote_read"):
+        contexts.observe(to_prometheus(server.url), Query(), query="count(up == 0) or vector(0)", op="==", value=0)
+
+
+def answered(answer: dict[str, Any], kind: str = "application/json; charset=utf-8", status: int = 200) -> Any:
+    """What the check makes of an answer that no real Prometheus gives."""
+    with web.serve() as site:
+        site.body, site.headers, site.status = json.dumps(answer).encode(), {"Content-Type": kind}, status
+        return contexts.observe(to_prometheus(site.url), Query(), query="up", op="==", value=0, empty="hold")
+
+
+ZERO = {"status": "success", "data": {"resultType": "vector", "result": [{"metric": {}, "value": [1.5, "0"]}]}}
+EMPTY = {"status": "success", "data": {"resultType": "vector", "result": []}}
+
+
+@pytest.mark.parametrize("more", [{}, {"infos": ["PromQL info: ..."]}, {"warnings": []}, {"isPartial": False}])
+def test_a_whole_answer_counts(more: dict[str, Any]) -> None:
+    """Hints for the author of the expression take nothing away."""
+    assert answered(ZERO | more).held
+    assert answered(EMPTY | more).held
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"warnings": ["No StoreAPIs matched for this query", "store-2: timeout"]}, "store-2: timeout"),
+        ({"warnings": "store-2: timeout"}, "store-2: timeout"),
+        ({"warnings": ["x"], "infos": ["y"]}, "x"),
+        ({"isPartial": True}, "isPartial"),
+        ({"isPartial": "true"}, "isPartial"),
+    ],
+)
+@pytest.mark.parametrize("answer", [ZERO, EMPTY])
+def test_a_partial_answer_is_no_observation(answer: dict[str, Any], more: dict[str, Any], told: str) -> None:
+    """Thanos says it by warnings, VictoriaMetrics by a field; the missing series could be those that matter."""
+    with pytest.raises(CheckError, match=f"partial, so it proves nothing: .*{told}"):
+        answered(answer | more)
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        [{"metric": {}, "value": [1.5, "none"]}],
+        [{"metric": {}, "value": [1.5]}],
+        [{"metric": {}}],
+        [{"metric": {}, "value": [1.5, None]}],
+        [5],
+        None,
+        {},
+    ],
+)
+def test_samples_that_are_none_are_no_observation(result: Any) -> None:
+    """A part that is not understood is not taken for absent."""
+    with pytest.raises(CheckError, match="does not send"):
+        answered({"status": "success", "data": {"resultType": "vector", "result": result}})
+
+
+def test_native_histograms_are_no_observation() -> None:
+    """They are no numbers to compare."""
+    element = {"metric": {}, "histogram": [1.5, {"count": "1", "sum": "1"}]}
+    with pytest.raises(CheckError, match="native histograms"):
+        answered({"status": "success", "data": {"resultType": "vector", "result": [element]}})
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "told"),
+    [
+        ("text/html", 200, "does not send"),
+        ("application/json", 206, "does not send|answered 206"),
+        ("application/json", 302, "redirects are not followed"),
+        ("application/json", 404, "no such API"),
+        ("application/json", 502, "answered 502"),
+        ("text/plain", 401, "did not accept the credentials"),
+    ],
+)
+def test_the_status_and_the_kind_of_an_answer_count(kind: str, status: int, told: str) -> None:
+    """What does not come as the API's answer is none, whatever it says."""
+    with pytest.raises(CheckError, match=told):
+        answered(ZERO, kind, status)
+
+
+def test_a_tenant_can_be_named(tmp_path: Path) -> None:
+    """Headers of one's own go with each query, those from files as the file is then."""
+    secret = tmp_path / "key"
+    headers = {"X-Scope-OrgID": "shop|team-a", "X-Api-Key": {"file": str(secret)}}
+    with web.serve() as site:
+        site.body = json.dumps(ZERO).encode()
+        for key in ("first", "second"):
+            secret.write_text(f"{key}\n")
+            contexts.observe(to_prometheus(site.url, headers=headers), Query(), query="up")
+            sent = site.requests[-1].headers
+            assert ("shop|team-a", key) == (sent["X-Scope-OrgID"], sent["X-Api-Key"])
+            assert "no-store" in sent["Cache-Control"]
+
+
+def test_what_the_server_says_of_a_refusal_is_passed_on() -> None:
+    """Without a tenant Mimir does not ask for credentials."""
+    with web.serve() as site:
+        site.status, site.body, site.headers = 401, b"no org id\n", {"Content-Type": "text/plain"}
+        with pytest.raises(CheckError, match=r"did not accept the credentials \(401\): no org id"):
+            contexts.observe(to_prometheus(site.url), Query(), query="up")
 
 
 @pytest.mark.parametrize("given", [{"op": "<"}, {"value": 1}, {"empty": "hold"}, {"op": "~", "value": 1}])
