@@ -109,7 +109,7 @@ class EpisodeSettings(Value):
         default=timedelta(minutes=5), description="How long after a resolve a retry may come."
     )
     restart_after: Duration = Field(
-        default=timedelta(minutes=5), description="startsAt this much later than the open episode's begins a new one."
+        default=timedelta(hours=1), description="startsAt so long after the last delivery begins a new episode."
     )
 
 

@@ -7,9 +7,9 @@ free JSON here, although the engine has types for them.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.domain.model import JsonObject
 from app.domain.remediation import Mode, Purpose
@@ -89,9 +89,11 @@ class EpisodeAnswer(Answer):
     generator_url: str
     starts_at: datetime = Field(description="By the alert's own account.")
     first_seen_at: datetime
-    last_seen_at: datetime
+    last_seen_at: datetime = Field(description="The latest moment of which a delivery says that the alert fired.")
     deliveries: int = Field(description="How often it was sent.")
-    firing: list[str] = Field(description="Fingerprints that have not resolved; one for each replica of Prometheus.")
+    firing: Annotated[list[str], BeforeValidator(sorted)] = Field(
+        description="Fingerprints that have not resolved; one for each replica of Prometheus."
+    )
     resolved_at: datetime | None = Field(description="By the alert's own account.")
     closed_at: datetime | None = Field(description="When we learnt of it; null while it fires.")
 

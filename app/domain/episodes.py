@@ -1,11 +1,14 @@
 """Episodes: one alert from firing to resolved, however often, by whom and in which order it is sent.
 
 The rules are pure. They follow what Alertmanager promises: delivery at least once, by every member of a cluster, with
-retries that can arrive after the resolve; `startsAt` is the earliest that was seen and may differ between members.
+retries that can arrive after the resolve. `startsAt` differs between members without end: one that merged the alert
+keeps the old time, one that was restarted has a later one. A firing delivery therefore says one thing for certain: the
+alert fires now. Only a `startsAt` well after the last such moment tells of an end that was missed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -26,7 +29,10 @@ class Receipt(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """One alert's life; `firing` are the fingerprints (one per replica of an HA Prometheus) that have not resolved."""
+    """One alert's life.
+
+    `firing` has each fingerprint (one per replica of an HA Prometheus) that has not resolved, with its latest start.
+    """
 
     id: str
     identity: str
@@ -34,10 +40,10 @@ class Episode:
     labels: dict[str, str]
     annotations: dict[str, str]
     generator_url: str
-    starts_at: datetime
+    starts_at: datetime  # the earliest of all deliveries
     first_seen_at: datetime
-    last_seen_at: datetime
-    firing: frozenset[str]
+    last_seen_at: datetime  # the latest moment of which a delivery says that the alert fired
+    firing: Mapping[str, datetime]
     matched: frozenset[str] = frozenset()  # the remediations that it has triggered
     deliveries: int = 1
     resolved_at: datetime | None = None  # the alert's own endsAt
@@ -55,7 +61,7 @@ class EpisodeRules:
 
     ignored_labels: tuple[str, ...] = ("prometheus_replica", "__replica__", "replica")
     late_within: timedelta = timedelta(minutes=5)  # a retry may arrive this long after the resolve
-    restart_after: timedelta = timedelta(minutes=5)  # startsAt this much later is a new episode, its resolve was missed
+    restart_after: timedelta = timedelta(hours=1)  # a startsAt this long after the alert was last seen is a new episode
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +83,22 @@ def _firing(alert: Alert, identity: str, last: Episode | None, now: datetime, ru
     if last is None:
         return Received(Receipt.OPENED, (_opened(alert, identity, now),))
     if last.is_open:
-        if alert.starts_at - last.starts_at <= rules.restart_after or last.firing - {alert.fingerprint}:
+        if not _is_next(alert, last, rules):
             return Received(Receipt.REPEATED, (_repeated(last, alert, now),))
-        ended = replace(last, firing=frozenset(), closed_at=now, resolved_at=alert.starts_at.astimezone(UTC))
+        ended = replace(last, firing={}, closed_at=now, resolved_at=alert.starts_at.astimezone(UTC))
         return Received(Receipt.OPENED, (ended, _opened(alert, identity, now)))
     if _belongs_to_ended(alert, last, now, rules):
         return Received(Receipt.LATE)
     return Received(Receipt.OPENED, (_opened(alert, identity, now),))
+
+
+def _is_next(alert: Alert, last: Episode, rules: EpisodeRules) -> bool:
+    """Whether a firing alert began so long after anything was seen of the open episode that a resolve was missed.
+
+    The times that Prometheus gave count as seen too, so that a Prometheus whose clock is ahead opens nothing.
+    """
+    known = max((last.last_seen_at, *last.firing.values()))
+    return alert.starts_at - known > rules.restart_after
 
 
 def _belongs_to_ended(alert: Alert, last: Episode, now: datetime, rules: EpisodeRules) -> bool:
@@ -100,23 +115,36 @@ def _belongs_to_ended(alert: Alert, last: Episode, now: datetime, rules: Episode
 def _resolved(alert: Alert, identity: str, last: Episode | None, now: datetime) -> Received:
     ended_at = (alert.resolved_at or now).astimezone(UTC)
     if last is None:
-        tombstone = replace(_opened(alert, identity, now), firing=frozenset(), resolved_at=ended_at, closed_at=now)
-        return Received(Receipt.UNKNOWN_RESOLVED, (tombstone,))
+        return Received(Receipt.UNKNOWN_RESOLVED, (_tombstone(alert, identity, now, ended_at),))
     if not last.is_open:
         if last.resolved_at is not None and alert.starts_at <= last.resolved_at:
             return Received(Receipt.LATE)
-        tombstone = replace(_opened(alert, identity, now), firing=frozenset(), resolved_at=ended_at, closed_at=now)
-        return Received(Receipt.UNKNOWN_RESOLVED, (tombstone,))
-    if ended_at <= last.starts_at:
+        return Received(Receipt.UNKNOWN_RESOLVED, (_tombstone(alert, identity, now, ended_at),))
+    if _is_of_earlier(alert, ended_at, last):
         return Received(Receipt.LATE)
-    firing = last.firing - {alert.fingerprint}
-    ended = replace(last, firing=firing, last_seen_at=now, deliveries=last.deliveries + 1)
+    firing = {name: began for name, began in last.firing.items() if name != alert.fingerprint}
+    seen = max(last.last_seen_at, min(now, ended_at))
+    ended = replace(last, firing=firing, last_seen_at=seen, deliveries=last.deliveries + 1)
     if firing:
         return Received(Receipt.REPEATED, (ended,))
     return Received(Receipt.RESOLVED, (replace(ended, resolved_at=ended_at, closed_at=now),))
 
 
+def _is_of_earlier(alert: Alert, ended_at: datetime, last: Episode) -> bool:
+    """Whether a resolve is the end of something that was over when the open episode began, or began again."""
+    began = last.firing.get(alert.fingerprint)
+    if began is None:
+        return ended_at <= last.starts_at
+    return alert.starts_at < began and ended_at <= began
+
+
+def _tombstone(alert: Alert, identity: str, now: datetime, ended_at: datetime) -> Episode:
+    """An ended episode of which nobody has said that it fired."""
+    return replace(_opened(alert, identity, now), firing={}, resolved_at=ended_at, closed_at=now)
+
+
 def _opened(alert: Alert, identity: str, now: datetime) -> Episode:
+    began = alert.starts_at.astimezone(UTC)
     return Episode(
         id=new_id(now),
         identity=identity,
@@ -124,19 +152,20 @@ def _opened(alert: Alert, identity: str, now: datetime) -> Episode:
         labels=alert.labels,
         annotations=alert.annotations,
         generator_url=alert.generator_url,
-        starts_at=alert.starts_at.astimezone(UTC),
+        starts_at=began,
         first_seen_at=now,
         last_seen_at=now,
-        firing=frozenset({alert.fingerprint}),
+        firing={alert.fingerprint: began},
     )
 
 
 def _repeated(last: Episode, alert: Alert, now: datetime) -> Episode:
+    began = alert.starts_at.astimezone(UTC)
     return replace(
         last,
         annotations=alert.annotations,
-        starts_at=min(last.starts_at, alert.starts_at).astimezone(UTC),
+        starts_at=min(last.starts_at, began),
         last_seen_at=max(last.last_seen_at, now),
-        firing=last.firing | {alert.fingerprint},
+        firing={**last.firing, alert.fingerprint: max(began, last.firing.get(alert.fingerprint, began))},
         deliveries=last.deliveries + 1,
     )

@@ -170,7 +170,7 @@ async def _place(turn: Turn, readable: Sequence[tuple[Waiting, Notification]]) -
     delivered = [
         (waiting, notification, alert, identity(alert.labels, alert.fingerprint, rules.ignored_labels))
         for waiting, notification in readable
-        for alert in notification.alerts
+        for alert in sorted(notification.alerts, key=_happened)
     ]
     known = await episodes.newest(turn.tx, (name for *_, name in delivered))
     batch = _Batch(turn.now, known, seen_before=frozenset(known))
@@ -186,6 +186,11 @@ async def _place(turn: Turn, readable: Sequence[tuple[Waiting, Notification]]) -
             found_by = f"found by a {inbox.LOOKUP}" if notification.receiver == inbox.LOOKUP else ""
             _match(batch, catalog, batch.known[name], alert, found_by)
     return batch
+
+
+def _happened(alert: Alert) -> datetime:
+    """When an alert began or ended; a notification lists alerts of one episode in any order."""
+    return alert.starts_at if alert.is_firing else alert.resolved_at or alert.starts_at
 
 
 def _keep(batch: _Batch, one: Episode) -> None:

@@ -247,13 +247,13 @@ def _firing(alert: Alert) -> dict[str, Any]:
 
 
 def _resolved(one: Episode, ended_at: datetime) -> Iterator[dict[str, Any]]:
-    for fingerprint in sorted(one.firing):
+    for fingerprint, began in sorted(one.firing.items()):
         yield {
             "status": "resolved",
             "labels": one.labels,
             "annotations": one.annotations,
-            "startsAt": one.starts_at.isoformat(),
-            "endsAt": ended_at.isoformat(),
+            "startsAt": began.isoformat(),
+            "endsAt": max(began, ended_at).isoformat(),  # the clock of Prometheus may be ahead
             "generatorURL": one.generator_url,
             "fingerprint": fingerprint,
         }

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Row
 
 from app.domain.episodes import Episode
 from app.store.connection import AsyncConnection
-from app.store.schema import episode, run, run_episode
+from app.store.schema import episode, from_microseconds, microseconds, run, run_episode
 
 _INDEXED = 500  # characters; PostgreSQL refuses a row whose indexed text is longer than about 2,700 bytes
 _CHUNK = 500  # identities per statement, well under SQLite's limit of variables
@@ -162,12 +162,18 @@ def from_row(row: Row[Any]) -> Episode:
         starts_at=row.starts_at,
         first_seen_at=row.first_seen_at,
         last_seen_at=row.last_seen_at,
-        firing=frozenset(row.firing),
+        firing=_firing(row),
         matched=frozenset(row.matched),
         deliveries=row.deliveries,
         resolved_at=row.resolved_at,
         closed_at=row.closed_at,
     )
+
+
+def _firing(row: Row[Any]) -> dict[str, datetime]:
+    if isinstance(row.firing, list):  # written by a release that kept the fingerprints only
+        return dict.fromkeys(row.firing, row.starts_at)
+    return {name: from_microseconds(began) for name, began in row.firing.items()}
 
 
 def _columns(one: Episode) -> dict[str, Any]:
@@ -181,7 +187,7 @@ def _columns(one: Episode) -> dict[str, Any]:
         "starts_at": one.starts_at,
         "first_seen_at": one.first_seen_at,
         "last_seen_at": one.last_seen_at,
-        "firing": sorted(one.firing),
+        "firing": {name: microseconds(one.firing[name]) for name in sorted(one.firing)},
         "matched": sorted(one.matched),
         "deliveries": one.deliveries,
         "resolved_at": one.resolved_at,

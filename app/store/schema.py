@@ -51,6 +51,11 @@ def microseconds(moment: datetime) -> int:
     return (moment - _EPOCH) // _MICROSECOND
 
 
+def from_microseconds(value: int) -> datetime:
+    """From as it is stored."""
+    return _EPOCH + timedelta(microseconds=value)
+
+
 class Timestamp(TypeDecorator[datetime]):
     """An aware UTC datetime."""
 
@@ -63,7 +68,7 @@ class Timestamp(TypeDecorator[datetime]):
 
     def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's
         """From microseconds."""
-        return None if value is None else _EPOCH + timedelta(microseconds=value)
+        return None if value is None else from_microseconds(value)
 
 
 class ReasonText(TypeDecorator[str]):
@@ -114,7 +119,7 @@ episode = Table(
     Column("starts_at", Timestamp, nullable=False),
     Column("first_seen_at", Timestamp, nullable=False),
     Column("last_seen_at", Timestamp, nullable=False),
-    Column("firing", Json, nullable=False),
+    Column("firing", Json, nullable=False),  # fingerprints that have not resolved, with their latest startsAt
     Column("deliveries", Integer, nullable=False),
     Column("resolved_at", Timestamp),
     Column("closed_at", Timestamp),

@@ -207,7 +207,7 @@ def make_episode(labels: dict[str, str], at: datetime) -> Episode:
         starts_at=at,
         first_seen_at=at,
         last_seen_at=at,
-        firing=frozenset({fingerprint}),
+        firing={fingerprint: at},
     )
 
 

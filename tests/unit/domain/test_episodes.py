@@ -202,8 +202,8 @@ def test_an_alert_that_begins_after_the_end_is_new_at_once() -> None:
     assert Receipt.OPENED == history.take(again, NOW + MINUTE + SECOND)
 
 
-def test_a_start_that_jumps_closes_the_episode_whose_resolve_was_missed() -> None:
-    """`startsAt` much later than the open episode's is the next episode, and the open one ends where that begins."""
+def test_a_start_long_after_the_last_delivery_closes_the_episode_whose_resolve_was_missed() -> None:
+    """A `startsAt` long after the alert was last seen is the next episode, and the open one ends where that begins."""
     history = History()
     history.take(firing(), NOW)
     later = NOW + RULES.restart_after + SECOND
@@ -219,6 +219,142 @@ def test_a_start_that_moves_a_little_is_a_repeat() -> None:
     history.take(firing(), NOW)
     later = NOW + RULES.restart_after
     assert Receipt.REPEATED == history.take(firing(starts_at=later), later)
+
+
+@given(st.data())
+def test_a_pair_whose_starts_differ_is_one_episode(data: st.DataObject) -> None:
+    """One member merged the alert, the other was restarted: in whichever order and however often both deliver."""
+    starts = data.draw(st.lists(st.integers(0, 48 * 60), min_size=2, max_size=3, unique=True))
+    turns = data.draw(st.lists(st.sampled_from(starts), min_size=2, max_size=20))
+    pauses = data.draw(st.lists(st.integers(0, 60), min_size=len(turns), max_size=len(turns)))
+    history, minute = History(), max(starts)
+    for start, pause in zip(turns, pauses, strict=True):
+        minute += pause
+        history.take(firing(starts_at=NOW + start * MINUTE), NOW + minute * MINUTE)
+    assert 1 == history.opened
+    assert history.last is not None
+    assert NOW + min(turns) * MINUTE == history.last.starts_at
+    over = NOW + (minute + 1) * MINUTE
+    history.take(resolved(starts_at=NOW + min(turns) * MINUTE, ends_at=over), over)
+    assert not history.last.is_open
+
+
+def test_a_pair_that_was_taken_for_two_triggers_once_more_and_not_without_end() -> None:
+    """A later start after long silence looks like the next incident; then the first start joins that."""
+    history = History()
+    history.take(firing(), NOW)
+    later = NOW + 3 * RULES.restart_after
+    assert Receipt.OPENED == history.take(firing(starts_at=later), later)
+    for number in range(6):
+        start = later if number % 2 else NOW
+        assert Receipt.REPEATED == history.take(firing(starts_at=start), later + number * MINUTE)
+
+
+def test_a_prometheus_whose_clock_is_ahead_opens_no_episode_with_each_repeat() -> None:
+    """`startsAt` is compared with what Prometheus has said before, not with our clock alone."""
+    history = History()
+    ahead = NOW + 2 * RULES.restart_after
+    for number in range(4):
+        history.take(firing(starts_at=ahead), NOW + number * MINUTE)
+    assert 1 == history.opened
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """An alert and the second after NOW in which it is delivered."""
+
+    second: int
+    alert: Alert
+
+
+HA = {"a": "aa", "b": "bb"}
+HOUR = 3600
+
+
+def _sent(status: str, replica: str, start: int, end: int = 0) -> Alert:
+    fields = {"starts_at": NOW + start * SECOND, "prometheus_replica": replica, "fingerprint": HA[replica]}
+    return parsed(status, **fields, **({"ends_at": NOW + end * SECOND} if status == "resolved" else {}))
+
+
+@st.composite
+def incidents(draw: st.DrawFn) -> tuple[int, list[Delivery]]:
+    """Some incidents, as two Prometheus and two Alertmanagers tell them: repeated at least each hour.
+
+    Any resolve may be lost, or come hours later; a delivery of the incident before may come in the midst of the next.
+    """
+    silence = int(RULES.restart_after.total_seconds())
+    count, now, deliveries = draw(st.integers(1, 4)), 0, list[Delivery]()
+    before: list[Alert] = []
+    for _ in range(count):
+        begins = now = now + silence + draw(st.integers(1, 12 * HOUR))
+        told: dict[str, int] = {}
+        for number in range(draw(st.integers(1, 6))):
+            now += draw(st.integers(0, silence))
+            replica, start = draw(st.sampled_from("ab")), draw(st.integers(begins, now))
+            told[replica] = min(start, told.get(replica, start))
+            deliveries.append(Delivery(now, _sent("firing", replica, start)))
+            if number and before and draw(st.booleans()):
+                deliveries.append(Delivery(now, draw(st.sampled_from(before))))
+        before = [one.alert for one in deliveries if one.alert.starts_at >= NOW + begins * SECOND]
+        ends = now = now + draw(st.integers(1, 600))
+        for replica, start in told.items():
+            late = draw(st.sampled_from([None, 0, 0, 30, HOUR, 9 * HOUR]))
+            if late is not None:
+                deliveries.append(Delivery(ends + late, _sent("resolved", replica, start, ends)))
+                before.append(deliveries[-1].alert)
+    return count, sorted(deliveries, key=lambda one: one.second)
+
+
+@given(incidents())
+def test_each_incident_of_an_ha_prometheus_opens_one_episode(history_of: tuple[int, list[Delivery]]) -> None:
+    """Whichever resolves are lost or late, and however the replicas' and members' starts differ."""
+    count, deliveries = history_of
+    history = History()
+    for one in deliveries:
+        history.take(one.alert, NOW + one.second * SECOND)
+    assert count == history.opened
+
+
+def test_the_next_incident_opens_although_both_resolves_were_lost() -> None:
+    """The other replica's name in the open episode does not say that it fires."""
+    history = History()
+    for replica in HA:
+        history.take(_sent("firing", replica, 0), NOW)
+    assert Receipt.OPENED == history.take(_sent("firing", "a", 5 * HOUR), NOW + 5 * HOUR * SECOND)
+    assert Receipt.REPEATED == history.take(_sent("firing", "b", 5 * HOUR + 7), NOW + (5 * HOUR + 7) * SECOND)
+
+
+def test_a_resolve_that_comes_late_tells_of_its_own_time_only() -> None:
+    """It says that the alert fired until then, not until it was received."""
+    history = History()
+    for replica in HA:
+        history.take(_sent("firing", replica, 0), NOW)
+    history.take(_sent("resolved", "b", 0, 60), NOW + 4 * HOUR * SECOND)
+    assert Receipt.OPENED == history.take(_sent("firing", "a", 4 * HOUR + 60), NOW + (4 * HOUR + 60) * SECOND)
+
+
+def test_a_late_resolve_does_not_end_the_next_incident() -> None:
+    """Neither alone nor after a late firing delivery of the incident that it belongs to."""
+    history = History()
+    history.take(_sent("firing", "a", 0), NOW)
+    history.take(_sent("resolved", "a", 0, 60), NOW + MINUTE)
+    began = NOW + 10 * MINUTE
+    history.take(_sent("firing", "a", 600), began)
+    history.take(_sent("firing", "a", 0), began)
+    assert Receipt.LATE == history.take(_sent("resolved", "a", 0, 60), began)
+    assert history.last is not None
+    assert history.last.is_open
+
+
+def test_a_resolve_of_the_replica_that_ended_first_counts_although_the_other_began_later() -> None:
+    """A replica's end is compared with its own beginning: the other one's may be later."""
+    history = History()
+    history.take(_sent("firing", "a", 0), NOW)
+    history.take(_sent("firing", "b", 1200), NOW + 1200 * SECOND)
+    history.take(_sent("resolved", "a", 0, 900), NOW + 1210 * SECOND)
+    history.take(_sent("resolved", "b", 1200, 1260), NOW + 1270 * SECOND)
+    assert history.last is not None
+    assert not history.last.is_open
 
 
 def test_a_second_unknown_resolve_that_is_newer_is_kept() -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import func, select, update
 from app.domain.reasons import Reason
 from app.domain.scope import Scope
 from app.domain.states import RunState
-from app.store.schema import notification
+from app.store.schema import episode, notification
 from app.store.schema import run as run_table
 from tests.support.aio import run
 from tests.support.alerts import alert
@@ -78,6 +78,77 @@ def test_each_time_that_an_alert_fires_is_a_run(tmp_path: Path, sink: WebServer)
                 await one.ended(count=number)
                 await one.resolve()
             assert 2 == asked(sink)
+
+    run(scenario())
+
+
+def test_a_pair_whose_starts_differ_triggers_once(tmp_path: Path, sink: WebServer) -> None:
+    """One member merged the alert, the other was restarted; both deliver in turn, hour after hour."""
+
+    async def scenario() -> None:
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink)) as one:
+            now = one.clock()
+            starts = [now - timedelta(hours=7), now - timedelta(minutes=20)]
+            for number in range(6):
+                await one.deliver(alert(starts_at=starts[number % 2]))
+                await one.ended(count=1)
+                one.clock.ahead += timedelta(minutes=55)
+            assert 1 == asked(sink)
+            over = one.clock()
+            await one.deliver(alert("resolved", starts_at=starts[1], ends_at=over))
+            await one.fire()
+            await one.ended(count=2)
+
+    run(scenario())
+
+
+def test_an_ha_prometheus_whose_resolves_are_lost_triggers_the_next_time(tmp_path: Path, sink: WebServer) -> None:
+    """Hours later the next incident is decided, as with a single Prometheus."""
+
+    async def scenario() -> None:
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink)) as one:
+            for number in (1, 2, 3):
+                for replica in ("a", "b", "a"):
+                    await one.deliver(alert(starts_at=one.clock(), prometheus_replica=replica))
+                await one.ended(count=number)
+                one.clock.ahead += timedelta(hours=3)
+            assert 3 == asked(sink)
+
+    run(scenario())
+
+
+def test_alerts_of_one_notification_count_in_the_order_in_which_they_happened(tmp_path: Path, sink: WebServer) -> None:
+    """A replica that came back hours later stands before the one that says that the alert fires all the time."""
+
+    async def scenario() -> None:
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink)) as one:
+            steady = alert(starts_at=one.clock(), prometheus_replica="a")
+            await one.deliver(steady)
+            await one.ended(count=1)
+            one.clock.ahead += timedelta(hours=5)
+            back = alert(starts_at=one.clock() - timedelta(minutes=1), prometheus_replica="b")
+            gone = alert("resolved", starts_at=one.clock(), ends_at=one.clock(), prometheus_replica="b")
+            await one.deliver(back, steady)
+            await one.deliver(gone, steady)
+            assert 1 == len(await one.runs())
+
+    run(scenario())
+
+
+def test_an_episode_of_an_older_release_goes_on(tmp_path: Path, sink: WebServer) -> None:
+    """It was stored with its fingerprints only, without when each began."""
+
+    async def scenario() -> None:
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink)) as one:
+            down = one.firing()
+            await one.deliver(down)
+            async with one.database.write() as tx:
+                await tx.execute(update(episode).values(firing=[down["fingerprint"]]))
+            await one.deliver(down)
+            await one.resolve()
+            async with one.database.read() as tx:
+                (row,) = await tx.execute(select(episode))
+            assert (2 + 1, {}, True) == (row.deliveries, row.firing, row.closed_at is not None)
 
     run(scenario())
 
