@@ -10,6 +10,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 IMAGE ?= remediator:dev
 ARGS ?=
+# Tests wait for servers most of the time, so there are two workers a core; a module's tests stay together.
+WORKERS ?= $(shell echo $$(( 2 * $$(nproc) )))
+PARALLEL := --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
 SOAKED ?= tests/unit/api tests/stateful tests/crash tests/chaos tests/hostile
 
 .PHONY: help
@@ -27,11 +30,15 @@ run: $(STAMP) ## run the service from this checkout (ARGS="--mode observe")
 
 .PHONY: test
 test: check bed ## everything: the checks, then every test on real servers (ARGS="-k redis")
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest $(PARALLEL) $(ARGS)
+
+.PHONY: quick
+quick: lint type ## a minute: the checks, and the unit tests that need no server
+	$(BIN)/pytest $(PARALLEL) -m "not server" tests/unit $(ARGS)
 
 .PHONY: soak
 soak: $(STAMP) bed ## the long versions: malformed bodies, random histories, crashes, outages, hostile input (hours)
-	REMEDIATOR_HYPOTHESIS=soak $(BIN)/pytest $(SOAKED) --timeout=72000 $(ARGS)
+	REMEDIATOR_HYPOTHESIS=soak $(BIN)/pytest $(PARALLEL) $(SOAKED) --timeout=72000 $(ARGS)
 
 .PHONY: bench
 bench: $(STAMP) bed ## measure the service beside what it is compared with (ARGS="--only latency", ARGS=--small; an hour)

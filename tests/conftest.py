@@ -27,12 +27,44 @@ StartPrometheus = Callable[..., prometheus.Prometheus]
 StartRedis = Callable[..., redis.RedisServer]
 StartService = Callable[..., service.Service]
 
+_SHARED = {"cluster": "cluster", "docker": "docker_engine"}  # a group of tests, and the fixture that they share
+_SERVERS = {"postgres_server", "_redis_of_session", "cluster", "docker_engine", "start_postgres", "start_redis"}
+_SERVERS |= {"start_alertmanager", "start_prometheus", "start_service"}
 _LOG_SIZES = pytest.StashKey[dict[Path, int]]()
 
 
 def pytest_configure() -> None:
     """Let SIGTERM end the run as Ctrl-C does, so that fixtures still end their processes."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tell the workers which tests belong together, and let the longest begin first.
+
+    The tests of a module share its servers. A session has one cluster and one Docker engine, so one worker gets all of
+    their tests.
+    """
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+        if _SERVERS & {*getattr(item, "fixturenames", ())}:
+            item.add_marker(pytest.mark.server)
+    items.sort(key=_rank)
+
+
+def _group(item: pytest.Item) -> str:
+    if item.get_closest_marker("long"):
+        return item.nodeid
+    fixtures = getattr(item, "fixturenames", ())
+    return next((name for name, fixture in _SHARED.items() if fixture in fixtures), item.nodeid.partition("::")[0])
+
+
+def _rank(item: pytest.Item) -> int:
+    if item.get_closest_marker("long"):
+        return 0
+    if _group(item) in _SHARED:
+        return 1
+    return 3 if "unit" in item.path.parts else 2
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -12,6 +12,7 @@ import pytest
 CASES = ("acknowledgement", "take-in", "latency", "throughput", "storm", "catalog", "audit", "start")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_it_runs_in_small(tmp_path: Path) -> None:
     """Each case has its lines, and what grows its plot."""
