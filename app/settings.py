@@ -42,7 +42,7 @@ from app.domain.remediation import Mode
 from app.domain.scope import Scope
 
 _PREFIX = "REMEDIATOR_"
-_OTHER_VARIABLES = {"config", "hypothesis"}  # of the command line and of the tests
+_OTHER_VARIABLES = {"config", "url", "token", "hypothesis"}  # of the command line and of the tests
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
 _SERVICE_LINK = re.compile(r"\w*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)?)")
 _OF_KUBERNETES = "; Kubernetes may have set it, for a Service named remediator: enableServiceLinks: false keeps it away"

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 from fastapi import Request, Response
 from pydantic import BaseModel
 
-from app.api.models import EpisodeItem, EpisodePage, RunPage, RunSummary
+from app.api.models import EpisodeItem, EpisodePage, RunItem, RunPage
 from app.api.query import Format
 
 _MEDIA_TYPES = {
@@ -25,6 +25,7 @@ _MEDIA_TYPES = {
     Format.NDJSON: "application/x-ndjson",
 }
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_LINES = {"done", "planned"}  # lists of texts for people
 LIST_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "A page; the header `Link` (rel=next) leads to the next one.",
@@ -54,7 +55,7 @@ def render(request: Request, page: RunPage | EpisodePage, kind: Format) -> Respo
     if kind is Format.JSON:
         content = page.model_dump_json()
     elif kind is Format.CSV:
-        columns = RunSummary.model_fields if isinstance(page, RunPage) else EpisodeItem.model_fields
+        columns = RunItem.model_fields if isinstance(page, RunPage) else EpisodeItem.model_fields
         content = _csv(list(columns), page.items)
     else:
         content = "".join(f"{item.model_dump_json()}\n" for item in page.items)
@@ -72,7 +73,7 @@ def _csv(columns: Sequence[str], items: Sequence[BaseModel]) -> str:
     writer.writerow(columns)
     for item in items:
         values = item.model_dump(mode="json")
-        writer.writerow([_cell(values[column]) for column in columns])
+        writer.writerow([_cell("; ".join(values[name]) if name in _LINES else values[name]) for name in columns])
     return text.getvalue()
 
 

@@ -30,7 +30,9 @@ class RunSummary(Answer):
     state: RunState
     reason: str | None = Field(description="Why it is in this state; docs/troubleshooting.md explains each.")
     message: str
-    effective: bool | None = Field(description="Whether the alert resolved after it acted; null while unknown.")
+    effective: bool | None = Field(
+        description="Whether it helped: the alert resolved after it acted; null while unknown."
+    )
     target: str | None = Field(validation_alias="target_key", description="What is acted on, once it is resolved.")
     alertname: str
     namespace: str
@@ -51,10 +53,19 @@ class RunSummary(Answer):
     resolved_at: datetime | None = Field(description="When its last alert ended, by the alert's own account.")
 
 
+class RunItem(RunSummary):
+    """A run of the list: also what it did, in words."""
+
+    done: list[str] = Field(
+        default=[], description="What was done, a line for each step: with what changed from what to what."
+    )
+    planned: list[str] = Field(default=[], description="What it would do, or would have done, where nothing was done.")
+
+
 class RunPage(Answer):
     """Runs, newest first."""
 
-    items: list[RunSummary]
+    items: list[RunItem]
     next: str | None = Field(description="The `cursor` of the next page; null on the last one.")
 
 
@@ -117,7 +128,7 @@ class Events(Answer):
     items: list[EventAnswer]
 
 
-class RunDetail(RunSummary):
+class RunDetail(RunItem):
     """Everything that is known of a run."""
 
     annotations: dict[str, str]

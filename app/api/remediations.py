@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -10,15 +11,17 @@ from fastapi.responses import RedirectResponse
 
 from app.api.auth import Viewer
 from app.api.formats import LIST_RESPONSES, negotiate, render
-from app.api.models import EpisodeAnswer, EventAnswer, Events, RunDetail, RunPage, RunSummary, StepAnswer
+from app.api.models import EpisodeAnswer, EventAnswer, Events, RunDetail, RunItem, RunPage, StepAnswer
 from app.api.problems import errors
 from app.api.query import RunQuery, cursor
 from app.api.services import Served
 from app.domain import former
 from app.domain.errors import NotFoundError
 from app.domain.model import JsonObject
-from app.store import audit, runs
+from app.domain.remediation import Purpose
+from app.store import audit, deeds, runs
 from app.store.audit import RunRecord
+from app.store.connection import AsyncConnection
 
 RunId = Annotated[UUID, Path(description="The run's id.")]
 _MOVED: dict[int | str, dict[str, Any]] = {308: {"description": "The run joined another one: `Location` leads to it."}}
@@ -35,10 +38,19 @@ router = APIRouter(tags=["remediations"])
 async def list_runs(request: Request, services: Served, _who: Viewer, query: Annotated[RunQuery, Query()]) -> Response:
     """Filters narrow the list together. Role: viewer."""
     async with services.database.browse() as tx:
-        found = await audit.find_runs(tx, query.wanted(services.clock()), query.page)
-    more = None if found.before is None else cursor(found.before)
-    page = RunPage(items=[RunSummary.model_validate(row) for row in found.rows], next=more)
+        page = await page_of_runs(tx, query, services.clock())
     return render(request, page, negotiate(request, query.format))
+
+
+async def page_of_runs(tx: AsyncConnection, query: RunQuery, now: datetime) -> RunPage:
+    """The runs that a query asks for, each with what it did."""
+    found = await audit.find_runs(tx, query.wanted(now), query.page)
+    did = await deeds.of_runs(tx, found.rows)
+    items = [
+        RunItem.model_validate({**row._mapping, "done": did[row.id].done, "planned": did[row.id].planned})  # noqa: SLF001 - SQLAlchemy's public name
+        for row in found.rows
+    ]
+    return RunPage(items=items, next=None if found.before is None else cursor(found.before))
 
 
 @router.get(
@@ -80,10 +92,17 @@ def _detail(record: RunRecord) -> RunDetail:
         "spec": former.specification(record.run.spec),
         "decisions": [former.decision(one) for one in record.run.decisions],
         "steps": _steps(record),
+        **_deeds(record),
         "episodes": [EpisodeAnswer.model_validate(row) for row in record.episodes],
         "events": [EventAnswer.model_validate(row) for row in record.events],
     }
     return RunDetail.model_validate({**record.run._mapping, **parts})  # noqa: SLF001 - SQLAlchemy's public name
+
+
+def _deeds(record: RunRecord) -> dict[str, list[str]]:
+    takes_back = record.run.purpose != Purpose.REMEDY
+    done = [deeds.of_step(row, takes_back=takes_back) for row in record.steps]
+    return {"done": done, "planned": [] if done or not record.run.plan else deeds.of_plan(record.run.plan)}
 
 
 def _steps(record: RunRecord) -> list[StepAnswer]:

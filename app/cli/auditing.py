@@ -5,29 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from app.catalog.diagnostics import counted
-from app.cli.options import NO, Moment, has_run, with_settings
+from app.cli.options import NO, Moment, use_store, with_settings
 from app.domain.errors import ConfigError
-from app.main import audit_key_of
 from app.settings import Settings
 from app.store import stream
 from app.store.database import Database
-from app.store.migrate import is_current
 from app.store.seals import Cursor
 from app.store.stream import Wanted
 from app.store.verifying import Report, verify
 
 _FOLLOW_SECONDS = 1.0
-T = TypeVar("T")
 
 
 @click.group()
@@ -44,7 +40,7 @@ def verify_command(settings: Settings, seals: tuple[str, ...], *, as_json: bool)
 
     Exit status: 0 it is as it was recorded, 1 it is not, 2 it cannot be read.
     """
-    report = asyncio.run(_with_store(settings, partial(verify, known_seals=seals)))
+    report = asyncio.run(use_store(settings, partial(verify, known_seals=seals)))
     if report.has_other_key:
         raise ConfigError(
             f"none of the {report.hashed} events has a hash that the given key makes: "
@@ -116,18 +112,4 @@ def export_command(
             await asyncio.sleep(_FOLLOW_SECONDS)
 
     with suppress(KeyboardInterrupt):
-        asyncio.run(_with_store(settings, export))
-
-
-async def _with_store(settings: Settings, use: Callable[[Database], Awaitable[T]]) -> T:
-    database = Database(settings.store_url, audit_key=audit_key_of(settings))
-    if not has_run(database):
-        raise ConfigError(f"there is no store at {database.url.database}")
-    try:
-        if not await is_current(database):
-            raise ConfigError(
-                "the store has the schema of another release; `remediator migrate` or `serve` brings it up"
-            )
-        return await use(database)
-    finally:
-        await database.close()
+        asyncio.run(use_store(settings, export))

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import wraps
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import click
 
 from app.api.query import moment
-from app.domain.errors import AppError
+from app.domain.errors import AppError, ConfigError
 from app.domain.remediation import Mode
-from app.main import utc_now
-from app.settings import load_settings
+from app.main import audit_key_of, utc_now
+from app.settings import Settings, load_settings
 from app.store.database import Database
+from app.store.migrate import is_current
 from app.telemetry.logs import configure
 
 NO, CANNOT_TELL = 1, 2
+T = TypeVar("T")
 
 
 class Moment(click.ParamType):  # type: ignore[type-arg]  # generic only in newer stubs
@@ -66,3 +68,18 @@ def _fail(error: AppError) -> NoReturn:
 def has_run(database: Database) -> bool:
     """Whether there is a store: to open one on SQLite would make its file."""
     return not database.is_sqlite or Path(str(database.url.database)).exists()
+
+
+async def use_store(settings: Settings, use: Callable[[Database], Awaitable[T]]) -> T:
+    """Read the configured store, which must be there and have the schema of this release."""
+    database = Database(settings.store_url, audit_key=audit_key_of(settings))
+    if not has_run(database):
+        raise ConfigError(f"there is no store at {database.url.database}; name another one with --config or --store")
+    try:
+        if not await is_current(database):
+            raise ConfigError(
+                "the store has the schema of another release; `remediator migrate` or `serve` brings it up"
+            )
+        return await use(database)
+    finally:
+        await database.close()

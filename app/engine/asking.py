@@ -13,8 +13,9 @@ from app.actions.registry import actions
 from app.domain.decisions import Decision, Verdict
 from app.domain.model import JsonObject
 from app.domain.plans import Plan, PlannedStep
+from app.domain.wording import one_line
 from app.engine.parts import Turn
-from app.engine.telling import Notice, one_line, tell
+from app.engine.telling import Notice, tell
 from app.store import approvals
 from app.store.events import Entry
 from app.store.runs import Run

@@ -11,13 +11,13 @@ from app.domain.durations import format_duration
 from app.domain.reasons import Reason
 from app.domain.remediation import Remediation
 from app.domain.states import RunState
+from app.domain.wording import one_line
 from app.engine.parts import Turn
 from app.store import messages, runs, undos
 from app.store.events import Entry
 from app.store.messages import Draft
 from app.store.runs import Run
 
-_LONGEST_VALUE = 200  # characters of a value that comes from an alert or a target
 _LONGEST_WHY = 2000
 _ENDS = {RunState.FAILED: "Failed", RunState.INTERRUPTED: "Interrupted"}
 log = structlog.get_logger()
@@ -123,12 +123,6 @@ def _links(turn: Turn, of: Run) -> Iterator[str]:
     if of.remediation.runbook_url is not None:
         yield f"Runbook: {of.remediation.runbook_url}"
     yield f"Look: {turn.parts.policy.external_url}/remediations/{of.id}"
-
-
-def one_line(text: str, longest: int = _LONGEST_VALUE) -> str:
-    """Text that others wrote, so that it can be no line of its own in a message."""
-    line = "".join(char if char.isprintable() else " " for char in text[: longest + 1])
-    return line if len(line) <= longest else f"{line[:longest]}…"
 
 
 async def _not_told(turn: Turn, notice: Notice) -> None:

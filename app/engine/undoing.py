@@ -20,8 +20,9 @@ from app.domain.plans import Plan, PlannedStep
 from app.domain.reasons import Reason
 from app.domain.remediation import Purpose
 from app.domain.states import RunState
+from app.domain.wording import one_line
 from app.engine.parts import Parts, Turn
-from app.engine.telling import Notice, one_line, tell
+from app.engine.telling import Notice, tell
 from app.store import runs, undos
 from app.store.connection import AsyncConnection
 from app.store.events import ENGINE, Entry

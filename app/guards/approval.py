@@ -1,4 +1,7 @@
-"""Must a person say yes: because the mode says so, or because the plan destroys something?"""
+"""Must a person say yes: because the mode says so, or because the plan destroys something?
+
+Nobody is asked about a plan that changes nothing; a further rung that changes something is asked about then.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ def approval(facts: Facts) -> Decision:
         return allow(_GUARD, "it takes back what was allowed")
     if facts.approved_by is not None:
         return allow(_GUARD, f"approved by {facts.approved_by}")
+    if facts.plan is not None and not facts.plan.changes:
+        return allow(_GUARD, "the plan changes nothing: there is nothing to approve")
     steps = [] if facts.plan is None else [step for step in facts.plan.steps if step.changes]
     destroys = [step.action for step in steps if step.risk is Risk.DESTRUCTIVE]
     if facts.mode is Mode.APPROVE:

@@ -163,6 +163,13 @@ def test_approval_is_asked_for_in_mode_approve() -> None:
     assert Verdict.ALLOW is approval(facts(ceiling=Mode.APPROVE, approved_by="jo")).verdict
 
 
+def test_nobody_is_asked_about_a_plan_that_changes_nothing() -> None:
+    """Whatever the mode; one step that changes something is enough to be asked about."""
+    idle = STEP.model_copy(update={"changes": False})
+    assert Verdict.ALLOW is approval(facts(entry={"mode": "approve"}, plan=plan(idle))).verdict
+    assert Verdict.NEEDS_APPROVAL is approval(facts(entry={"mode": "approve"}, plan=plan(idle, STEP))).verdict
+
+
 def test_what_destroys_is_asked_for_unless_the_remediation_says_otherwise() -> None:
     """`allow_destructive` is the only other way; a step that changes nothing destroys nothing."""
     asked = approval(facts(plan=plan(STEP, DESTROYS)))

@@ -1,0 +1,52 @@
+"""What the commands share that ask a running service: where it is, as whom, and what is said when it fails."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import click
+import httpx
+
+from app.domain.errors import ConfigError
+
+TOKEN = "REMEDIATOR_TOKEN"  # noqa: S105 - the name of the variable
+_SECONDS = 30.0
+_UNAUTHORIZED, _FIRST_ERROR = 401, 400
+
+with_url = click.option(
+    "--url", envvar="REMEDIATOR_URL", help=f"Ask the service there; {TOKEN} holds the token, where it wants one."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A running service, asked with the token of the environment."""
+
+    url: str
+
+    def get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
+        """The answer to a GET; raises ConfigError with the service's own words."""
+        return self._answered(lambda client: client.get(path, params=params))
+
+    def _answered(self, ask: Callable[[httpx.Client], httpx.Response]) -> Any:
+        token = os.environ.get(TOKEN)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        try:
+            with httpx.Client(base_url=self.url, headers=headers, timeout=_SECONDS) as client:
+                answer = ask(client)
+                found = answer.json()
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ConfigError(f"cannot ask {self.url}: {error}") from error
+        except ValueError as error:
+            raise ConfigError(f"{self.url} answered {answer.status_code} and no JSON: is it a remediator?") from error
+        if answer.status_code >= _FIRST_ERROR:
+            hint = f"; put a token into {TOKEN}" if answer.status_code == _UNAUTHORIZED and not token else ""
+            raise ConfigError(f"{self.url} answered {answer.status_code}: {_detail(found)}{hint}")
+        return found
+
+
+def _detail(found: Any) -> str:
+    return str(found.get("detail", found) if isinstance(found, dict) else found)[:500]
