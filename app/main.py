@@ -24,7 +24,7 @@ from app.api.app import create_app
 from app.api.auth import Authenticator
 from app.api.services import Limits, Services
 from app.catalog.catalog import Catalog
-from app.catalog.connected import unconfigured
+from app.catalog.connected import ambiguous, unconfigured
 from app.catalog.loader import load
 from app.catalog.reload import CatalogHolder
 from app.checks.registry import checks
@@ -177,7 +177,11 @@ class Service:
         metrics.initialise(catalog.remediations, actions(), checks())
         log.info("catalog loaded", remediations=len(catalog), digest=catalog.short_digest)
         given = self.settings
-        warnings = [*unconfigured(catalog, given.connections, self._scope, given.channel), *catalog.warnings]
+        warnings = [
+            *unconfigured(catalog, given.connections, self._scope, given.channel),
+            *ambiguous(catalog, given.episodes.ignored_labels),
+            *catalog.warnings,
+        ]
         for warning in warnings[:_MOST_WARNINGS]:
             log.warning("catalog", at=str(warning))
         if len(warnings) > _MOST_WARNINGS:

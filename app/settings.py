@@ -36,6 +36,7 @@ from app.catalog.diagnostics import sentence, unknown_field
 from app.catalog.names import did_you_mean
 from app.clients.connections import Connections, SecretSource
 from app.domain.durations import Duration, Rate, Rates, format_duration
+from app.domain.episodes import REPLICA_LABELS
 from app.domain.errors import ConfigError, Diagnostic
 from app.domain.model import Value
 from app.domain.remediation import Mode
@@ -102,7 +103,7 @@ class EpisodeSettings(Value):
     """How deliveries are put together to episodes."""
 
     ignored_labels: tuple[str, ...] = Field(
-        default=("prometheus_replica", "__replica__", "replica"),
+        default=REPLICA_LABELS,
         description="Labels in which only the replicas of one HA Prometheus differ.",
     )
     late_within: Duration = Field(

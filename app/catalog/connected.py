@@ -1,21 +1,28 @@
-"""Finds what a catalog names and the configuration does not have: connections, channels, secrets, places in scope.
+"""Finds where a catalog does not fit the configuration: connections, channels, secrets, places in scope, labels.
 
 Warnings only: one catalog may serve several installations, and a run that needs what is missing says so itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from itertools import chain
 from urllib.parse import urlsplit
 
 from app.catalog.catalog import Catalog
+from app.catalog.matchers import Matcher
 from app.catalog.names import did_you_mean, listed
-from app.catalog.templates import contains_template, is_template
+from app.catalog.templates import contains_template, is_template, labels_used
 from app.clients.connections import Connections
 from app.domain.errors import Diagnostic
 from app.domain.plans import Target
 from app.domain.remediation import CheckSpec, Mode, Remediation, StepSpec, TargetSpec
 from app.domain.scope import Scope
+
+_ONE_ALERT = (
+    'it uses the label "{label}", which is one of episodes.ignored_labels: alerts that differ only there are one, '
+    "and the first is acted on; take the label from that setting, or from the remediation"
+)
 
 
 def unconfigured(
@@ -29,6 +36,33 @@ def unconfigured(
             {*_missing(remediation, connections), *_out_of_scope(remediation, scope), *_unheard(remediation, channel)}
         )
     ]
+
+
+def ambiguous(catalog: Catalog, ignored: Collection[str]) -> list[Diagnostic]:
+    """One warning for each remediation and label that it uses although alerts that differ only there are one."""
+    return [
+        Diagnostic(catalog.sources[name].file, catalog.sources[name].line, 1, name, _ONE_ALERT.format(label=label))
+        for name, remediation in catalog.remediations.items()
+        for label in sorted(_labels(remediation, ignored) & {*ignored})
+    ]
+
+
+def _labels(remediation: Remediation, wanted: Collection[str]) -> set[str]:
+    """The labels that its matchers and templates name; a template without any wanted name is not parsed."""
+    found = {Matcher.parse(text).name for text in remediation.matchers}
+    for text in _texts(remediation.model_dump(mode="json", by_alias=True)):
+        if is_template(text) and any(name in text for name in wanted):
+            found |= labels_used(text)
+    return found
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from chain.from_iterable(map(_texts, value.values()))
+    elif isinstance(value, list):
+        yield from chain.from_iterable(map(_texts, value))
 
 
 def _missing(remediation: Remediation, connections: Connections) -> Iterator[str]:

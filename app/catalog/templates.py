@@ -202,6 +202,20 @@ def validate(source: str, names: Collection[str] = NAMES) -> None:
         raise InvalidTemplateError(*problem)
 
 
+def labels_used(source: str) -> frozenset[str]:
+    """The labels that a valid template names, in whichever way: `labels.job`, `labels["job"]`, `labels.get("job")`."""
+    found: set[str] = set()
+    for node in _ENVIRONMENT.parse(source).find_all(nodes.Node):
+        match node:
+            case nodes.Getattr(node=nodes.Name(name="labels"), attr=name):
+                found.add(name)
+            case nodes.Getitem(node=nodes.Name(name="labels"), arg=nodes.Const(value=name)):
+                found.add(str(name))
+            case nodes.Call(node=nodes.Getattr(node=nodes.Name(name="labels")), args=[nodes.Const(value=name), *_]):
+                found.add(str(name))
+    return frozenset(found)
+
+
 def _refuse_unknown(tree: nodes.Template, names: tuple[str, ...]) -> None:
     found = list(tree.find_all(nodes.Node))
     own = {node.name for node in found if isinstance(node, nodes.Name) and node.ctx == "store"}

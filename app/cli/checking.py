@@ -12,7 +12,7 @@ import click
 
 from app import __version__
 from app.catalog.catalog import Catalog
-from app.catalog.connected import unconfigured
+from app.catalog.connected import ambiguous, unconfigured
 from app.catalog.diagnostics import counted
 from app.catalog.loader import load
 from app.catalog.reload import CatalogHolder
@@ -51,7 +51,11 @@ def check(settings: Settings, paths: tuple[Path, ...], *, live: bool, as_json: b
             click.echo(error.message, err=True)
         sys.exit(NO)
     scope = policy_of(settings).scope
-    warnings = [*catalog.warnings, *unconfigured(catalog, settings.connections, scope, settings.channel)]
+    warnings = [
+        *catalog.warnings,
+        *unconfigured(catalog, settings.connections, scope, settings.channel),
+        *ambiguous(catalog, settings.episodes.ignored_labels),
+    ]
     reports = asyncio.run(_look(settings, catalog)) if live else []
     can_run = not any(report.result is Result.CANNOT for report in reports)
     if as_json:

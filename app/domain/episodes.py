@@ -16,6 +16,10 @@ from enum import StrEnum
 from app.domain.alerts import Alert
 from app.domain.ids import new_id
 
+# What the Prometheus Operator and Cortex name their replicas by. A plain `replica` names the alert's own subject, too:
+# a replica of ClickHouse, of Solr, of a database.
+REPLICA_LABELS = ("prometheus_replica", "__replica__")
+
 
 class Receipt(StrEnum):
     """What one delivered alert meant."""
@@ -59,7 +63,7 @@ class Episode:
 class EpisodeRules:
     """How far apart deliveries of one episode may lie."""
 
-    ignored_labels: tuple[str, ...] = ("prometheus_replica", "__replica__", "replica")
+    ignored_labels: tuple[str, ...] = REPLICA_LABELS
     late_within: timedelta = timedelta(minutes=5)  # a retry may arrive this long after the resolve
     restart_after: timedelta = timedelta(hours=1)  # a startsAt this long after the alert was last seen is a new episode
 

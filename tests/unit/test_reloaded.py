@@ -8,6 +8,7 @@ from pathlib import Path
 import structlog
 
 from app.clients.connections import Connections
+from app.domain.scope import Scope
 from app.main import Service, utc_now
 from app.settings import Settings
 from tests.support import quiet
@@ -29,3 +30,18 @@ def test_what_is_not_configured_is_told_after_a_reload_too(tmp_path: Path) -> No
         assert asyncio.run(service.catalog.reload(utc_now()))
     told = [line["at"] for line in lines if line["log_level"] == "warning"]
     assert [f'{file}:1:1  tells  connections.notify has no "opps"; did you mean "ops"?'] == told
+
+
+def test_a_label_that_hides_alerts_is_told_at_the_start_and_after_a_reload(tmp_path: Path) -> None:
+    """Alerts that differ only in an ignored label are one; a remediation that uses it acts for the first."""
+    file = tmp_path / "catalog.yaml"
+    step = '{action: http.request, with: {url: "http://a/"}}'
+    matcher = "'prometheus_replica=\"a\"'"
+    entry = f"remediations: [{{name: one, summary: s, matchers: [{matcher}], mode: auto, steps: [{step}]}}]"
+    file.write_text(entry)
+    settings = Settings(catalog=(file,), data=tmp_path, scope=Scope(hosts=("a",)))
+    with quiet.plain_logs(), structlog.testing.capture_logs() as lines:
+        service = Service(settings)
+        assert asyncio.run(service.catalog.reload(utc_now()))
+    told = [line["at"] for line in lines if 'uses the label "prometheus_replica"' in line.get("at", "")]
+    assert 2 == len(told)

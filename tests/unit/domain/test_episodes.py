@@ -112,22 +112,22 @@ def test_identity_tells_labels_apart(one: dict[str, str], other: dict[str, str])
 def test_the_episode_ends_when_every_replica_has_resolved() -> None:
     """The resolve of one replica while the other fires is not the end."""
     history = History()
-    history.take(firing(replica="a", fingerprint="aa"), NOW)
-    history.take(firing(replica="b", fingerprint="bb"), NOW)
-    assert Receipt.REPEATED == history.take(resolved(replica="a", fingerprint="aa"), NOW + MINUTE)
+    history.take(firing(prometheus_replica="a", fingerprint="aa"), NOW)
+    history.take(firing(prometheus_replica="b", fingerprint="bb"), NOW)
+    assert Receipt.REPEATED == history.take(resolved(prometheus_replica="a", fingerprint="aa"), NOW + MINUTE)
     assert history.last is not None
     assert history.last.is_open
-    assert Receipt.RESOLVED == history.take(resolved(replica="b", fingerprint="bb"), NOW + 2 * MINUTE)
+    assert Receipt.RESOLVED == history.take(resolved(prometheus_replica="b", fingerprint="bb"), NOW + 2 * MINUTE)
     assert 1 == history.opened
 
 
 def test_a_replica_that_was_restarted_joins_the_open_episode() -> None:
     """A replica's own later start is no second episode while the other replica says that the first goes on."""
     history = History()
-    history.take(firing(replica="a", fingerprint="aa"), NOW)
-    history.take(firing(replica="b", fingerprint="bb"), NOW)
-    history.take(resolved(replica="b", fingerprint="bb"), NOW + 5 * MINUTE)
-    back = firing(replica="b", fingerprint="bb", starts_at=NOW + 20 * MINUTE)
+    history.take(firing(prometheus_replica="a", fingerprint="aa"), NOW)
+    history.take(firing(prometheus_replica="b", fingerprint="bb"), NOW)
+    history.take(resolved(prometheus_replica="b", fingerprint="bb"), NOW + 5 * MINUTE)
+    back = firing(prometheus_replica="b", fingerprint="bb", starts_at=NOW + 20 * MINUTE)
     assert Receipt.REPEATED == history.take(back, NOW + 20 * MINUTE)
     assert 1 == history.opened
 
@@ -370,7 +370,7 @@ def _life(replicas: int) -> list[Alert]:
     """Every delivery of one alert's life: each replica begins and ends some seconds apart."""
     life = []
     for number in range(replicas):
-        replica = {"replica": str(number), "fingerprint": f"a{number}"} if replicas > 1 else {}
+        replica = {"prometheus_replica": str(number), "fingerprint": f"a{number}"} if replicas > 1 else {}
         begins, ends = NOW + number * SECOND, NOW + MINUTE + number * SECOND
         life += [firing(starts_at=begins, **replica), resolved(starts_at=begins, ends_at=ends, **replica)]
     return life

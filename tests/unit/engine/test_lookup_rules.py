@@ -62,12 +62,12 @@ def _held(alert: Alert) -> HeldAlert:
 
 def firing(replica: str, began: datetime = BEGAN) -> Alert:
     """The alert as one replica of an HA Prometheus sends it."""
-    return parsed("firing", starts_at=began, fingerprint=REPLICAS[replica], replica=replica)
+    return parsed("firing", starts_at=began, fingerprint=REPLICAS[replica], prometheus_replica=replica)
 
 
 def resolved(replica: str) -> Alert:
     """Its end."""
-    return parsed("resolved", starts_at=BEGAN, ends_at=ENDED, fingerprint=REPLICAS[replica], replica=replica)
+    return parsed("resolved", starts_at=BEGAN, ends_at=ENDED, fingerprint=REPLICAS[replica], prometheus_replica=replica)
 
 
 replicas = st.sampled_from(sorted(REPLICAS))

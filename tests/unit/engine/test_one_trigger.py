@@ -16,7 +16,7 @@ from app.store.schema import run as run_table
 from tests.support.aio import run
 from tests.support.alerts import alert
 from tests.support.engine import engine, sqlite, until
-from tests.support.entries import asked, cache, flush, ok, poke
+from tests.support.entries import asked, cache, flush, ok, poke, request
 from tests.support.redis import RedisServer
 from tests.support.web import WebServer
 
@@ -149,6 +149,19 @@ def test_an_episode_of_an_older_release_goes_on(tmp_path: Path, sink: WebServer)
             async with one.database.read() as tx:
                 (row,) = await tx.execute(select(episode))
             assert (2 + 1, {}, True) == (row.deliveries, row.firing, row.closed_at is not None)
+
+    run(scenario())
+
+
+def test_alerts_about_two_replicas_of_a_database_are_two(tmp_path: Path, sink: WebServer) -> None:
+    """The label `replica` names what is ill, and each is acted on."""
+
+    async def scenario() -> None:
+        step = request(sink, "/restore/{{ labels.replica }}")
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink, steps=[step])) as one:
+            await one.deliver(one.firing(replica="chi-0-0"), one.firing(replica="chi-0-1"))
+            await one.ended(count=2)
+            assert {"/restore/chi-0-0", "/restore/chi-0-1"} == {one.path for one in sink.requests}
 
     run(scenario())
 
