@@ -1,7 +1,8 @@
 """Templates in the values of a remediation: Jinja2, sandboxed, over the alert and the target.
 
 The catalog validates them at load, the engine renders them while it plans. The text of a template is the catalog
-owner's; what comes with an alert only fills in values and is never evaluated, however it looks.
+owner's; what comes with an alert only fills in values: it is never evaluated, however it looks, and is escaped for the
+kind of text that it becomes a part of (app.catalog.escaping). What a rendering may cost is in app.catalog.sandbox.
 """
 
 from __future__ import annotations
@@ -16,39 +17,26 @@ from urllib.parse import quote
 
 import jinja2
 from jinja2 import nodes
-from jinja2.exceptions import SecurityError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from app.catalog.escaping import Quoted, Value, escaper
+from app.catalog.meter import MAX_TEXT, metered, text_of
 from app.catalog.names import did_you_mean, listed
+from app.catalog.sandbox import MAX_SOURCE, Sandbox
 from app.domain.errors import PermanentError
+from app.domain.model import JsonObject
 from app.domain.plans import Target
 from app.domain.reasons import Reason
+from app.domain.texts import Text
 
-MAX_OUTPUT = 64 * 1024  # characters
+MAX_OUTPUT = MAX_TEXT
 ALERT_NAMES = ("labels", "annotations", "alert")
 NAMES = (*ALERT_NAMES, "target")
 _FIELDS = {
     "alert": ("fingerprint", "starts_at", "status", "generator_url"),
     "target": ("kind", "namespace", "name", "key"),
 }
-# None of these makes much out of little, so that a template's cost is bounded by the size of the alert.
-_FILTERS = (
-    *("abs", "capitalize", "d", "default", "dictsort", "first", "float", "int", "items", "join", "last", "length"),
-    *("list", "lower", "max", "min", "reject", "replace", "select", "sort", "string", "title", "tojson"),
-    *("trim", "truncate", "unique", "upper", "urlencode"),
-)
-_UNBOUNDED = frozenset({"center", "expandtabs", "format", "format_map", "ljust", "rjust", "translate", "zfill"})
 # The usual template, which needs no parser to be found right: thousands of remediations load in seconds.
 _PLAIN = re.compile(r"(?:[^{]|\{(?![{%#])|\{\{ *(?:labels|annotations)\.[A-Za-z_][A-Za-z0-9_]* *\}\})*")
-_REFUSED_BLOCKS: dict[type[nodes.Node], str] = {
-    nodes.Macro: "macro",
-    nodes.CallBlock: "call",
-    nodes.Include: "include",
-    nodes.Import: "import",
-    nodes.FromImport: "from",
-    nodes.Extends: "extends",
-    nodes.Block: "block",
-}
 # What an expression over strings and numbers can raise.
 _RENDER_ERRORS = (
     *(jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError),
@@ -86,15 +74,16 @@ class TemplateContext:
         found: dict[str, object] = {
             "labels": _Named(self.labels, "label"),
             "annotations": _Named(self.annotations, "annotation"),
-            "alert": alert,
+            "alert": _Named(alert, "field"),
         }
         if self.target is not None:
-            found["target"] = {name: getattr(self.target, name) for name in _FIELDS["target"]}
+            target = {name: getattr(self.target, name) for name in _FIELDS["target"]}
+            found["target"] = _Named(target, "field")
         return found
 
 
 class _Named(dict[str, str]):
-    """Labels or annotations, which can say what they have when one is missing."""
+    """What an alert brings; it can say what it has when something is missing."""
 
     def __init__(self, values: Mapping[str, str], noun: str) -> None:
         super().__init__(values)
@@ -112,61 +101,20 @@ class _Missing(jinja2.StrictUndefined):
         return self._undefined_hint or f'there is no "{name}"'
 
 
-class _Environment(ImmutableSandboxedEnvironment):
-    """Jinja2 without loaders, globals and whatever makes much out of little."""
-
-    intercepted_binops = frozenset({"*", "**", "%"})
-
-    def __init__(self) -> None:
-        # The output is no HTML; where it becomes JSON or a URL, the filters tojson and urlencode are the way.
-        super().__init__(undefined=_Missing, autoescape=False, finalize=_printable)
-        self.globals.clear()
-        self.filters = {name: self.filters[name] for name in _FILTERS} | {"urlencode": _quoted}
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "**" or not (isinstance(left, int | float) and isinstance(right, int | float)):
-            raise jinja2.TemplateRuntimeError(f'"{operator}" cannot be used on these values')
-        return super().call_binop(context, operator, left, right)
-
-    def getattr(self, obj: Any, attribute: str) -> Any:
-        """A label named like a method of mappings (`labels.items`) is the label, not the method."""
-        if isinstance(obj, Mapping) and attribute in obj:
-            return obj[attribute]
-        _refuse_unbounded(obj, attribute)
-        return super().getattr(obj, attribute)
-
-    def unsafe_undefined(self, obj: Any, attribute: str) -> jinja2.Undefined:
-        return self.undefined(f'"{attribute}" is not available in templates', name=attribute, obj=obj)
-
-    def getitem(self, obj: Any, argument: Any) -> Any:
-        _refuse_unbounded(obj, argument)
-        return super().getitem(obj, argument)
-
-
-def _quoted(value: object) -> str:
+def _quoted(value: object) -> Quoted:
     """One part of a path or of a query; Jinja2's own filter lets a slash through, and with that another path."""
-    return quote(str(value), safe="")
+    return Quoted(quote(text_of(value), safe=""))
 
 
-def _refuse_unbounded(obj: object, attribute: object) -> None:
-    if isinstance(obj, str) and attribute in _UNBOUNDED:
-        raise SecurityError(f'"{attribute}" is not available in templates')
+@jinja2.pass_context  # so that Jinja2 does not take a constant for the author's text
+def _printed(_context: object, value: object) -> Value:
+    """What an expression gives, marked as such."""
+    text = text_of(value)
+    return text if isinstance(text, Value) else Value(text)
 
 
-def _printable(value: object) -> object:
-    """Refuse to print what has no one obvious text."""
-    if isinstance(value, str | int | float | jinja2.Undefined):
-        return value
-    raise jinja2.TemplateRuntimeError(f"an expression gives {_kind(value)} where a text is needed")
-
-
-def _kind(value: object) -> str:
-    if value is None:
-        return "nothing"
-    return "a method without its ()" if callable(value) else "a collection"
-
-
-_ENVIRONMENT = _Environment()
+_ENVIRONMENT = Sandbox(_Missing, _printed, _Named)
+_ENVIRONMENT.add_filter("urlencode", _quoted)
 
 
 def is_template(value: object) -> bool:
@@ -184,10 +132,11 @@ def contains_template(value: object) -> bool:
 
 
 @lru_cache(maxsize=16_384)
-def _problem(source: str, names: tuple[str, ...]) -> tuple[str, int] | None:
+def _problem(source: str, names: tuple[str, ...], kind: Text) -> tuple[str, int] | None:
     try:
         tree = _ENVIRONMENT.parse(source)
         _refuse_unknown(tree, names)
+        _refuse_place(tree, kind)
     except jinja2.TemplateSyntaxError as error:
         return f"bad template: {error.message}", error.lineno
     except InvalidTemplateError as error:
@@ -195,9 +144,10 @@ def _problem(source: str, names: tuple[str, ...]) -> tuple[str, int] | None:
     return None
 
 
-def validate(source: str, names: Collection[str] = NAMES) -> None:
+def validate(source: str, names: Collection[str] = NAMES, kind: Text = Text.PLAIN) -> None:
     """Find at load what would fail at every rendering; raises InvalidTemplateError."""
-    problem = None if _PLAIN.fullmatch(source) else _problem(source, tuple(names))
+    plain = kind is Text.PLAIN and len(source) <= MAX_SOURCE and _PLAIN.fullmatch(source)
+    problem = None if plain else _problem(source, tuple(names), kind)
     if problem is not None:
         raise InvalidTemplateError(*problem)
 
@@ -216,6 +166,36 @@ def labels_used(source: str) -> frozenset[str]:
     return frozenset(found)
 
 
+def _refuse_place(tree: nodes.Template, kind: Text) -> None:
+    """Refuse an expression where no value can ever stand; what has branches is found when it is rendered.
+
+    Which hosts a URL may have is for the scope to say, and for the run to hit on.
+    """
+    if kind in {Text.PLAIN, Text.URL} or not all(isinstance(node, nodes.Output) for node in tree.body):
+        return
+    refused: list[InvalidTemplateError] = []
+    for sample in ("a", "1"):
+        try:
+            _try_sample(tree, kind, sample)
+        except InvalidTemplateError as error:
+            refused.append(error)
+        else:
+            return
+    raise refused[0]
+
+
+def _try_sample(tree: nodes.Template, kind: Text, sample: str) -> None:
+    text = escaper(kind)
+    for part in (part for output in tree.find_all(nodes.Output) for part in output.nodes):
+        try:
+            if isinstance(part, nodes.TemplateData):
+                text.literal(part.data)
+            else:
+                text.value(sample)
+        except ValueError as error:
+            raise InvalidTemplateError(str(error), part.lineno) from error
+
+
 def _refuse_unknown(tree: nodes.Template, names: tuple[str, ...]) -> None:
     found = list(tree.find_all(nodes.Node))
     own = {node.name for node in found if isinstance(node, nodes.Name) and node.ctx == "store"}
@@ -227,15 +207,12 @@ def _refuse_unknown(tree: nodes.Template, names: tuple[str, ...]) -> None:
                 _refuse_name(name, names, node.lineno)
             case nodes.Getattr(node=nodes.Name(name=owner), attr=field) if owner in _FIELDS:
                 _refuse_field(owner, field, node.lineno)
-            case nodes.Filter(name=name) if name not in _FILTERS:
-                raise InvalidTemplateError(f'unknown filter "{name}"{did_you_mean(name, _FILTERS)}', node.lineno)
+            case nodes.Filter(name=name) if name not in _ENVIRONMENT.filters:
+                hint = did_you_mean(name, _ENVIRONMENT.filters)
+                raise InvalidTemplateError(f'unknown filter "{name}"{hint}', node.lineno)
             case nodes.Test(name=name) if name not in _ENVIRONMENT.tests:
                 hint = did_you_mean(name, _ENVIRONMENT.tests)
                 raise InvalidTemplateError(f'unknown test "{name}"{hint}', node.lineno)
-            case nodes.For() if node.recursive or node.find(nodes.For) is not None:
-                raise InvalidTemplateError("a loop within a loop is not available", node.lineno)
-            case _ if type(node) in _REFUSED_BLOCKS:
-                raise InvalidTemplateError(f'"{{% {_REFUSED_BLOCKS[type(node)]} %}}" is not available', node.lineno)
 
 
 def _refuse_name(name: str, names: tuple[str, ...], line: int) -> None:
@@ -257,34 +234,47 @@ def _compiled(source: str) -> jinja2.Template:
     return _ENVIRONMENT.from_string(source)
 
 
-def render(value: Any, context: TemplateContext) -> Any:
+def render(value: Any, context: TemplateContext, kind: Text = Text.PLAIN) -> Any:
     """Fill in every template within a JSON value; raises PermanentError that names what is missing."""
-    return _render(value, context.variables()) if contains_template(value) else value
+    if not contains_template(value):
+        return value
+    with metered():
+        return _render(value, context.variables(), kind)
 
 
-def _render(value: Any, variables: Mapping[str, object]) -> Any:
+def render_params(params: JsonObject, context: TemplateContext, kinds: Mapping[str, Text]) -> JsonObject:
+    """Fill in the parameters of a step or check, each as the kind of text that it is."""
+    if not contains_template(params):
+        return params
+    variables = context.variables()
+    with metered():
+        return {name: _render(value, variables, kinds.get(name, Text.PLAIN)) for name, value in params.items()}
+
+
+def _render(value: Any, variables: Mapping[str, object], kind: Text) -> Any:
     if isinstance(value, Mapping):
-        return {key: _render(item, variables) for key, item in value.items()}
+        return {key: _render(item, variables, kind) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_render(item, variables) for item in value]
-    return _render_text(value, variables) if is_template(value) else value
+        return [_render(item, variables, kind) for item in value]
+    return _render_text(value, variables, kind) if is_template(value) else value
 
 
-def _render_text(source: str, variables: Mapping[str, object]) -> str:
+def _render_text(source: str, variables: Mapping[str, object], kind: Text) -> str:
     parts: list[str] = []
     length = 0
+    text = escaper(kind)
     try:
         for part in _compiled(source).generate(variables):
-            length += len(part)
+            parts.append(text.value(part) if isinstance(part, Value) else text.literal(part))
+            length += len(parts[-1])
             if length > MAX_OUTPUT:
                 _fail(source, f"its text is longer than {MAX_OUTPUT} characters")
-            parts.append(part)
     except _RENDER_ERRORS as error:
         _fail(source, str(error))
-    text = "".join(parts)
-    if "\0" in text:
+    rendered = "".join(parts)
+    if "\0" in rendered:
         _fail(source, "its text contains a NUL character")
-    return text
+    return rendered
 
 
 def _fail(source: str, message: str) -> NoReturn:

@@ -22,6 +22,7 @@ from app.catalog.templates import ALERT_NAMES, NAMES, InvalidTemplateError, is_t
 from app.checks.base import Check
 from app.domain.freezes import Freeze
 from app.domain.remediation import Mode, Remediation, Risk, TargetSpec
+from app.domain.texts import Text, kinds_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,24 +165,33 @@ def _check_params(use: Place, spec: Action[Any] | Check[Any], names: tuple[str, 
     given = use.child("with") or Place(Node({}, use.at), join_path(use.path, "with"), use.at)
     if not isinstance(given.node.value, dict):
         return
-    _check_templates(given, names, report)
+    kinds = kinds_of(spec.Params)
+    _check_keys(given, report)
+    for name in given.node.fields:
+        below = given.child(name)
+        if below is not None:
+            _check_templates(below, names, report, kinds.get(name, Text.PLAIN))
     try:
         spec.Params.model_validate(given.node.value, by_alias=True, by_name=False)
     except ValidationError as error:
         report_errors(report, given, error, (spec.Params, spec.name), templates=True)
 
 
-def _check_templates(place: Place, names: tuple[str, ...], report: Report) -> None:
+def _check_keys(place: Place, report: Report) -> None:
     for key, at in place.node.keys.items():
         if is_template(key):
             report.problem(at, place.path, "a template can stand in a value, not in a key")
+
+
+def _check_templates(place: Place, names: tuple[str, ...], report: Report, kind: Text = Text.PLAIN) -> None:
+    _check_keys(place, report)
     for below in (*place.node.fields, *range(len(place.node.items))):
         child = place.child(below)
         if child is not None:
-            _check_templates(child, names, report)
+            _check_templates(child, names, report, kind)
     if is_template(place.node.value):
         try:
-            validate(place.node.value, names)
+            validate(place.node.value, names, kind)
         except InvalidTemplateError as error:
             line = f" (line {error.line} of the template)" if error.line > 1 else ""
             report.problem(place.at, place.path, f"{error}{line}")

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from app.actions.base import Context
 from app.actions.registry import actions
 from app.catalog.targets import render_target
-from app.catalog.templates import TemplateContext, render
+from app.catalog.templates import TemplateContext, render_params
 from app.checks.base import CheckContext
 from app.checks.registry import checks
 from app.clients.clients import Clients
@@ -25,6 +25,7 @@ from app.domain.plans import Observation, Plan, PlannedCheck, PlannedStep, Targe
 from app.domain.reasons import Reason
 from app.domain.remediation import CheckSpec, Remediation, StepSpec
 from app.domain.scope import Scope
+from app.domain.texts import kinds_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ class Planner:
 
     def _params(self, alert: TemplateContext, model: type[Value], raw: JsonObject, where: str) -> Any:
         """Render and validate arguments; the error names the field and never repeats a value."""
-        rendered = render(raw, alert)
+        rendered = render_params(raw, alert, kinds_of(model))
         if "url" in rendered:
             _refuse(self._scope.url_objection(str(rendered["url"])))
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
@@ -20,6 +20,7 @@ from app.domain.model import JsonObject, Value
 from app.domain.plans import PlannedStep
 from app.domain.reasons import Reason
 from app.domain.remediation import Risk
+from app.domain.texts import Text
 
 _KEPT_BYTES = 1024
 _FORBIDDEN_STATUS = frozenset({401, 403})
@@ -34,7 +35,7 @@ _OWN = OWN_HEADERS - {"content-type", "accept-encoding"}
 class RequestParams(Value):
     """The request and what counts as success."""
 
-    url: str = Field(description="http:// or https://, without a user or password.")
+    url: Annotated[str, Text.URL] = Field(description="http:// or https://, without a user or password.")
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] = "POST"
     headers: dict[str, str] = Field(default_factory=dict, description="No credentials; see bearer_token.")
     json_: JsonValue = Field(default=None, alias="json", description="Sent as JSON.")

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -23,6 +23,7 @@ from app.domain.permissions import Permission
 from app.domain.plans import PlannedStep
 from app.domain.reasons import Reason
 from app.domain.remediation import Risk
+from app.domain.texts import Text
 
 if TYPE_CHECKING:
     from psycopg.rows import DictRow
@@ -73,9 +74,15 @@ class TerminateIdleParams(Value):
 
     idle_longer_than: Duration = Field(default=timedelta(minutes=10), description="Idle for at least this long.")
     max: int = Field(default=50, ge=1, le=1000, description="Never end more than this; the longest idle go first.")
-    users: tuple[str, ...] = Field(default=(), description="Only sessions of these users (patterns).")
-    applications: tuple[str, ...] = Field(default=(), description="Only these application names (patterns).")
-    exclude_applications: tuple[str, ...] = Field(default=(), description="Not these application names (patterns).")
+    users: Annotated[tuple[str, ...], Text.PATTERN] = Field(
+        default=(), description="Only sessions of these users (patterns)."
+    )
+    applications: Annotated[tuple[str, ...], Text.PATTERN] = Field(
+        default=(), description="Only these application names (patterns)."
+    )
+    exclude_applications: Annotated[tuple[str, ...], Text.PATTERN] = Field(
+        default=(), description="Not these application names (patterns)."
+    )
     in_transaction: bool = Field(default=False, description="Also sessions that are idle in a transaction.")
 
     def selects(self, user: str, application: str) -> bool:

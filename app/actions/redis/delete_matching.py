@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, field_validator
 
@@ -19,6 +19,7 @@ from app.domain.permissions import Permission
 from app.domain.plans import PlannedStep
 from app.domain.reasons import Reason
 from app.domain.remediation import Risk
+from app.domain.texts import Text
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -30,7 +31,9 @@ _ELEMENT = re.compile(r"\\(?s:.)|(?P<any>\[(?:\\(?s:.)|[^\]\\])*(?:\]|$)|[*?])|(
 class DeleteMatchingParams(Value):
     """Which keys to remove."""
 
-    pattern: str = Field(min_length=1, max_length=1024, description="A Redis glob with at least one literal character.")
+    pattern: Annotated[str, Text.REDIS_GLOB] = Field(
+        min_length=1, max_length=1024, description="A Redis glob with at least one literal character."
+    )
     max: int = Field(default=100_000, ge=1, le=10_000_000, description="Refuse to remove more keys than this.")
     batch: int = Field(default=500, ge=1, le=10_000, description="Keys per SCAN and UNLINK.")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,6 +13,7 @@ from app.checks.base import Check, CheckContext, observation, observing
 from app.clients.prometheus import Sample
 from app.domain.model import Value
 from app.domain.plans import Observation
+from app.domain.texts import Text
 
 _SHOWN = 5
 
@@ -29,7 +30,9 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
 class QueryParams(Value):
     """The expression and what its samples must be."""
 
-    query: str = Field(min_length=1, description="PromQL that gives an instant vector or a scalar.")
+    query: Annotated[str, Text.PROMQL] = Field(
+        min_length=1, description="PromQL that gives an instant vector or a scalar."
+    )
     op: Literal["<", "<=", "==", "!=", ">=", ">"] | None = Field(default=None, description="Compares every sample.")
     value: float | None = Field(default=None, description="With what each sample is compared.")
     empty: Literal["fail", "hold"] = Field(default="fail", description="What a result without samples means.")

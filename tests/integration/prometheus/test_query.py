@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from app.catalog.templates import TemplateContext, render_params
 from app.checks.prometheus.query import Query
 from app.clients.connections import Connections
 from app.domain.errors import CheckError
+from app.domain.texts import kinds_of
 from tests.conftest import StartPrometheus
 from tests.support import contexts, prometheus, web
 from tests.support.processes import free_port
@@ -205,3 +210,23 @@ def test_a_comparison_has_both_sides(given: dict[str, Any]) -> None:
     """Parameters that mean nothing, or that always hold, are refused when the catalog is loaded."""
     with pytest.raises(ValidationError):
         Query.Params.model_validate({"query": "up", **given})
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    value=st.one_of(
+        st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20),
+        st.text(alphabet="\"'`\\{}[]()*?^-|.+$#\n\r\t =~!,0a_\ufffd\u2028\x7f", min_size=1, max_size=9),
+    ),
+    quote=st.sampled_from("\"'"),
+)
+@example(value='x"} or vector(0) #', quote='"')
+def test_a_label_is_a_value_to_prometheus(connections: Connections, value: str, quote: str) -> None:
+    """Prometheus reads the label exactly; as a regular expression it matches the label and nothing else."""
+    alert = TemplateContext(labels={"x": value}, annotations={}, fingerprint="0", starts_at=datetime.now(UTC))
+    of = quote.join(("", "{{ labels.x }}", ""))
+    for matcher, labels in ((f"job={of}", {"job": value}), (f'job="{value.encode().hex()}", a=~{of}', None)):
+        template = {"query": f"absent(up{{{matcher}}})"}
+        query = render_params(template, alert, kinds_of(Query.Params))["query"]
+        seen = contexts.observe(connections, Query(), query=query)
+        assert ({"job": value.encode().hex()} if labels is None else labels) == seen.data["shown"][0]["labels"]

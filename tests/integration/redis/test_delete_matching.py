@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from app.actions.redis.delete_matching import DeleteMatching
+from app.catalog.templates import TemplateContext, render_params
 from app.clients.connections import Connections
 from app.domain.errors import OutcomeUnknownError, PermanentError, TransientError
 from app.domain.plans import PlannedStep, Target
 from app.domain.reasons import Reason
+from app.domain.texts import kinds_of
 from tests.support import contexts
 from tests.support.proxy import forgetful
 from tests.support.redis import RedisServer
@@ -162,3 +165,13 @@ def test_a_lost_answer_is_unknown(redis_server: RedisServer, configured: Configu
         with pytest.raises(OutcomeUnknownError, match="UNLINK"):
             contexts.apply(connections, ACTION, step, TARGET)
     assert (1, 0) == (calls(redis_server, "unlink"), left(redis_server))
+
+
+@pytest.mark.parametrize("tenant", ["*", "?", "[a-z]", "a\\", "a*", "^", "[", "]", "\\*", "a:*", "[^x]"])
+def test_a_label_is_one_tenant_and_no_pattern(redis_server: RedisServer, configured: Configured, tenant: str) -> None:
+    """Only the keys of the tenant that the label names are counted; Redis compares them."""
+    for name in (tenant, "a", "b", "aa"):
+        fill(redis_server, f"tenant:{name}", 3)
+    alert = TemplateContext(labels={"tenant": tenant}, annotations={}, fingerprint="0", starts_at=datetime.now(UTC))
+    given = render_params({"pattern": "tenant:{{ labels.tenant }}:*"}, alert, kinds_of(DeleteMatching.Params))
+    assert 3 == plan(configured(redis_server), **given).before["matching"]
