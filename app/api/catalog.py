@@ -10,7 +10,7 @@ import structlog
 from fastapi import APIRouter, Path, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from app.api.auth import Admin, Viewer
+from app.api.auth import Admin, Identity, Viewer
 from app.api.given import body_of, read_given, storable
 from app.api.models import CatalogAnswer, CatalogItem, FreezeAnswer, Reloaded, RemediationAnswer
 from app.api.problems import ProblemError, ProblemReason, errors
@@ -25,6 +25,7 @@ from app.domain.remediation import Mode, Remediation
 from app.engine.standing import set_by_hand
 from app.store import events
 from app.store.events import SERVICE, Entry, Event
+from app.store.rerun import rerun
 from app.store.wakeups import announce_reload
 
 _MAX_PROBLEMS = 100
@@ -127,6 +128,13 @@ async def set_standing(
     """Its counts begin anew. 409 where it has no `earn`, and for a mode above its own. Role: admin."""
     given = await read_given(request, StandingWord)
     remediation = _known(services.catalog.current, name)
+    return await _set_standing(services, remediation, given, who)
+
+
+@rerun
+async def _set_standing(
+    services: Services, remediation: Remediation, given: StandingWord, who: Identity
+) -> StandingAnswer:
     async with services.parts.turn() as turn:
         said = await set_by_hand(turn, remediation, given.mode, Entry(given.comment, actor=who.name))
     return StandingAnswer.model_validate(said)

@@ -22,8 +22,10 @@ from app.engine.again import decide_again
 from app.engine.judging import learn_word
 from app.engine.parts import Turn
 from app.store import approvals, audit, episodes
-from app.store.approvals import Verb, Word
+from app.store.approvals import Decided, Verb, Word
+from app.store.connection import AsyncConnection
 from app.store.events import Entry
+from app.store.rerun import rerun
 
 _ERRORS = errors(400, 401, 403, 404, 409, 413, 415, 422, 503)
 router = APIRouter(tags=["remediations"])
@@ -92,14 +94,16 @@ async def retry(request: Request, services: Served, who: Approver, run_id: RunId
     """The answer is the new run. It passes every guard, by the catalog as it is now. Role: approver."""
     remark = await read_given(request, Remark)
     said = f"asked for by {who.name} after run {run_id}" + (f": {remark.comment}" if remark.comment else "")
-    async with services.database.write(lock="intake") as tx:
-        entry = Entry(said, actor=who.name, data={"after": str(run_id)})
-        again = await decide_again(tx, str(run_id), services.catalog.current, entry, services.clock())
-        record = await audit.read_run(tx, again.id)
-    if record is None:
-        raise NotFoundError(f"there is no run {again.id}")
+    summary = await _retry(services, str(run_id), Entry(said, actor=who.name, data={"after": str(run_id)}))
     services.work.set()
-    return RunSummary.model_validate(record.run)
+    return summary
+
+
+@rerun
+async def _retry(services: Services, run_id: str, entry: Entry) -> RunSummary:
+    async with services.database.write(lock="intake") as tx:
+        again = await decide_again(tx, run_id, services.catalog.current, entry, services.clock())
+        return await _summary(tx, again.id)
 
 
 @router.post(
@@ -117,35 +121,48 @@ async def undo(request: Request, services: Served, who: Approver, run_id: RunId)
     """
     remark = await read_given(request, Remark)
     said = f"asked for by {who.name}" + (f": {remark.comment}" if remark.comment else "")
-    async with services.database.write() as tx:
-        entry = Entry(said, actor=who.name, data={"comment": remark.comment} if remark.comment else {})
-        new = await undoing.ask(tx, str(run_id), entry, services.clock())
-        record = await audit.read_run(tx, new.id)
-    if record is None:
-        raise NotFoundError(f"there is no run {new.id}")
+    data = {"comment": remark.comment} if remark.comment else {}
+    summary = await _undo(services, str(run_id), Entry(said, actor=who.name, data=data))
     services.work.set()
-    return RunSummary.model_validate(record.run)
+    return summary
+
+
+@rerun
+async def _undo(services: Services, run_id: str, entry: Entry) -> RunSummary:
+    async with services.database.write() as tx:
+        new = await undoing.ask(tx, run_id, entry, services.clock())
+        return await _summary(tx, new.id)
 
 
 async def _decide(request: Request, services: Services, run_id: str, word: Word) -> RunSummary:
     remark = await read_given(request, Remark)
-    now = services.clock()
-    async with services.database.write() as tx:
-        decided = await approvals.decide(tx, run_id, replace(word, comment=remark.comment), now)
-        turn = Turn(tx, now, services.parts)
-        await learn_word(turn, decided.run, rejected=word.verb is Verb.REJECT, helped=decided.helped)
-        if decided.run.state.is_final and not await episodes.any_open(tx, run_id):
-            await undoing.give_back_after(tx, now, decided.run)
-        record = await audit.read_run(tx, run_id)
-    if record is None:
-        raise NotFoundError(f"there is no run {run_id}")
-    summary = RunSummary.model_validate(record.run)
+    decided, summary = await _said(services, run_id, replace(word, comment=remark.comment))
     if summary.state.is_final:
         _count(services, summary, helped=decided.helped)
     services.work.set()
     if decided.refused:
         raise ConflictError(decided.refused)
     return summary
+
+
+@rerun
+async def _said(services: Services, run_id: str, word: Word) -> tuple[Decided, RunSummary]:
+    now = services.clock()
+    async with services.database.write() as tx:
+        decided = await approvals.decide(tx, run_id, word, now)
+        turn = Turn(tx, now, services.parts)
+        await learn_word(turn, decided.run, rejected=word.verb is Verb.REJECT, helped=decided.helped)
+        if decided.run.state.is_final and not await episodes.any_open(tx, run_id):
+            await undoing.give_back_after(tx, now, decided.run)
+        return decided, await _summary(tx, run_id)
+
+
+async def _summary(tx: AsyncConnection, run_id: str) -> RunSummary:
+    """The run as this transaction leaves it."""
+    record = await audit.read_run(tx, run_id)
+    if record is None:
+        raise NotFoundError(f"there is no run {run_id}")
+    return RunSummary.model_validate(record.run)
 
 
 def _count(services: Services, ended: RunSummary, *, helped: bool) -> None:

@@ -24,6 +24,7 @@ from app.store import approvals, breakers, events, holds
 from app.store.approvals import Verb, Word
 from app.store.events import SERVICE, Entry, Event, catalog_chain
 from app.store.holds import Held
+from app.store.rerun import rerun
 
 _ERRORS = errors(400, 401, 403, 404, 413, 415, 422, 503)
 _LOCK = "admission"  # when a pause is answered, no decision that has not seen it is still under way
@@ -194,6 +195,14 @@ async def close_breaker(request: Request, services: Served, who: Approver, name:
     """Says what becomes of the runs that waited for it. Role: approver."""
     given = await read_given(request, BreakerWord)
     _known(services, name)
+    closed = await _close(services, name, given, who)
+    services.metrics.runs.labels(name, RunState.CANCELLED).inc(closed.dropped)
+    services.work.set()
+    return closed
+
+
+@rerun
+async def _close(services: Services, name: str, given: BreakerWord, who: Identity) -> BreakerClosed:
     now, dropped = services.clock(), 0
     async with services.database.write(lock="admission") as tx:
         if given.waiting == "drop":
@@ -205,11 +214,10 @@ async def close_breaker(request: Request, services: Served, who: Approver, name:
         data = {"waiting": given.waiting, "dropped": dropped, "comment": given.comment}
         entry = Entry(said if was_open else f"{said}; it was not open", actor=who.name, data=data)
         await events.append(tx, [Event(catalog_chain(name), now, "breaker_closed", "", entry)])
-    services.metrics.runs.labels(name, RunState.CANCELLED).inc(dropped)
-    services.work.set()
     return BreakerClosed(was_open=was_open, dropped=dropped)
 
 
+@rerun
 async def _put(services: Services, held: Held, given: Pause, who: Identity) -> Pauses:
     now = services.clock()
     until = given.end(now)
@@ -221,6 +229,7 @@ async def _put(services: Services, held: Held, given: Pause, who: Identity) -> P
         return _answer(await holds.standing(tx, now))
 
 
+@rerun
 async def _take(services: Services, held: Held, who: Identity, holder: str | None) -> Pauses:
     whose = holder or who.name
     if whose != who.name and not who.role.may(Role.ADMIN):

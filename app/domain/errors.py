@@ -62,6 +62,10 @@ class StoreUnavailableError(AppError):
     """The store cannot take the notification now; it will be taken when it is sent again."""
 
 
+class TransactionLostError(StoreUnavailableError):
+    """The database gave this transaction up for another one; nothing was changed, and it can be run again at once."""
+
+
 class NotFoundError(AppError):
     """There is no such thing."""
 

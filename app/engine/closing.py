@@ -30,10 +30,12 @@ log = structlog.get_logger()
 async def still_firing(turn: Turn, run: Run) -> bool:
     """Whether an alert of a run fires, so that it holds until the turn ends; raises LeaseLostError.
 
-    The run comes before its episodes: a run that is being folded into this one has brought its episode by then.
+    Episodes are locked before runs, everywhere. A no is asked for again once the run is locked: a run that was being
+    folded into this one has brought its episode by then.
     """
+    firing = await episodes.keep_open(turn.tx, run.id)
     await runs.check_lease(turn.tx, run)
-    return await episodes.keep_open(turn.tx, run.id)
+    return firing or await episodes.keep_open(turn.tx, run.id)
 
 
 async def still_wanted(turn: Turn, run: Run) -> bool:

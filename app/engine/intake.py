@@ -30,6 +30,7 @@ from app.engine.timekeeping import steady
 from app.store import effects, episodes, inbox, runs, undos
 from app.store.inbox import Inbox, Waiting
 from app.store.pace import work_in_background
+from app.store.rerun import rerun
 from app.store.runs import Run
 from app.store.wakeups import announce
 
@@ -122,14 +123,21 @@ async def _take_in_oldest(parts: Parts) -> _Taken:
     except Exception as error:
         log.exception("notification set aside", notifications=[one.id for one in oldest])
         why = f"unexpected {type(error).__name__}"
+    await _set_aside(parts, oldest, why)
+    return _Taken(1, has_more=True)
+
+
+@rerun
+async def _set_aside(parts: Parts, oldest: Sequence[Waiting], why: str) -> None:
+    """Take the oldest notification out of those that wait, unless another replica has done so."""
     async with parts.database.write(lock="intake") as tx:
         still, _ = await inbox.waiting(tx, 1)
         if [one.id for one in still] == [one.id for one in oldest]:
             await inbox.mark_taken_in(tx, [one.id for one in oldest], parts.clock(), set_aside=why)
             parts.metrics.set_aside.inc()
-    return _Taken(1, has_more=True)
 
 
+@rerun
 async def _take_in(parts: Parts, limit: int) -> _Taken:
     with parts.handover.leasing(parts.owner) as lease:
         # Not synced: the notifications are, and would be taken in again.

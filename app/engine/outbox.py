@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 
@@ -18,6 +19,7 @@ from app.engine.parts import Parts
 from app.store import messages
 from app.store.events import Entry
 from app.store.messages import Taken
+from app.store.rerun import rerun
 
 _PAUSE_SECONDS = 1.0
 _BATCH = 5
@@ -93,10 +95,9 @@ async def _send(parts: Parts, taken: Taken) -> None:
         await _failed(parts, taken, AppError(f"unexpected {type(error).__name__}; see the log"))
     else:
         parts.metrics.messages.labels("sent").inc()
+        now = parts.clock()
         told = ("told", Entry(f"told {draft.channel}: {draft.title}"))
-        async with parts.database.write() as tx:
-            now = parts.clock()
-            await messages.finish(tx, taken, told, now, sent_at=now, error=None)
+        await _finish(parts, taken, told, now, sent_at=now, error=None)
 
 
 async def _failed(parts: Parts, taken: Taken, error: AppError) -> None:
@@ -114,8 +115,13 @@ async def _failed(parts: Parts, taken: Taken, error: AppError) -> None:
     parts.metrics.messages.labels("given_up").inc()
     message = f"could not tell {taken.draft.channel}: {taken.draft.title}: {error.message}"
     told = ("not_told", Entry(message, error.reason))
+    await _finish(parts, taken, told, now, given_up_at=now, error=error.message)
+
+
+@rerun
+async def _finish(parts: Parts, taken: Taken, told: tuple[str, Entry], now: datetime, **columns: Any) -> None:
     async with parts.database.write() as tx:
-        await messages.finish(tx, taken, told, now, given_up_at=now, error=error.message)
+        await messages.finish(tx, taken, told, now, **columns)
 
 
 def pause(tries: int) -> timedelta:

@@ -16,6 +16,7 @@ from app.domain.errors import StoreUnavailableError
 from app.store import clock
 from app.store.clock import steady
 from app.store.database import Database
+from app.store.rerun import rerun
 
 __all__ = ["Timekeeper", "steady"]
 _COMPARE_SECONDS = 5.0
@@ -79,6 +80,7 @@ class Timekeeper:
             read = await clock.database_time(tx)
             return read, (begun + steady()) / 2
 
+    @rerun
     async def _follow(self, now: datetime, step: timedelta) -> None:
         log.warning("the clock was set", seconds=round(step.total_seconds()))
         async with self._database.write() as tx:

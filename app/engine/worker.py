@@ -6,12 +6,13 @@ One per process. It knows nothing of what a stage does; `pipeline.advance` is al
 from __future__ import annotations
 
 import asyncio
+import random
 from contextlib import suppress
 from datetime import datetime
 
 import structlog
 
-from app.domain.errors import LeaseLostError, StoreUnavailableError
+from app.domain.errors import LeaseLostError, StoreUnavailableError, TransactionLostError
 from app.domain.reasons import Reason
 from app.domain.states import RunState
 from app.engine.closing import close
@@ -22,6 +23,7 @@ from app.store import leases, runs
 from app.store.events import Entry
 from app.store.leases import Claimant
 from app.store.pace import work_in_background, work_without_pause
+from app.store.rerun import rerun
 from app.store.runs import Run
 from app.store.wakeups import announce
 
@@ -30,6 +32,7 @@ _CLAIM, _HURRIED_CLAIM = 64, 8  # runs at once; while notifications are being re
 _KEPT = 4  # runs of those that this replica has just recorded, while others may do them too
 _APART_SECONDS = 0.1  # two looks for others while more are in work than may go on at once
 _HEADSTART_SECONDS = 0.02  # of runs that were handed over, before others are looked for
+_AGAIN_SECONDS = 0.05  # at most, before a stage is repeated whose transaction was lost
 _LOST = "the lease was lost; another replica works on this run"
 log = structlog.get_logger()
 
@@ -109,6 +112,7 @@ class Worker:
         in_work = {*self._tasks, *self._parts.handover.reserved}
         return Claimant(self._parts.owner, now + self._parts.policy.lease, in_work)
 
+    @rerun
     async def _lease(self, begun: float, now: datetime, most: int, *, acting: bool = False) -> int:
         async with self._parts.database.write(synced=False) as tx:
             claimed = await leases.claim(tx, self._claimant(now), now, most, acting=acting)
@@ -161,11 +165,22 @@ class Worker:
                 return
             try:
                 current = await self._stage(current)
+            except TransactionLostError:  # the stage begins anew, from what the ledger says
+                current = await self._held(current or run)
             except (LeaseLostError, StoreUnavailableError):
                 raise
             except Exception as error:
                 log.exception("the engine failed on a run")
                 current = await self._fail(current or run, error)
+
+    async def _held(self, run: Run) -> Run:
+        """The run as the ledger has it; raises LeaseLostError where it is not this replica's any more."""
+        await asyncio.sleep(random.uniform(0, _AGAIN_SECONDS))  # noqa: S311 - so that two do not meet again
+        async with self._parts.database.read() as tx:
+            fresh = await runs.get(tx, run.id)
+        if fresh is None or (fresh.lease_owner, fresh.lease_epoch) != (run.lease_owner, run.lease_epoch):
+            raise LeaseLostError
+        return fresh
 
     async def _stage(self, run: Run) -> Run | None:
         self._stages[run.id] = run.state
@@ -176,6 +191,7 @@ class Worker:
         async with self._applying if run.state is RunState.RUNNING else self._deciding:
             return await advance(self._parts, run)
 
+    @rerun
     async def _fail(self, run: Run, error: Exception) -> Run | None:
         """End a run on which the engine itself failed, so that it does not fail again and again."""
         entry = Entry(f"unexpected {type(error).__name__}; see the log of this run", Reason.UNEXPECTED)
@@ -196,8 +212,7 @@ class Worker:
             if not held:
                 continue
             try:
-                async with self._parts.database.write() as tx:
-                    kept = await leases.renew(tx, self._parts.owner, list(held), self._parts.clock() + lease)
+                kept = await self._renew(list(held))
             except StoreUnavailableError as error:
                 log.debug("leases could not be renewed", error=error.message)
                 continue
@@ -210,6 +225,18 @@ class Worker:
                     task.cancel()
                 elif run_id in self._parts.held_until:
                     self._parts.held_until[run_id] = begun + lease.total_seconds()
+
+    @rerun
+    async def _renew(self, run_ids: list[str]) -> set[str]:
+        async with self._parts.database.write() as tx:
+            until = self._parts.clock() + self._parts.policy.lease
+            return await leases.renew(tx, self._parts.owner, run_ids, until)
+
+    @rerun
+    async def _release(self) -> None:
+        async with self._parts.database.write() as tx:
+            await leases.release_owned(tx, self._parts.owner)
+            await announce(tx)
 
     async def drain(self, grace_seconds: float) -> None:
         """Let calls that are under way finish, then give every lease back; what only decides or watches stops."""
@@ -224,6 +251,4 @@ class Worker:
             task.cancel()
         await asyncio.gather(*idle, *left, return_exceptions=True)
         with suppress(StoreUnavailableError):
-            async with self._parts.database.write() as tx:
-                await leases.release_owned(tx, self._parts.owner)
-                await announce(tx)
+            await self._release()

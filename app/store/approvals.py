@@ -80,6 +80,7 @@ class Decided:
 async def decide(tx: AsyncConnection, run_id: str, word: Word, now: datetime) -> Decided:
     """Write the decision; raises NotFoundError, or ConflictError that names the run's present state."""
     effect = _EFFECTS[word.verb]
+    await episodes.keep_open(tx, run_id)  # locked before the run, as take-in does
     before = (await tx.execute(select(run.c.state).where(run.c.id == run_id).with_for_update())).scalar_one_or_none()
     if before is None:
         raise await _unknown(tx, run_id, word.verb)

@@ -14,6 +14,7 @@ from app.domain.remediation import Limits
 from app.domain.states import RunState
 from app.store.connection import AsyncConnection
 from app.store.dialects import insert_missing
+from app.store.runs import woken
 from app.store.schema import breaker, run
 
 _GET = select(breaker).where(breaker.c.remediation == bindparam("name"))
@@ -99,7 +100,7 @@ async def close(tx: AsyncConnection, remediation: str, now: datetime) -> bool:
 async def _reset(tx: AsyncConnection, remediation: str, now: datetime) -> None:
     """Nothing has failed, and what waited is decided again."""
     await _write(tx, remediation, asdict(Breaker()))
-    await tx.execute(update(run).where(_waits(remediation), run.c.not_before > now).values(not_before=now))
+    await tx.execute(woken(select(run.c.id).where(_waits(remediation), run.c.not_before > now)), {"now": now})
 
 
 async def _ensure(tx: AsyncConnection, remediation: str) -> None:

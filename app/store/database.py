@@ -29,19 +29,20 @@ from sqlalchemy.exc import (
     DBAPIError,
     IntegrityError,
     InvalidatePoolError,
-    OperationalError,
     ProgrammingError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import greenlet_spawn
 
-from app.domain.errors import ConfigError, StoreUnavailableError
+from app.domain.errors import ConfigError, StoreUnavailableError, TransactionLostError
 from app.store import sessions, sqlite
 from app.store.connection import AsyncConnection, transaction
 from app.store.pace import Pace, in_background
 from app.store.writer import LONG_LOG_BYTES, Writer
 
+# Two transactions waited for each other and one was given up, or it could not be serialized: that is no outage.
+_LOST = {"40P01", "40001"}
 # Wrong with our statement or its values; the rest (a standby that takes no writes, a damaged file) is the store's.
 _OURS = (DataError, IntegrityError, ProgrammingError)
 _SOON_SECONDS = 5.0  # that somebody waits who can ask again, behind others who do
@@ -219,12 +220,14 @@ class Database:
     async def _translated(self, what: str) -> AsyncIterator[None]:
         try:
             yield
-        except (OperationalError, PoolTimeoutError, sqlite3.Error, OSError) as error:
-            raise self._unavailable(what, error) from error
         except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) in _LOST:
+                raise TransactionLostError(f"a transaction is to be run again: {_short(error)}") from error
             if isinstance(error, _OURS) and not error.connection_invalidated:
                 self._on_error()
                 raise
+            raise self._unavailable(what, error) from error
+        except (PoolTimeoutError, sqlite3.Error, OSError) as error:
             raise self._unavailable(what, error) from error
         if self._failing:
             self._worked(what)

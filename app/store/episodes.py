@@ -83,7 +83,8 @@ _CHANGE = (
 async def change(tx: AsyncConnection, changed: Sequence[Episode]) -> None:
     """Update known episodes; before new ones are written, so that a successor may open."""
     if changed:
-        await tx.execute(_CHANGE, [{f"b_{key}": value for key, value in _columns(one).items()} for one in changed])
+        in_order = sorted(changed, key=lambda one: one.id)  # in which all lock them
+        await tx.execute(_CHANGE, [{f"b_{key}": value for key, value in _columns(one).items()} for one in in_order])
 
 
 async def create(tx: AsyncConnection, new: Sequence[Episode]) -> None:
@@ -140,7 +141,10 @@ async def any_open(tx: AsyncConnection, run_id: str) -> bool:
 
 
 async def keep_open(tx: AsyncConnection, run_id: str) -> bool:
-    """The same for a decision: a yes stays true until the transaction ends, and a resolve that comes waits for it."""
+    """The same for a decision: a yes stays true until the transaction ends, and a resolve that comes waits for it.
+
+    To be asked before the run's row is locked, in the order in which take-in locks the two.
+    """
     return (await tx.execute(_KEEP_OPEN, {"run": run_id})).first() is not None
 
 

@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.domain.errors import StoreUnavailableError
 from app.store.connection import AsyncConnection
 from app.store.database import Database
+from app.store.rerun import rerun
 from app.store.schema import notification
 from app.store.wakeups import announce
 
@@ -117,8 +118,7 @@ class Inbox:
     async def _commit(self, group: Sequence[tuple[Received, asyncio.Future[None]]]) -> None:
         try:
             # Nobody else is told: this replica takes them in, and should it die, the others find them by looking.
-            async with self._database.write(committed=self.recorded) as tx:
-                await tx.execute(_INSERT, [_columns(tx, received) for received, _ in group])
+            await self._write(group)
         except StoreUnavailableError as error:
             _refuse(group, error.message)
             return
@@ -133,6 +133,11 @@ class Inbox:
         for _, future in group:
             if not future.done():
                 future.set_result(None)
+
+    @rerun
+    async def _write(self, group: Sequence[tuple[Received, asyncio.Future[None]]]) -> None:
+        async with self._database.write(committed=self.recorded) as tx:
+            await tx.execute(_INSERT, [_columns(tx, received) for received, _ in group])
 
 
 def _refuse(group: Sequence[tuple[Received, asyncio.Future[None]]], message: str) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import Column, MetaData, PrimaryKeyConstraint, String, Table, in
 from app.domain.errors import ConfigError
 from app.store.connection import AsyncConnection
 from app.store.database import Database
+from app.store.rerun import rerun
 from app.store.schema import metadata
 
 SCRIPTS = Path(__file__).parent / "migrations"
@@ -30,6 +31,7 @@ def revisions() -> list[str]:
     return sorted(path.name.partition("_")[0] for path in (SCRIPTS / "versions").glob("*.py"))
 
 
+@rerun
 async def migrate(database: Database) -> tuple[str | None, str | None]:
     """Apply what is missing and return the revisions before and after; raises ConfigError on a newer schema."""
     known = revisions()

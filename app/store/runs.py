@@ -12,7 +12,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from pydantic_core import from_json, to_json
-from sqlalchemy import Update, and_, bindparam, delete, insert, select, update
+from sqlalchemy import Select, Update, and_, bindparam, delete, insert, select, update
 from sqlalchemy.engine import Row
 
 from app.domain import former
@@ -287,11 +287,19 @@ async def note(tx: AsyncConnection, of: Run, now: datetime, kind: str, entry: En
     await events.append(tx, [Event(of.id, now, kind, of.state, entry)])
 
 
+def woken(ids: Select[tuple[str]]) -> Update:
+    """Have these runs looked at at `now`.
+
+    A transaction that holds the row of one decides on it already, and may wait for a row of ours: it is left out.
+    """
+    return update(run).where(run.c.id.in_(ids.with_for_update(skip_locked=True))).values(not_before=bindparam("now"))
+
+
 async def wake_deferred(tx: AsyncConnection, now: datetime, digest: str, limit: int) -> int:
     """Let what another catalog put off be decided again: its freeze or its limit may be gone. Returns how many."""
     waits = and_(run.c.active, run.c.state == RunState.DEFERRED, run.c.digest != digest, run.c.not_before > now)
     some = select(run.c.id).where(waits, run.c.purpose == Purpose.REMEDY).limit(limit)
-    return int((await tx.execute(update(run).where(run.c.id.in_(some)).values(not_before=now))).rowcount)
+    return int((await tx.execute(woken(some), {"now": now})).rowcount)
 
 
 async def would_have_acted(tx: AsyncConnection, run_id: str) -> bool:
@@ -359,22 +367,18 @@ async def wake_resolved(tx: AsyncConnection, now: datetime, episode_ids: Sequenc
         await tx.execute(update(run).where(waiting).values(not_before=now))
 
 
-# What is due already is in work or about to be; its row may be locked by who waits for ours.
+# What is due already is in work or about to be.
 _LATER = and_(run.c.state == RunState.DEFERRED, run.c.not_before > bindparam("now"))
-_WAKE_FOR_TARGET = (
-    update(run)
+_WAKE_FOR_TARGET = woken(
+    select(run.c.id)
     .where(_LATER, run.c.reason.in_((Reason.TARGET_BUSY, Reason.COVERED)))
     .where(run.c.target_key == bindparam("key"), run.c.finished_at.is_(None))
-    .values(not_before=bindparam("now"))
 )
-_WAKE_FOR_LIMIT = (
-    update(run)
-    .where(_LATER, run.c.reason == Reason.TOO_MANY_TARGETS, run.c.remediation == bindparam("name"))
-    .values(not_before=bindparam("now"))
+_WAKE_FOR_LIMIT = woken(
+    select(run.c.id).where(_LATER, run.c.reason == Reason.TOO_MANY_TARGETS, run.c.remediation == bindparam("name"))
 )
 # One has ended: some may go on, and the thousands behind them need not all ask.
-_NEXT_ONES = select(run.c.id).where(_LATER, run.c.reason == Reason.CONCURRENCY).order_by(run.c.id).limit(_NEXT)
-_WAKE_NEXT = update(run).where(run.c.id.in_(_NEXT_ONES)).values(not_before=bindparam("now"))
+_WAKE_NEXT = woken(select(run.c.id).where(_LATER, run.c.reason == Reason.CONCURRENCY).order_by(run.c.id).limit(_NEXT))
 
 
 async def wake_refused(tx: AsyncConnection, now: datetime, ended: Run) -> None:

@@ -148,7 +148,7 @@ async def copy_links(tx: AsyncConnection, of: str, to: str) -> None:
     await follow(tx, to, list((await tx.execute(query)).scalars()))
 
 
-# What is due already is in work or about to be; its row may be locked by who waits for ours.
+# What is due already is in work or about to be.
 _WAITING = and_(
     run.c.undoes.is_not(None), run.c.active, run.c.purpose == Purpose.REVERT, run.c.not_before > bindparam("now")
 )
@@ -157,11 +157,9 @@ _THEIRS = (
     .select_from(run_episode.join(episode, episode.c.id == run_episode.c.episode_id))
     .where(run_episode.c.run_id == run.c.id, episode.c.identity.in_(bindparam("identities", expanding=True)))
 )
-_WAKE_FOR_ALERTS = update(run).where(_WAITING, _THEIRS).values(not_before=bindparam("now"))
-_WAKE_FOR_TARGET = (
-    update(run)
-    .where(_WAITING, run.c.remediation == bindparam("name"), run.c.target_key == bindparam("key"))
-    .values(not_before=bindparam("now"))
+_WAKE_FOR_ALERTS = runs.woken(select(run.c.id).where(_WAITING, _THEIRS))
+_WAKE_FOR_TARGET = runs.woken(
+    select(run.c.id).where(_WAITING, run.c.remediation == bindparam("name"), run.c.target_key == bindparam("key"))
 )
 
 
