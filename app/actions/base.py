@@ -17,6 +17,7 @@ from app.domain.permissions import Permission
 from app.domain.plans import PlannedStep, Target
 from app.domain.remediation import Risk
 from app.domain.scope import Scope
+from app.domain.wording import changes
 
 P = TypeVar("P", bound=Value)
 
@@ -76,6 +77,10 @@ class Action(ABC, Generic[P]):
             field: {key: value for key, value in facts.items() if key not in self.drifts}
             for field, facts in (("before", step.before), ("desired", step.desired))
         }
+
+    def in_words(self, step: PlannedStep) -> list[str]:
+        """What a planned step changes from what to what, a line for each, for the person who approves it."""
+        return changes(step)
 
     async def plan_undo(self, context: Context, step: PlannedStep) -> PlannedStep:  # noqa: ARG002
         """The step as `undo` will get it, with what stands against undoing it now; only reads.

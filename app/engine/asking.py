@@ -6,21 +6,20 @@ means the same, the yes is void and the question is put anew, with what changed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 
 from app.actions.registry import actions
 from app.domain.decisions import Decision, Verdict
 from app.domain.model import JsonObject
 from app.domain.plans import Plan, PlannedStep
-from app.domain.wording import one_line
+from app.domain.wording import changes, one_line, parameters, shown
 from app.engine.parts import Turn
-from app.engine.telling import Notice, tell
-from app.store import approvals
+from app.engine.telling import Notice, alert_in_words, call, links, tell
+from app.store import approvals, messages
 from app.store.events import Entry
 from app.store.runs import Run
 
-_MOST_LABELS = 20
+_LONGEST_TEXT = 2000  # characters of a sentence
 
 
 def approved_plan(run: Run) -> Plan | None:
@@ -41,7 +40,7 @@ def differences(approved: Plan, fresh: Plan) -> list[str]:
         action = actions()[new.action]
         before, after = _flat(action.meaning(old)), _flat(action.meaning(new))
         found += [
-            f"step {number}: {name} is {_shown(after.get(name))}, no longer {_shown(before.get(name))}"
+            f"step {number}: {name} is {shown(after.get(name))}, no longer {shown(before.get(name))}"
             for name in sorted(before.keys() | after.keys())
             if before.get(name) != after.get(name)
         ]
@@ -73,61 +72,58 @@ async def ask(turn: Turn, run: Run, plan: Plan, decision: Decision) -> None:
     """Put the question to people, together with the state that it is about."""
     title = f"Approve? {run.remediation.name} on {one_line(plan.target.key)}"
     body = "\n".join(_body(turn, run, plan, decision))
-    await tell(turn, run.remediation, Notice(f"approval:{run.id}:{run.lease_epoch}", title, body, run.id))
+    await tell(turn, run.remediation, Notice(messages.question_key(run.id, run.lease_epoch), title, body, run.id))
 
 
 def _body(turn: Turn, run: Run, plan: Plan, decision: Decision) -> Iterator[str]:
     until = turn.now + turn.parts.policy.approval_timeout
-    path = f"{turn.parts.policy.external_url}/remediations/{run.id}"
     yield f"Remediation {run.remediation.name}: {run.remediation.summary}"
-    yield f"Why it asks: {one_line(decision.message, 2000)}"
+    yield f"Why it asks: {one_line(decision.message, _LONGEST_TEXT)}"
     yield f"Until: {until:%Y-%m-%d %H:%M:%S} UTC; no answer means no"
-    yield f"Look: {path}"
-    approve = f"{path}/approve?question={plan.question}"  # somebody else's yes to an older plan is not one to this
-    if turn.parts.policy.external_url:
-        yield f'Approve: curl -X POST -H "Authorization: Bearer $TOKEN" "{approve}"'
-    else:
-        yield f"Approve: POST {approve}"
-    yield f"Reject: POST {path}/reject"
     yield ""
-    yield from _alert(run)
+    yield from alert_in_words(run)
     yield ""
     yield from describe(plan)
     further = run.remediation.rungs[run.rung + 1 :]
     if further:
-        rungs = "; then ".join(" and ".join(step.action for step in rung.steps) for rung in further)
+        rungs = "; then ".join(" and ".join(_named(step.action) for step in rung.steps) for rung in further)
         yield f"If that does not help, under the same approval: {rungs}"
-
-
-def _alert(run: Run) -> Iterator[str]:
-    name = one_line(run.labels.get("alertname", ""))
-    yield f"Alert: {name}, firing since {run.alert_starts_at:%Y-%m-%d %H:%M:%S} UTC"
-    labels = sorted((name, value) for name, value in run.labels.items() if name != "alertname")
-    yield from (f"  {one_line(name)}: {one_line(value)}" for name, value in labels[:_MOST_LABELS])
-    if len(labels) > _MOST_LABELS:
-        yield f"  and {len(labels) - _MOST_LABELS} labels more"
+    yield ""
+    yield from links(turn, run)
+    # Somebody else's yes to an older plan is not one to this.
+    yield f"Approve: {call(turn, run, f'approve?question={plan.question}')}"
+    yield f"Reject: {call(turn, run, 'reject')}"
 
 
 def describe(plan: Plan) -> Iterator[str]:
-    """A plan for people: target, steps, and what each changes from what to what."""
+    """A plan for people: target, steps, what each changes from what to what, its risk, and whether it can be undone."""
     yield f"Target: {one_line(plan.target.key)}"
     yield "What will be done, and nothing else:"
     for number, step in enumerate(plan.steps, start=1):
-        yield f"{number}. {one_line(step.summary, 500)}"
-        yield from (f"   {line}" for line in _changes(step))
+        yield f"{number}. {one_line(step.summary, _LONGEST_TEXT)}"
+        yield from (f"   {line}" for line in _step(step))
 
 
-def _changes(step: PlannedStep) -> Iterator[str]:
+def _step(step: PlannedStep) -> Iterator[str]:
     if not step.changes:
         yield "(is so already)"
         return
-    for name, value in step.desired.items():
-        before = f"{_shown(step.before[name])} → " if name in step.before else ""
-        yield f"{one_line(name)}: {before}{_shown(value)}"
-    for name, value in step.params.items():
-        if value not in (None, [], {}, ""):
-            yield f"with {one_line(name)}: {_shown(value)}"
+    yield from step_in_words(step)
+    yield from parameters(step)
+    yield f"risk: {step.risk}; {_way_back(step.action)}"
 
 
-def _shown(value: object) -> str:
-    return one_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+def step_in_words(step: PlannedStep) -> list[str]:
+    """What a step changes from what to what, as its action tells it."""
+    action = actions().get(step.action)
+    return changes(step) if action is None else action.in_words(step)
+
+
+def _named(action: str) -> str:
+    known = actions().get(action)
+    return action if known is None else f"{action} ({known.risk}; {_way_back(action)})"
+
+
+def _way_back(action: str) -> str:
+    known = actions().get(action)
+    return "it can be undone" if known is not None and known.can_undo else "it cannot be undone"

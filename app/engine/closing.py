@@ -71,8 +71,8 @@ async def close(
     again = None
     if state is RunState.FAILED and firing and entry.reason not in _NEVER_AGAIN and run.purpose is Purpose.REMEDY:
         again = await _next_attempt(turn, closed)
-    if is_told(_ending(turn, run, closed, firing=firing)):
-        await tell_of_end(turn, End(closed, firing, run.state is RunState.VERIFYING, again))
+    is_news = is_told(_ending(turn, run, closed, firing=firing))
+    await tell_of_end(turn, End(closed, firing, run.state is RunState.VERIFYING, again), is_news=is_news)
     await _judge(turn, closed, helped=None if firing and state is RunState.SUCCEEDED else not firing)
     _count(turn, closed, helped=not firing if acted else None)
     return closed

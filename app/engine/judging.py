@@ -11,6 +11,7 @@ import asyncio
 import structlog
 
 from app.catalog.catalog import Catalog
+from app.domain.durations import format_duration
 from app.domain.errors import StoreUnavailableError, UnreadableError
 from app.domain.reasons import Reason
 from app.domain.remediation import Purpose, Remediation
@@ -18,10 +19,11 @@ from app.domain.standings import Mark
 from app.engine import standing
 from app.engine.parts import Parts, Turn
 from app.engine.telling import Notice, tell, tell_of_wait
-from app.store import breakers, effects, events, runs, standings, waiting
+from app.store import breakers, effects, events, messages, runs, standings, waiting
 from app.store.breakers import Ended
 from app.store.effects import Judged
 from app.store.events import Entry, Event, catalog_chain
+from app.store.messages import Draft
 from app.store.runs import Run
 
 _PAUSE_SECONDS = 5.0
@@ -107,10 +109,22 @@ async def judge(parts: Parts) -> int:
             judged = await effects.judge(turn.tx, run_id, turn.now)
             if judged is not None:
                 await learn(turn, judged)
+                await _tell_asked(turn, judged)
         if judged is not None:
             log.warning("run was ineffective", run=run_id, remediation=judged.name)
             parts.metrics.runs_ineffective.labels(judged.name).inc()
     return len(due)
+
+
+async def _tell_asked(turn: Turn, judged: Judged) -> None:
+    """Tell the channel that was asked about a run that it did not help."""
+    channel = await messages.asked(turn.tx, judged.run_id)
+    if channel is None or judged.remediation is None:
+        return
+    within = format_duration(judged.remediation.effective_within)
+    body = f"Run {judged.run_id} was done as approved, and {within} later the alert still fires: it needs a person."
+    draft = Draft(f"ineffective:{judged.run_id}", channel, f"Did not help: {judged.name}", body, judged.run_id)
+    await messages.queue(turn.tx, draft, turn.now)
 
 
 async def tell_waiting(parts: Parts) -> int:

@@ -32,7 +32,7 @@ from app.engine.outside import look_outside
 from app.engine.parts import Parts
 from app.engine.planning import Planner, Trigger
 from app.engine.verification import verify
-from app.store import messages, runs
+from app.store import runs
 from app.store.events import Entry
 from app.store.pace import work_without_pause
 from app.store.runs import Run
@@ -134,7 +134,6 @@ async def expire(parts: Parts, run: Run) -> Run:
             state = RunState.EXPIRED
             message = f"nobody approved within {format_duration(parts.policy.approval_timeout)}"
             entry = Entry(message, Reason.APPROVAL_EXPIRED)
-        await messages.answer(turn.tx, run.id, f"{run.remediation.name}: {state}", entry.message, turn.now)
         if state is RunState.CANCELLED and run.admitted_at is not None:
             return await unwanted(turn, run)
         return await close(turn, run, state, entry)

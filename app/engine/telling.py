@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from app.domain.durations import format_duration
 from app.domain.reasons import Reason
-from app.domain.remediation import Remediation
+from app.domain.remediation import Mode, Remediation
 from app.domain.states import RunState
 from app.domain.wording import one_line
 from app.engine.parts import Turn
-from app.store import messages, runs, undos
+from app.store import deeds, messages, runs, undos
 from app.store.events import Entry
 from app.store.messages import Draft
 from app.store.runs import Run
 
 _LONGEST_WHY = 2000
-_ENDS = {RunState.FAILED: "Failed", RunState.INTERRUPTED: "Interrupted"}
+_MOST_LABELS = 20
+_TOKEN = "Authorization: Bearer $REMEDIATOR_TOKEN"  # noqa: S105 - the shell puts it in
+_ENDS = {
+    RunState.FAILED: "Failed",
+    RunState.INTERRUPTED: "Interrupted",
+    RunState.EXPIRED: "Not done, nobody answered",
+}
 log = structlog.get_logger()
 
 
@@ -54,18 +60,34 @@ class End:
     again: str | None = None  # the run that tries once more
 
 
-async def tell_of_end(turn: Turn, end: End) -> None:
-    """Tell people, once, that a run failed, was interrupted or gave up.
+async def tell_of_end(turn: Turn, end: End, *, is_news: bool) -> None:
+    """Tell people, once, how a run ended: the channel that was asked about it always, else of what is news.
 
     The channel is not told again where the run's last rung has just told it. Without a channel nobody is to hear of it.
     """
     ended = end.run
-    channel = channel_of(turn, ended.remediation)
-    if channel is None or channel in _told_by_rung(end):
+    may_ask = ended.plan is not None and ended.remediation.mode is not Mode.OBSERVE
+    channel = await messages.asked(turn.tx, ended.id) if may_ask else None
+    if channel is None and is_news:
+        channel = channel_of(turn, ended.remediation)
+        channel = None if channel in _told_by_rung(end) else channel
+    if channel is None:
         return
-    title = f"{_ENDS.get(ended.state, 'Gave up')}: {_where(ended)}"
-    body = "\n".join(_end(turn, end))
-    await messages.queue(turn.tx, Draft(f"ended:{ended.id}", channel, title, body, ended.id), turn.now)
+    did = (await deeds.of_runs(turn.tx, [ended]))[ended.id].done
+    title = f"{_title(ended)}: {_where(ended)}"
+    body = "\n".join(_end(turn, end, did))
+    await messages.queue(turn.tx, Draft(messages.ended_key(ended.id), channel, title, body, ended.id), turn.now)
+
+
+def _title(ended: Run) -> str:
+    """How it ended, in words."""
+    if ended.state is RunState.SUCCEEDED:
+        if ended.reason is Reason.NOTHING_TO_DO:
+            return "Nothing was to do"
+        return "Done and verified" if ended.plan is not None and ended.plan.verify else "Done"
+    if ended.reason is Reason.MAX_AGE:
+        return "Gave up"
+    return _ENDS.get(ended.state, "Not done" if ended.admitted_at is None else "Ended")
 
 
 def _told_by_rung(end: End) -> set[str]:
@@ -76,16 +98,27 @@ def _told_by_rung(end: End) -> set[str]:
     return {str(step.params.get("channel")) for step in plan.steps if step.action == "notify.send"}
 
 
-def _end(turn: Turn, end: End) -> Iterator[str]:
-    yield from _about(end.run)
-    yield f"Why: {one_line(end.run.message, _LONGEST_WHY)}"
+def _end(turn: Turn, end: End, did: Sequence[str]) -> Iterator[str]:
+    ended = end.run
+    yield from _about(ended)
+    yield f"How it ended: {ended.state.replace('_', ' ')}: {one_line(ended.message, _LONGEST_WHY)}"
+    yield "What was done:" if did else "Nothing was done."
+    yield from (f"- {line}" for line in did)
+    if ended.approved_by is not None:
+        yield f"Approved by {one_line(ended.approved_by)}."
+    yield _what_follows(end)
+    yield from links(turn, ended)
+
+
+def _what_follows(end: End) -> str:
     if end.again is not None:
-        yield f"Run {end.again} tries once more."
-    elif end.firing:
-        yield "The alert still fires, and nothing more is done about it: it needs a person."
-    else:
-        yield "The alert has resolved meanwhile."
-    yield from _links(turn, end.run)
+        return f"Run {end.again} tries once more."
+    if not end.firing:
+        return "The alert has resolved."
+    if end.run.state is RunState.SUCCEEDED:
+        within = format_duration(end.run.remediation.effective_within)
+        return f"The alert still fires. If it does not resolve within {within}, it was not helped by this."
+    return "The alert still fires, and nothing more is done about it: it needs a person."
 
 
 async def tell_of_wait(turn: Turn, waiting: Run) -> bool:
@@ -98,7 +131,7 @@ async def tell_of_wait(turn: Turn, waiting: Run) -> bool:
         *_about(waiting),
         f"It has not gone on for {waited}: {one_line(waiting.message, _LONGEST_WHY)}",
         "It goes on by itself as soon as it may, while the alert fires.",
-        *_links(turn, waiting),
+        *links(turn, waiting),
     ]
     draft = Draft(f"waits:{waiting.id}", channel, f"Waits: {_where(waiting)}", "\n".join(lines), waiting.id)
     return await messages.queue(turn.tx, draft, turn.now)
@@ -115,14 +148,43 @@ def _where(of: Run) -> str:
 
 def _about(of: Run) -> Iterator[str]:
     yield f"Remediation {of.remediation.name}: {of.remediation.summary}"
+    yield _alert(of)
+
+
+def _alert(of: Run) -> str:
     name = one_line(of.labels.get("alertname", ""))
-    yield f"Alert: {name}, firing since {of.alert_starts_at:%Y-%m-%d %H:%M:%S} UTC"
+    return f"Alert: {name}, firing since {of.alert_starts_at:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _links(turn: Turn, of: Run) -> Iterator[str]:
-    if of.remediation.runbook_url is not None:
-        yield f"Runbook: {of.remediation.runbook_url}"
-    yield f"Look: {turn.parts.policy.external_url}/remediations/{of.id}"
+def alert_in_words(of: Run) -> Iterator[str]:
+    """The alert with what its author says about it, and its labels."""
+    yield _alert(of)
+    for name in ("summary", "description"):
+        if of.annotations.get(name):
+            yield f"  {name}: {one_line(of.annotations[name], _LONGEST_WHY)}"
+    labels = sorted((name, value) for name, value in of.labels.items() if name != "alertname")
+    yield from (f"  {one_line(name)}: {one_line(value)}" for name, value in labels[:_MOST_LABELS])
+    if len(labels) > _MOST_LABELS:
+        yield f"  and {len(labels) - _MOST_LABELS} labels more"
+
+
+def links(turn: Turn, of: Run) -> Iterator[str]:
+    """Where a person reads on: the runbook, the alert's graph, and all that is known of the run."""
+    given = {"Runbook": of.remediation.runbook_url or of.annotations.get("runbook_url", ""), "Graph": of.generator_url}
+    for name, url in given.items():
+        if url.startswith(("http://", "https://")):
+            yield f"{name}: {one_line(url, _LONGEST_WHY)}"
+    yield f"Run: {_address(turn, of)}"
+    yield f'Look: curl -H "{_TOKEN}" "{_address(turn, of)}"'
+
+
+def call(turn: Turn, of: Run, what: str) -> str:
+    """A command that does something to a run; links are of no use to a person where a token is wanted."""
+    return f'curl -X POST -H "{_TOKEN}" "{_address(turn, of)}/{what}"'
+
+
+def _address(turn: Turn, of: Run) -> str:
+    return f"{turn.parts.policy.external_url or '$REMEDIATOR_URL'}/remediations/{of.id}"
 
 
 async def _not_told(turn: Turn, notice: Notice) -> None:

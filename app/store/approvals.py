@@ -16,12 +16,15 @@ from sqlalchemy import select, update
 from app.domain.errors import ConflictError, NotFoundError
 from app.domain.reasons import Reason
 from app.domain.states import RunState, may_become
+from app.domain.wording import one_line
 from app.store import episodes, events, messages, runs
 from app.store.connection import AsyncConnection
 from app.store.events import Entry, Event
 from app.store.runs import Run
 from app.store.schema import run
 from app.store.wakeups import announce
+
+_LONGEST_WORD = 2000  # characters of a comment, as a message tells it
 
 
 class Verb(StrEnum):
@@ -104,9 +107,20 @@ async def decide(tx: AsyncConnection, run_id: str, word: Word, now: datetime) ->
         raise NotFoundError(f"there is no run {run_id}")
     if effect.after.is_final:
         await runs.wake_refused(tx, now, decided)
-    if before == RunState.AWAITING_APPROVAL:
-        await messages.answer(tx, run_id, f"{decided.remediation.name}: {effect.done}", word.message, now)
+    await _tell(tx, decided, effect.done, word.message, now)
     return Decided(decided, helped)
+
+
+async def _tell(tx: AsyncConnection, decided: Run, done: str, said: str, now: datetime) -> None:
+    """Tell the channel that was asked what people made of its question; a yes is not yet the deed."""
+    where = f" on {one_line(decided.target_key)}" if decided.target_key else ""
+    title = f"{done.capitalize()}: {decided.remediation.name}{where}"
+    what = "nothing is done" if decided.admitted_at is None else "nothing more is done"
+    if not decided.state.is_final:
+        title = f"{done.capitalize()}, not done yet: {decided.remediation.name}{where}"
+        what = "it is decided once more and then done, and how it ends is told here"
+    body = f"{one_line(said, _LONGEST_WORD)}; {what}. Run {decided.id}"
+    await messages.answer(tx, decided.id, (title, body), now, is_end=decided.state.is_final)
 
 
 async def _check_question(tx: AsyncConnection, run_id: str, question: str) -> None:
@@ -136,7 +150,7 @@ async def _too_late(tx: AsyncConnection, run_id: str, now: datetime) -> Decided:
     if cancelled is None:
         raise NotFoundError(f"there is no run {run_id}")
     await runs.wake_refused(tx, now, cancelled)
-    await messages.answer(tx, run_id, f"{cancelled.remediation.name}: {RunState.CANCELLED}", said, now)
+    await _tell(tx, cancelled, "cancelled", said, now)
     return Decided(cancelled, refused=f"{said}; run {run_id} is cancelled")
 
 

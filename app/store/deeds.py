@@ -12,6 +12,7 @@ from sqlalchemy.engine import Row
 from app.domain.remediation import Purpose
 from app.domain.wording import deed, one_line
 from app.store.connection import AsyncConnection
+from app.store.runs import Run
 from app.store.schema import run, step
 
 _LONGEST_SUMMARY = 500
@@ -25,8 +26,8 @@ class Deeds:
     planned: list[str] = field(default_factory=list)
 
 
-async def of_runs(tx: AsyncConnection, runs: Sequence[Row[Any]]) -> dict[str, Deeds]:
-    """The deeds of these runs, which are rows with id and purpose."""
+async def of_runs(tx: AsyncConnection, runs: Sequence[Row[Any] | Run]) -> dict[str, Deeds]:
+    """The deeds of these runs, or rows of runs."""
     found = {row.id: Deeds() for row in runs}
     takes_back = {row.id for row in runs if row.purpose != Purpose.REMEDY}
     columns = (step.c.run_id, step.c.planned, step.c.state, step.c.result, step.c.error)

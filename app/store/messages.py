@@ -10,14 +10,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, func, insert, select, update
+from sqlalchemy import and_, bindparam, func, insert, select, update
+from sqlalchemy.engine import Row
 
 from app.domain.ids import new_id
+from app.domain.states import RunState
 from app.store import events
 from app.store.connection import AsyncConnection
 from app.store.events import Entry, Event
-from app.store.schema import message, run
+from app.store.schema import event, message, run
 
+_ASKED = "approval"
 _WAITING = and_(message.c.sent_at.is_(None), message.c.given_up_at.is_(None))
 COUNT_WAITING = select(func.count()).select_from(message).where(_WAITING)
 
@@ -54,13 +57,46 @@ async def queue(tx: AsyncConnection, draft: Draft, now: datetime) -> bool:
     return True
 
 
-async def answer(tx: AsyncConnection, run_id: str, title: str, body: str, now: datetime) -> None:
-    """Tell whoever was asked about a run what became of the question; nobody, where nobody was asked."""
-    asked = message.c.key.startswith(f"approval:{run_id}:", autoescape=True)
-    query = select(message.c.id, message.c.channel).where(message.c.run_id == run_id, asked)
-    row = (await tx.execute(query.order_by(message.c.id.desc()).limit(1))).one_or_none()
+# An index leads to the events of a run and none to its messages, of which most runs have no question.
+_WAS_ASKED = (
+    select(event.c.id).where(event.c.run_id == bindparam("run"), event.c.state == RunState.AWAITING_APPROVAL).limit(1)
+)
+_QUESTION = (
+    select(message.c.id, message.c.channel)
+    .where(message.c.run_id == bindparam("run"), message.c.key.startswith(bindparam("prefix")))
+    .order_by(message.c.id.desc())
+    .limit(1)
+)
+
+
+def question_key(run_id: str, epoch: int) -> str:
+    """The occasion of a question about a run."""
+    return f"{_ASKED}:{run_id}:{epoch}"
+
+
+def ended_key(run_id: str) -> str:
+    """The occasion of a run's end."""
+    return f"ended:{run_id}"
+
+
+async def asked(tx: AsyncConnection, run_id: str) -> str | None:
+    """The channel that was last asked about a run; None where nobody was asked."""
+    row = await _question(tx, run_id)
+    return None if row is None else str(row.channel)
+
+
+async def answer(tx: AsyncConnection, run_id: str, notice: tuple[str, str], now: datetime, *, is_end: bool) -> None:
+    """Tell the channel that was asked about a run what became of the question: title and text."""
+    row = await _question(tx, run_id)
     if row is not None:
-        await queue(tx, Draft(f"answer:{row.id}", row.channel, title, body, run_id), now)
+        key = ended_key(run_id) if is_end else f"answer:{row.id}"
+        await queue(tx, Draft(key, row.channel, *notice, run_id), now)
+
+
+async def _question(tx: AsyncConnection, run_id: str) -> Row[Any] | None:
+    if (await tx.execute(_WAS_ASKED, {"run": run_id})).one_or_none() is None:
+        return None
+    return (await tx.execute(_QUESTION, {"run": run_id, "prefix": f"{_ASKED}:"})).one_or_none()
 
 
 async def take(tx: AsyncConnection, now: datetime, until: datetime, limit: int) -> list[Taken]:

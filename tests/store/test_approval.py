@@ -38,6 +38,7 @@ __all__ = ["dial"]
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 MINUTE = timedelta(minutes=1)
 URL = "https://remediator.test"
+TOKEN = "Authorization: Bearer $REMEDIATOR_TOKEN"
 
 
 @pytest.fixture
@@ -111,13 +112,15 @@ def test_the_question_says_exactly_what_would_be_done(
             for line in (
                 "Why it asks: the mode is approve",
                 f"Until: {row.not_before:%Y-%m-%d %H:%M:%S} UTC; no answer means no",
-                f"Look: {URL}/remediations/{row.id}",
-                f'Approve: curl -X POST -H "Authorization: Bearer $TOKEN" "{URL}{approve(row)}"',
-                f"Reject: POST {URL}/remediations/{row.id}/reject",
+                f"Run: {URL}/remediations/{row.id}",
+                f'Look: curl -H "{TOKEN}" "{URL}/remediations/{row.id}"',
+                f'Approve: curl -X POST -H "{TOKEN}" "{URL}{approve(row)}"',
+                f'Reject: curl -X POST -H "{TOKEN}" "{URL}/remediations/{row.id}/reject"',
                 "  pod: api-1",
                 "1. turn from 3 to 5",
                 "   value: 3 → 5",
-                "If that does not help, under the same approval: test.turn",
+                "   risk: disruptive; it can be undone",
+                "If that does not help, under the same approval: test.turn (disruptive; it can be undone)",
             ):
                 assert line in text.splitlines()
             assert ["told ops: " + title] == [one.message for one in await events(one, "told")]
@@ -125,17 +128,15 @@ def test_the_question_says_exactly_what_would_be_done(
     run(scenario())
 
 
-def test_without_an_address_the_question_names_the_paths(
-    store: str, tmp_path: Path, dial: Dial, people: WebServer
-) -> None:
-    """They hold wherever the service is reached."""
+def test_without_an_address_the_shell_puts_it_in(store: str, tmp_path: Path, dial: Dial, people: WebServer) -> None:
+    """The command holds wherever the service is reached."""
 
     async def scenario() -> None:
         async with asking(store, tmp_path, dial, people, external_url="") as one:
             await send_due(one.parts)
             (row,) = await one.runs()
             lines = received(people)[0][1].splitlines()
-            assert {f"Look: /remediations/{row.id}", f"Approve: POST {approve(row)}"} <= set(lines)
+            assert f'Approve: curl -X POST -H "{TOKEN}" "$REMEDIATOR_URL{approve(row)}"' in lines
 
     run(scenario())
 
@@ -170,8 +171,19 @@ def test_what_was_approved_is_what_is_done(store: str, tmp_path: Path, dial: Dia
             assert asked.plan == row.plan
             (step,) = await one.steps()
             assert asked.plan["steps"][0]["before"]["planned_at"] == step.result["planned_at"]
-            await send_due(one.parts)
-            assert ("turn: approved", "approved by alice") == received(people)[-1]
+            while await send_due(one.parts):
+                continue
+            (_, (yes, word), (end, told)) = received(people)
+            assert f"Approved, not done yet: turn on {row.target_key}" == yes
+            assert word.startswith("approved by alice; it is decided once more and then done")
+            assert f"Done: turn on {row.target_key}" == end
+            for line in (
+                "How it ended: succeeded: applied; the remediation declares no check",
+                "- turn from 3 to 5 (value 3 → 5)",
+                "Approved by alice.",
+                "The alert still fires. If it does not resolve within 1h, it was not helped by this.",
+            ):
+                assert line in told.splitlines()
 
     run(scenario())
 
@@ -264,7 +276,7 @@ def test_an_alert_that_resolves_makes_the_yes_needless(
             assert 3 == dial.value
             while await send_due(one.parts):
                 continue
-            assert "turn: cancelled" in [title for title, _ in received(people)]
+            assert f"Not done: turn on {row.target_key}" == received(people)[-1][0]
 
     run(scenario())
 
@@ -279,7 +291,9 @@ def test_no_answer_is_no(store: str, tmp_path: Path, dial: Dial, people: WebServ
             assert (RunState.EXPIRED, 3) == (row.state, dial.value)
             while await send_due(one.parts):
                 continue
-            assert ("turn: expired", "nobody approved within 1h") == received(people)[-1]
+            title, text = received(people)[-1]
+            assert f"Not done, nobody answered: turn on {row.target_key}" == title
+            assert "How it ended: expired: nobody approved within 1h\nNothing was done.\n" in text
 
     run(scenario())
 

@@ -24,12 +24,14 @@ from app.domain.plans import PlannedStep
 from app.domain.reasons import Reason
 from app.domain.remediation import Risk
 from app.domain.texts import Text
+from app.domain.wording import table
 
 if TYPE_CHECKING:
     from psycopg.rows import DictRow
 
     from app.clients.postgres import Connection
 
+_SHOWN = ("pid", "user", "application", "state", "idle_for")
 _POLL_SECONDS = 0.05
 _GONE_WITHIN_SECONDS = 5.0
 
@@ -137,6 +139,15 @@ class TerminateIdle(Action[TerminateIdleParams]):
             desired={"terminated": [[row["pid"], _text(row["backend_start"])] for row in selected]},
             changes=bool(selected),
         )
+
+    def in_words(self, step: PlannedStep) -> list[str]:
+        """The sessions, the longest idle first, and how many more there are."""
+        sessions = [
+            one | {"idle_for": format_duration(timedelta(seconds=one["idle_seconds"]))}
+            for one in step.before["selected"]
+        ]
+        counts = f"{step.before['connections']} connections, {step.before['idle']} of them idle; these are ended:"
+        return [counts, *(f"  {line}" for line in table(sessions, _SHOWN))]
 
     async def apply(self, context: Context, step: PlannedStep) -> JsonObject:
         """End those planned sessions that are still the same and still idle; wait until they are gone."""

@@ -119,6 +119,7 @@ def test_a_plan_is_shown_from_what_to_what() -> None:
         "1. scale",
         "   replicas: 3 → 5",
         "   with by: 2",
+        "   risk: disruptive; it cannot be undone",
         "2. flush",
         "   (is so already)",
     ] == shown
@@ -172,3 +173,39 @@ def test_a_question_that_reached_nobody_is_an_event_of_its_run(tmp_path: Path, s
             assert ["not_told", "awaiting_approval"] == (await one.kinds(row.id))[-2:]
 
     run(scenario())
+
+
+def test_what_is_long_is_counted_and_never_cut_in_the_middle() -> None:
+    """A table of the first sessions and how many more; of a body each field; an autoscaler's minimum."""
+    sessions = [
+        {"pid": 4000 + number, "user": "app", "application": "web", "state": "idle", "idle_seconds": 7200}
+        for number in range(28)
+    ]
+    before = {"connections": 40, "idle": 30, "qualifying": 28, "selected": sessions}
+    body = {"flag": "search", "on": False, "ids": list(range(8)), "nested": {"a": "b"}}
+    steps = (
+        PlannedStep(
+            action="postgres.terminate_idle", summary="end 28", before=before, desired={"terminated": [[1, ""]]}
+        ),
+        PlannedStep(action="http.request", summary="POST", params={"json": body}, desired={"status": "2xx"}),
+        PlannedStep(
+            action="kubernetes.scale",
+            summary="set the minimum",
+            before={"hpa": {"name": "api", "min_replicas": 2}},
+            desired={"hpa": "api", "min_replicas": 4},
+        ),
+    )
+    shown = list(describe(Plan(rung=0, target=TARGET, steps=steps)))
+    for line in (
+        "   40 connections, 30 of them idle; these are ended:",
+        "     pid   user  application  state  idle for",
+        "     4009  app   web          idle   2h",
+        "     and 18 more",
+        "   with json.on: false",
+        "   with json.ids: 0, 1, 2, 3, 4 and 3 more",
+        "   with json.nested.a: b",
+        "   min replicas: 2 → 4",
+        "   risk: disruptive; it can be undone",
+    ):
+        assert line in shown
+    assert not any("{" in line or "…" in line for line in shown)

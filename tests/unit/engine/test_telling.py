@@ -26,6 +26,8 @@ from tests.support.engine import Engine, engine, sqlite
 from tests.support.entries import poke
 from tests.support.web import WebServer
 
+# Apprise imports it for Python 3.13, where it is gone, as a probe.
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 LIMITS = {"cooldown": "0s", "rate": "1000/1h", "attempts": 2}
 HALF_AN_HOUR = timedelta(minutes=30)
 
