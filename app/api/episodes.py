@@ -56,12 +56,13 @@ def _items(rows: Sequence[Row[Any]], runs: Sequence[Row[Any]], catalog: Catalog)
 def _explanation(row: Row[Any], catalog: Catalog) -> str | None:
     if row.matched:
         return None
+    if row.defect is not None:
+        return f"it is set aside, so nothing was matched: {row.defect}"
     if row.closed_at == row.first_seen_at:
         return "it had resolved before it was first seen, so nothing was matched"
     said = "no remediation of the catalog has matched its labels"
-    if len(catalog) > _MOST_COMPARED:
-        return said
-    misses = nearest(tuple(catalog.remediations.values()), row.labels)
+    compared = tuple(catalog.remediations.values()) if len(catalog) <= _MOST_COMPARED else ()
+    misses = nearest(compared, row.labels)
     if not misses:
         return said
     miss = misses[0]

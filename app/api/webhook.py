@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import structlog
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from starlette.types import Receive, Scope, Send
 
 from app.api.auth import Role, authorize, documented
@@ -27,7 +27,7 @@ from app.domain.errors import StoreUnavailableError
 from app.store.inbox import Received
 
 PATH = "/webhooks/alertmanager"
-_LONGEST_SHOWN = 200
+_LONGEST_SHOWN, _MOST_SHOWN = 200, 10
 _MARK = b'"fingerprint"'
 _AGAIN = {ProblemReason.STORE_UNAVAILABLE, ProblemReason.BUSY}  # Alertmanager sends these again
 _RESULTS = {
@@ -53,7 +53,8 @@ class Accepted(BaseModel):
     """The notification is recorded; its alerts will be taken in."""
 
     notification: Literal["accepted"] = "accepted"
-    alerts: int
+    alerts: int = Field(description="How many were recorded.")
+    set_aside: int | None = Field(default=None, description="How many of them nothing is done about, if any.")
 
 
 @router.post(
@@ -103,19 +104,20 @@ async def _receive(request: Request, services: Services) -> Response:
     try:
         with services.gate.entered(request.headers.get("content-length", "")):
             body = await read_body(request, services.limits.max_body_bytes)
-            received = _read(services, body)
+            received, set_aside = _read(services, body)
             await _record(services, received)
     except ProblemError as problem:
         again = problem.reason in _AGAIN
         _refused(services, problem, "" if again else group_of(body))
         raise
-    return _accepted(received.alerts)
+    return _accepted(received.alerts, set_aside or None)
 
 
 @lru_cache(maxsize=128)
-def _accepted(alerts: int) -> Response:
+def _accepted(alerts: int, set_aside: int | None) -> Response:
     """Made once for each number of alerts, as there are few of those."""
-    return Response(Accepted(alerts=alerts).model_dump_json(), HTTPStatus.ACCEPTED, media_type="application/json")
+    answer = Accepted(alerts=alerts, set_aside=set_aside).model_dump_json(exclude_none=True)
+    return Response(answer, HTTPStatus.ACCEPTED, media_type="application/json")
 
 
 def _parse(body: bytes, max_alerts: int) -> Notification:
@@ -131,17 +133,34 @@ def _parse(body: bytes, max_alerts: int) -> Notification:
         raise refusal(error) from error
 
 
-def _read(services: Services, body: bytes) -> Received:
-    """What is recorded of a notification; its alerts are not kept while others are read, since take-in reads them."""
+def _read(services: Services, body: bytes) -> tuple[Received, int]:
+    """The notification to record, and how many of its alerts are set aside.
+
+    Its alerts are not kept while others are read, since take-in reads them.
+    """
     notification = _parse(body, services.limits.max_alerts)
-    return Received(
+    unreadable = notification.unreadable
+    if unreadable:
+        _unreadable(services, notification)
+    received = Received(
         received_at=services.clock(),
         receiver=notification.receiver,
         group_key=notification.group_key,
-        alerts=len(notification.alerts),
+        alerts=len(notification.alerts) + len(unreadable),
         truncated=notification.truncated_alerts,
         body=body,
     )
+    return received, notification.defects + len(unreadable)
+
+
+def _unreadable(services: Services, notification: Notification) -> None:
+    group = notification.group_key[:_LONGEST_SHOWN]
+    if services.logged.first("unreadable", group):
+        log.warning(
+            "entries of a notification are no alerts and are set aside; the others are taken in",
+            group=group,
+            entries=[f"alerts[{number}]" for number in notification.unreadable[:_MOST_SHOWN]],
+        )
 
 
 async def _record(services: Services, received: Received) -> None:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from app.clients.connections import AlertmanagerConnection
 from app.clients.http import HttpClient, HttpRequest, describe, refusal
 from app.clients.shared import Shared
-from app.domain.alerts import Fingerprint, Pairs, Time
+from app.domain.alerts import AnyPairs, Fingerprint, Time
 from app.domain.errors import AppError, OutcomeUnknownError, TransientError
 
 T = TypeVar("T")
@@ -48,14 +48,18 @@ class Status(_Answer):
 
 
 class HeldAlert(_Answer):
-    """One alert that has not resolved."""
+    """One alert that has not resolved, of whatever size: one that is too large must not hide the others."""
 
     fingerprint: Fingerprint
-    labels: Pairs
-    annotations: Pairs = Field(default_factory=dict)
+    labels: AnyPairs
+    annotations: AnyPairs = Field(default_factory=dict)
     starts_at: Time = Field(alias="startsAt")
     generator_url: str = Field(default="", alias="generatorURL")
     status: Status
+
+
+class _Fingerprinted(_Answer):
+    fingerprint: Fingerprint
 
 
 class _Receiver(_Answer):
@@ -82,7 +86,7 @@ class Answers:
 
 
 _GROUPS = TypeAdapter(tuple[Group, ...])
-_ALERTS = TypeAdapter(tuple[HeldAlert, ...])
+_ALERTS = TypeAdapter(tuple[_Fingerprinted, ...])
 _STATUS = TypeAdapter(_ServerStatus)
 
 

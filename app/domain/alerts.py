@@ -9,7 +9,7 @@ import hashlib
 import re
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -21,8 +21,10 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetPydanticSchema,
+    PrivateAttr,
     Strict,
     StringConstraints,
+    ValidationError,
 )
 from pydantic_core import CoreSchema, core_schema
 
@@ -72,12 +74,15 @@ def _without_python(_source: object, handler: GetCoreSchemaHandler) -> CoreSchem
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{1,32}$")]
 _PythonTime = Annotated[AwareDatetime, BeforeValidator(_rfc3339), AfterValidator(_utc)]
 Time = Annotated[datetime, GetPydanticSchema(_without_python)]
-# Far beyond what Prometheus lets pass by default, and small enough that no alert costs more than others.
+# Far beyond what Prometheus lets pass by default, and small enough that no alert costs more than others. Characters.
 MAX_PAIRS, MAX_NAME, MAX_VALUE = 500, 1024, 64 * 1024
+_LEFT_OUT = "remediator_left_out"  # an annotation that says how many others are not kept
+_FIRST = ("alertname", "namespace")  # what people look for an alert by
 _Name = Annotated[str, StringConstraints(max_length=MAX_NAME)]
 _Value = Annotated[str, StringConstraints(max_length=MAX_VALUE)]
 # The first wrong entry ends the reading: a body of many megabytes may hold millions of them.
 Pairs = Annotated[dict[_Name, _Value], FailFast()]
+AnyPairs = Annotated[dict[str, str], FailFast()]
 
 
 class Alert(BaseModel):
@@ -90,8 +95,13 @@ class Alert(BaseModel):
     annotations: Pairs = Field(default_factory=dict, max_length=MAX_PAIRS)
     starts_at: Time = Field(alias="startsAt")
     ends_at: Time | None = Field(default=None, alias="endsAt")
-    generator_url: str = Field(default="", alias="generatorURL")
+    generator_url: _Value = Field(default="", alias="generatorURL")
     fingerprint: Fingerprint
+
+    @property
+    def defect(self) -> str:
+        """Why nothing may be done about the alert; empty where all of it is kept that decisions depend on."""
+        return ""
 
     @property
     def is_firing(self) -> bool:
@@ -102,6 +112,73 @@ class Alert(BaseModel):
     def resolved_at(self) -> datetime | None:
         """When the alert ended; None while `endsAt` is unset."""
         return None if self.ends_at is None or self.ends_at.year == UNSET_YEAR else self.ends_at
+
+
+class AnyAlert(Alert):
+    """An alert of whatever size, as its sender made it; `kept` is as much of it as the store gets."""
+
+    labels: AnyPairs = Field(min_length=1)
+    annotations: AnyPairs = Field(default_factory=dict)
+    generator_url: str = Field(default="", alias="generatorURL")
+
+    @property
+    def defect(self) -> str:
+        """What of its labels is too much. To match, or to fill a template, without them could mean another alert."""
+        if _fit(self.labels):
+            return ""
+        if len(self.labels) > MAX_PAIRS:
+            return f"it has {len(self.labels)} labels, and {MAX_PAIRS} are the most"
+        name = max(self.labels, key=len)
+        if len(name) > MAX_NAME:
+            return f"the name of a label has {len(name)} characters, and {MAX_NAME} are the most"
+        name, value = max(self.labels.items(), key=lambda pair: len(pair[1]))
+        return f'the label "{name}" has {len(value)} characters, and {MAX_VALUE} are the most'
+
+    def kept(self) -> Alert:
+        """Within the bounds: long annotations are cut and say so; labels that do not fit set the alert aside."""
+        defect = self.defect
+        if not defect and _fit(self.annotations) and len(self.generator_url) <= MAX_VALUE:
+            return self
+        values: dict[str, Any] = {name: getattr(self, name) for name in type(self).model_fields}
+        values |= {"annotations": _cut(self.annotations), "generator_url": self.generator_url[:MAX_VALUE]}
+        if not defect:
+            return Alert.model_construct(**values)
+        return _SetAside.model_construct(**values | {"labels": _fitting(self.labels), "why": defect})
+
+
+class _SetAside(Alert):
+    """An alert without the labels that were too much, for people to see."""
+
+    why: str
+
+    @property
+    def defect(self) -> str:
+        """As it was found."""
+        return self.why
+
+
+def _fit(pairs: dict[str, str]) -> bool:
+    sizes = ((len(name), len(value)) for name, value in pairs.items())
+    return len(pairs) <= MAX_PAIRS and all(name <= MAX_NAME and value <= MAX_VALUE for name, value in sizes)
+
+
+def _cut(annotations: dict[str, str]) -> dict[str, str]:
+    fitting = {name: value for name, value in annotations.items() if len(name) <= MAX_NAME}
+    if len(fitting) < len(annotations) or len(fitting) > MAX_PAIRS:
+        fitting = dict(list(fitting.items())[: MAX_PAIRS - 1])
+        fitting[_LEFT_OUT] = f"{len(annotations) - len(fitting)} annotations, too many or with too long names"
+    return {name: value if len(value) <= MAX_VALUE else _shortened(value) for name, value in fitting.items()}
+
+
+def _shortened(value: str) -> str:
+    mark = f"… [cut: it had {len(value)} characters]"
+    return value[: MAX_VALUE - len(mark)] + mark
+
+
+def _fitting(labels: dict[str, str]) -> dict[str, str]:
+    """As many labels as fit, always the same ones."""
+    ordered = sorted(labels.items(), key=lambda pair: (pair[0] not in _FIRST, pair[0]))
+    return {name: value for name, value in ordered[:MAX_PAIRS] if len(name) <= MAX_NAME and len(value) <= MAX_VALUE}
 
 
 class Notification(BaseModel):
@@ -116,16 +193,60 @@ class Notification(BaseModel):
     group_key: str = Field(default="", alias="groupKey")
     truncated_alerts: Annotated[int, Strict()] = Field(default=0, ge=0, le=_MAX_COUNT, alias="truncatedAlerts")
     external_url: str = Field(default="", alias="externalURL")
+    _unreadable: tuple[int, ...] = PrivateAttr(default=())
+    _defects: int = PrivateAttr(default=0)
+
+    @property
+    def unreadable(self) -> tuple[int, ...]:
+        """The places of entries that are no alerts and were left out."""
+        return self._unreadable
+
+    @property
+    def defects(self) -> int:
+        """How many of the alerts have a defect."""
+        return self._defects
+
+    def found_with(self, unreadable: tuple[int, ...], defects: int) -> Self:
+        """Remember which entries were left out, and how many have a defect."""
+        self._unreadable, self._defects = unreadable, defects
+        return self
+
+
+def _none_if_wrong(_source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+    return core_schema.with_default_schema(handler(AnyAlert), default=None, on_error="default")
+
+
+class _AnyNotification(Notification):
+    """A notification of which single alerts may be too large, or none at all: None."""
+
+    alerts: list[Annotated[Any, GetPydanticSchema(_none_if_wrong)]]
 
 
 def parse_notification(body: bytes) -> Notification:
-    """Read a webhook body; raises pydantic.ValidationError.
+    """Read a webhook body; raises pydantic.ValidationError where no alert of it can be kept.
 
     A NUL in a label is legal UTF-8 for Prometheus and cannot be stored by PostgreSQL; it becomes U+FFFD.
     """
     if _NUL.search(body):
         body = _ESCAPED_NUL.sub(rb"\1\\ufffd", body)
-    return Notification.model_validate_json(body)
+    try:
+        return Notification.model_validate_json(body)
+    except ValidationError as error:
+        return _parse_partly(body, error)
+
+
+def _parse_partly(body: bytes, error: ValidationError) -> Notification:
+    """Every alert of a body that can be kept, so that none costs the others; raises the error where there is none."""
+    try:
+        read = _AnyNotification.model_validate_json(body)
+    except ValidationError:
+        raise error from None
+    alerts = [one.kept() for one in read.alerts if one is not None]
+    if not alerts:
+        raise error
+    values = {name: getattr(read, name) for name in type(read).model_fields} | {"alerts": alerts}
+    unreadable = tuple(number for number, one in enumerate(read.alerts) if one is None)
+    return Notification.model_construct(**values).found_with(unreadable, sum(bool(one.defect) for one in alerts))
 
 
 def fingerprint_of(labels: Mapping[str, str]) -> str:

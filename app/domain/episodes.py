@@ -52,6 +52,7 @@ class Episode:
     deliveries: int = 1
     resolved_at: datetime | None = None  # the alert's own endsAt
     closed_at: datetime | None = None  # when we learnt of it
+    defect: str | None = None  # why nothing may be done about it, whatever matches
 
     @property
     def is_open(self) -> bool:
@@ -160,6 +161,7 @@ def _opened(alert: Alert, identity: str, now: datetime) -> Episode:
         first_seen_at=now,
         last_seen_at=now,
         firing={alert.fingerprint: began},
+        defect=alert.defect or None,
     )
 
 

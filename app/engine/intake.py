@@ -55,6 +55,8 @@ class _Batch:
     links: list[tuple[str, str]] = field(default_factory=list)
     receipts: dict[Receipt, int] = field(default_factory=dict)
     unmatched: int = 0
+    set_aside: int = 0  # alerts
+    failures: dict[int, str] = field(default_factory=dict)  # notifications of which an alert made the engine stumble
     helped: list[str] = field(default_factory=list)  # remediations of finished runs whose alerts ended
     recurred: list[str] = field(default_factory=list)  # remediations whose alert is back although they had helped
 
@@ -151,7 +153,10 @@ async def _take_in(parts: Parts, limit: int) -> _Taken:
             batch = await _place(turn, readable)
             batch.runs = lease(batch.runs, begun)
             await _write(turn, batch)
-            await inbox.mark_taken_in(turn.tx, [one.id for one, _ in readable], turn.now)
+            taken = [one.id for one, _ in readable if one.id not in batch.failures]
+            await inbox.mark_taken_in(turn.tx, taken, turn.now)
+            for failed, why in batch.failures.items():
+                await inbox.mark_taken_in(turn.tx, [failed], turn.now, set_aside=why)
     _count(parts, batch)
     if batch.runs or batch.ended:
         parts.work.set()
@@ -182,6 +187,7 @@ async def _place(turn: Turn, readable: Sequence[tuple[Waiting, Notification]]) -
     ]
     known = await episodes.newest(turn.tx, (name for *_, name in delivered))
     batch = _Batch(turn.now, known, seen_before=frozenset(known))
+    batch.set_aside = sum(len(notification.unreadable) for _, notification in readable)
     catalog = parts.catalog()
     for number, (waiting, notification, alert, name) in enumerate(delivered, start=1):
         if number % _SLICE == 0:
@@ -190,10 +196,25 @@ async def _place(turn: Turn, readable: Sequence[tuple[Waiting, Notification]]) -
         batch.receipts[received.receipt] = batch.receipts.get(received.receipt, 0) + 1
         for one in received.written:
             _keep(batch, one)
-        if alert.is_firing and received.written:
+        if alert.defect:
+            _note_defect(batch, alert, received.receipt)
+        elif alert.is_firing and received.written:
             found_by = f"found by a {inbox.LOOKUP}" if notification.receiver == inbox.LOOKUP else ""
-            _match(batch, catalog, batch.known[name], alert, found_by)
+            try:
+                _match(batch, catalog, batch.known[name], alert, found_by)
+            except Exception as error:  # one alert must not cost the others of its notification
+                log.exception("alert not matched", notification=waiting.id, fingerprint=alert.fingerprint)
+                batch.failures[waiting.id] = f"{alert.fingerprint}: unexpected {type(error).__name__}"
+                batch.set_aside += 1
     return batch
+
+
+def _note_defect(batch: _Batch, alert: Alert, receipt: Receipt) -> None:
+    """Count an alert that nothing is done about; its episode shows it to people, and says why."""
+    batch.set_aside += 1
+    if receipt in {Receipt.OPENED, Receipt.UNKNOWN_RESOLVED}:
+        name = alert.labels.get("alertname", "")
+        log.warning("alert set aside", alertname=name, fingerprint=alert.fingerprint, why=alert.defect)
 
 
 def _happened(alert: Alert) -> datetime:
@@ -218,11 +239,10 @@ def _match(batch: _Batch, catalog: Catalog, one: Episode, alert: Alert, found_by
         log.info("alert", alertname=one.labels.get("alertname", ""), fingerprint=one.fingerprint, matched=names)
     if not matching:
         return
+    pending = [pending_run(remediation, catalog.digest, one, batch.now, message=found_by) for remediation in matching]
     _keep(batch, replace(one, matched=one.matched.union(remediation.name for remediation in matching)))
-    for remediation in matching:
-        pending = pending_run(remediation, catalog.digest, one, batch.now, message=found_by)
-        batch.runs.append(pending)
-        batch.links.append((pending.id, one.id))
+    batch.runs += pending
+    batch.links += [(new.id, one.id) for new in pending]
 
 
 def pending_run(  # noqa: PLR0913 - what is known of it
@@ -297,6 +317,7 @@ def _count(parts: Parts, batch: _Batch) -> None:
     for receipt, count in batch.receipts.items():
         parts.metrics.alerts.labels(receipt).inc(count)
     parts.metrics.episodes_unmatched.inc(batch.unmatched)
+    parts.metrics.alerts_set_aside.inc(batch.set_aside)
     for remediation in batch.helped:
         parts.metrics.runs_effective.labels(remediation).inc()
     for remediation in batch.recurred:

@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 
 from app.clients.alertmanager import AlertmanagerClient, Answers, HeldAlert
-from app.domain.alerts import Alert, identity
+from app.domain.alerts import Alert, AnyAlert, identity
 from app.domain.episodes import Episode, EpisodeRules, Receipt, receive
 from app.domain.errors import AppError, LeaseLostError, StoreUnavailableError
 from app.engine.outside import is_active, receivers_of
@@ -201,7 +201,7 @@ def _held(answers: Answers) -> Iterator[HeldAlert]:
     return (alert for groups in answers.groups for group in groups for alert in group.alerts)
 
 
-def firing_alerts(held: Iterable[HeldAlert]) -> list[Alert]:
+def firing_alerts(held: Iterable[HeldAlert]) -> list[AnyAlert]:
     """Each alert once, as a notification would tell it; members may differ in when it began: the earliest counts."""
     earliest: dict[str, HeldAlert] = {}
     for one in held:
@@ -209,7 +209,7 @@ def firing_alerts(held: Iterable[HeldAlert]) -> list[Alert]:
         if before is None or one.starts_at < before.starts_at:
             earliest[one.fingerprint] = one
     return [
-        Alert(
+        AnyAlert(
             status="firing",
             labels=one.labels,
             annotations=one.annotations,
@@ -234,11 +234,11 @@ def is_missed(alert: Alert, name: str, last: Episode | None, now: datetime, rule
     return receive(alert, name, last, now, rules).receipt is Receipt.OPENED
 
 
-def _firing(alert: Alert) -> dict[str, Any]:
+def _firing(alert: AnyAlert) -> dict[str, Any]:
     return {
         "status": "firing",
-        "labels": alert.labels,
-        "annotations": alert.annotations,
+        "labels": alert.labels,  # all of them: take-in is to see that they are too many
+        "annotations": alert.kept().annotations,
         "startsAt": alert.starts_at.isoformat(),
         "endsAt": "0001-01-01T00:00:00Z",
         "generatorURL": alert.generator_url,

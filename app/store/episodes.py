@@ -171,6 +171,7 @@ def from_row(row: Row[Any]) -> Episode:
         deliveries=row.deliveries,
         resolved_at=row.resolved_at,
         closed_at=row.closed_at,
+        defect=row.defect,
     )
 
 
@@ -196,4 +197,5 @@ def _columns(one: Episode) -> dict[str, Any]:
         "deliveries": one.deliveries,
         "resolved_at": one.resolved_at,
         "closed_at": one.closed_at,
+        "defect": one.defect,
     }

@@ -124,6 +124,7 @@ episode = Table(
     Column("resolved_at", Timestamp),
     Column("closed_at", Timestamp),
     Column("matched", Json, nullable=False),  # names of the remediations that matched when it opened
+    Column("defect", Text),  # why nothing is done about it, whatever matches
     Index("ix_episode_identity", "identity", "id"),
     Index("ix_episode_open", "id", sqlite_where=text("closed_at IS NULL")),
     Index(

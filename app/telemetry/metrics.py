@@ -111,6 +111,11 @@ class Metrics:
             "Alerts that Alertmanager left out of notifications. Rising: remove max_alerts from the receiver.",
             registry=registry,
         )
+        self.alerts_set_aside = Counter(
+            "remediator_alerts_set_aside",
+            "Delivered alerts that are too large or malformed; nothing is done about them. Rising: see the log.",
+            registry=registry,
+        )
         self.episodes_unmatched = Counter(
             "remediator_episodes_unmatched",
             "Episodes that no remediation matches. Rising: alerts arrive that nothing is declared for.",

@@ -143,6 +143,17 @@ def test_only_the_mute_of_our_own_route_counts(webhook: WebServer) -> None:
     assert Standing.ACTIVE is judge([answers], {"aaaa"}, [])[0]
 
 
+def test_an_alert_that_is_too_large_hides_no_other(webhook: WebServer) -> None:
+    """Decisions about alerts of its name go on."""
+    groups = json.loads(json.dumps(MUTED))
+    huge = groups[0]["alerts"][0] | {"fingerprint": "bbbb", "annotations": {"x": "y" * 70_000}}
+    huge["labels"] = huge["labels"] | {f"label_{number}": "x" for number in range(600)}
+    groups[1]["alerts"].append(huge)
+    webhook.body = json.dumps(groups).encode()
+    answers = ask(Connections.model_validate({"alertmanager": {"urls": [webhook.url]}}))
+    assert Standing.ACTIVE is judge([answers], {"aaaa"}, ["people"])[0]
+
+
 @pytest.mark.parametrize(
     ("status", "body", "said"),
     [

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.engine import Row
 
+from app.domain.alerts import MAX_VALUE
 from app.engine.intake import take_in
 from app.engine.lookup import Lookup
 from app.store.inbox import LOOKUP, Received
@@ -112,6 +113,25 @@ def test_an_alert_that_nothing_told_of_is_picked_up_once(tmp_path: Path, bed: An
             await it.look(2)
             assert (1, 1, 1) == (len(await it.episodes()), len(await it.one.runs()), await it.found())
             assert (1, 3) == (it.count("lookup_alerts"), it.count("lookups", result="complete"))
+
+    run(scenario())
+
+
+def test_an_alert_that_is_too_large_hides_no_other(tmp_path: Path, bed: Any, sink: WebServer) -> None:
+    """Its label is too long to be kept: a look takes the others, and shows it as set aside once."""
+
+    async def scenario() -> None:
+        async with looking(bed, tmp_path, sink) as it:
+            bed.push(age=OLD, big="x" * (MAX_VALUE + 1), pod="huge")
+            bed.push(age=OLD)
+            bed.wait_grouped()
+            assert ["complete"] == await it.look()
+            rows = {bool(row.defect): row for row in await it.episodes()}
+            assert (["poke"], []) == (rows[False].matched, rows[True].matched)
+            assert {"alertname": "Down", "pod": "huge"} == rows[True].labels
+            assert (1, 1.0) == (len(await it.one.runs()), it.count("alerts_set_aside"))
+            await it.look(2)
+            assert (2, 1) == (len(await it.episodes()), await it.found())
 
     run(scenario())
 

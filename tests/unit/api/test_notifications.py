@@ -135,8 +135,20 @@ def test_a_wrong_field_is_named_by_its_path(edge: Edge, change: Change, field: s
 def test_only_the_first_wrong_alert_is_named(edge: Edge) -> None:
     """Its index is the one in the notification."""
     body = capture("alertmanager-0.33.1-crashloop-3-pods-firing")
-    body["alerts"][1]["startsAt"] = body["alerts"][2]["startsAt"] = ""
-    assert "alerts[1].startsAt" == edge.notify(json.dumps(body).encode()).json()["field"]
+    for one in body["alerts"]:
+        one["startsAt"] = ""
+    assert "alerts[0].startsAt" == edge.notify(json.dumps(body).encode()).json()["field"]
+
+
+def test_what_is_no_alert_costs_the_others_nothing(edge: Edge, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are recorded, and the log names the entry once for its group."""
+    body = capture("alertmanager-0.33.1-crashloop-3-pods-firing")
+    body["alerts"][1]["startsAt"] = ""
+    for _ in range(2):
+        answer = edge.notify(json.dumps(body).encode())
+        assert (202, {"notification": "accepted", "alerts": 3, "set_aside": 1}) == (answer.status_code, answer.json())
+    assert 1 == capsys.readouterr().out.count("alerts[1]")
+    assert [3, 3] == [row.alerts for row in recorded(edge)]
 
 
 @pytest.mark.parametrize("body", [{}, {"text": "Down", "channel": "#ops"}, {"status": "firing", "receiver": "x"}])

@@ -259,6 +259,14 @@ def test_episodes_answer_why_nothing_happened(edge: Edge) -> None:
     assert "it had resolved before it was first seen, so nothing was matched" == over["explanation"]
 
 
+def test_an_alert_that_is_set_aside_says_why(edge: Edge) -> None:
+    """It is listed among what nothing matched."""
+    _create(edge, replace(make_episode({"alertname": "Huge"}, NOW), defect="it has 501 labels, and 500 are the most"))
+    (huge,) = edge.get("/episodes?matched=false").json()["items"]
+    said = "it is set aside, so nothing was matched: it has 501 labels, and 500 are the most"
+    assert said == huge["explanation"]
+
+
 def test_an_alert_older_than_its_remediation_says_when_it_is_acted_on(edge: Edge) -> None:
     """Not that it lacks a label, since none is missing."""
     open_still, closed = (make_episode({"alertname": "Down"}, NOW + number * MINUTE) for number in (1, 2))

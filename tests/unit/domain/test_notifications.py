@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from app.domain.alerts import fingerprint_of, parse_notification
+from app.domain.alerts import MAX_NAME, MAX_PAIRS, MAX_VALUE, fingerprint_of, parse_notification
 from tests.support.alerts import alert, notification
 
 CAPTURED = Path(__file__).parents[2] / "testdata" / "notifications"
@@ -61,6 +64,52 @@ def test_what_is_no_notification_is_refused(body: bytes) -> None:
     """Nothing but a ValidationError leaves the parser."""
     with pytest.raises(ValidationError):
         parse_notification(body)
+
+
+sizes = st.sampled_from([0, 1, 10, MAX_NAME, MAX_NAME + 1, MAX_VALUE, MAX_VALUE + 1, 3 * MAX_VALUE])
+pairs = st.dictionaries(
+    st.tuples(st.integers(0, 9), sizes).map(lambda pair: f"{pair[0]}{'n' * pair[1]}"),
+    sizes.map(lambda size: "v" * size),
+    max_size=4,
+)
+
+
+@given(st.lists(st.tuples(pairs, pairs, st.integers(0, MAX_PAIRS + 1)), min_size=1, max_size=3))
+@settings(max_examples=50)
+def test_no_alert_costs_another_however_large_it_is(
+    made: list[tuple[dict[str, str], dict[str, str], int]],
+) -> None:
+    """Each is there, within the bounds; one whose labels do not fit has a defect, and annotations cost nothing."""
+    given_alerts = [
+        alert(annotations=annotations | {f"a{number}": "" for number in range(more)}, fingerprint=f"{index:x}")
+        | {"labels": labels | {"alertname": "Down"}}
+        for index, (labels, annotations, more) in enumerate(made)
+    ]
+    read = parse_notification(notification(*given_alerts, alert())).alerts
+    assert len(made) + 1 == len(read)
+    for one, (labels, _, _) in zip(read, made, strict=False):
+        fits = all(len(name) <= MAX_NAME and len(value) <= MAX_VALUE for name, value in labels.items())
+        assert (fits, "Down") == (not one.defect, one.labels["alertname"])
+        for name, value in chain(one.labels.items(), one.annotations.items()):
+            assert (len(name) <= MAX_NAME, len(value) <= MAX_VALUE) == (True, True)
+        assert len(one.annotations) <= MAX_PAIRS
+
+
+def test_what_is_cut_says_so() -> None:
+    """In the value itself, or in an annotation of ours about those that are left out."""
+    long = {"long": "x" * (MAX_VALUE + 1), "short": "y", "n" * (MAX_NAME + 1): "z"}
+    (read,) = parse_notification(notification(alert(annotations=long))).alerts
+    assert ("", "y") == (read.defect, read.annotations["short"])
+    assert read.annotations["long"].endswith("xx… [cut: it had 65537 characters]")
+    assert "1 annotations, too many or with too long names" == read.annotations["remediator_left_out"]
+
+
+def test_labels_that_do_not_fit_say_which() -> None:
+    """Their number, or the one that is too long."""
+    many = parse_notification(notification(alert(**{f"l{number}": "" for number in range(MAX_PAIRS)}))).alerts[0]
+    long = parse_notification(notification(alert(big="x" * (MAX_VALUE + 1)))).alerts[0]
+    assert ("it has 501 labels, and 500 are the most", MAX_PAIRS) == (many.defect, len(many.labels))
+    assert 'the label "big" has 65537 characters, and 65536 are the most' == long.defect
 
 
 def test_fingerprints_are_those_of_alertmanager() -> None:

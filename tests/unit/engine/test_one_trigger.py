@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sqlalchemy import func, select, update
 
+from app.domain.alerts import MAX_PAIRS, MAX_VALUE
 from app.domain.reasons import Reason
 from app.domain.scope import Scope
 from app.domain.states import RunState
@@ -236,19 +237,47 @@ class _Poisoned:
         return ()
 
 
-def test_a_notification_that_makes_the_engine_fail_is_set_aside(tmp_path: Path, sink: WebServer) -> None:
-    """What nobody foresaw in one notification does not keep the others waiting."""
+def test_an_alert_that_makes_the_engine_fail_costs_no_other(tmp_path: Path, sink: WebServer) -> None:
+    """Neither those of its own notification nor those of others; its notification says what happened."""
 
     async def scenario() -> None:
         async with engine(sqlite(tmp_path), tmp_path, poke(sink)) as one:
             object.__setattr__(one.parts, "catalog", _Poisoned)
+            poison = one.firing(poison="yes")
             await one.record(one.firing(pod="a"))
-            await one.record(one.firing(poison="yes"))
-            await one.deliver(one.firing(pod="b"))
+            await one.record(one.firing(pod="b"), poison, one.firing(pod="c"))
+            await one.deliver(one.firing(pod="d"))
             async with one.database.read() as tx:
                 rows = list(await tx.execute(select(notification).order_by(notification.c.id)))
-            assert [None, "unexpected ZeroDivisionError", None] == [row.set_aside for row in rows]
-            assert 2 == one.parts.metrics.episodes_unmatched._value.get()
+            failed = f"{poison['fingerprint']}: unexpected ZeroDivisionError"
+            assert [None, failed, None] == [row.set_aside for row in rows]
+            metrics = one.parts.metrics
+            assert (4, 1) == (metrics.episodes_unmatched._value.get(), metrics.alerts_set_aside._value.get())
+
+    run(scenario())
+
+
+def test_an_alert_that_is_too_large_costs_no_other(tmp_path: Path, sink: WebServer) -> None:
+    """The others act, its own annotations are cut and it acts, too; one with too much of labels is shown and ends."""
+
+    async def scenario() -> None:
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink)) as one:
+            now = one.clock()
+            many = {f"label_{number}": "x" for number in range(MAX_PAIRS)}
+            for status in ("firing", "firing", "resolved"):
+                talkative = alert(status, starts_at=now, pod="b", annotations={"log": "x" * (MAX_VALUE + 1)})
+                huge = alert(status, starts_at=now, pod="c", **many)
+                broken = alert(status, pod="d") | {"startsAt": "noon"}
+                await one.deliver(alert(status, starts_at=now, pod="a"), broken, talkative, huge)
+                await one.ended(count=2)
+            async with one.database.read() as tx:
+                rows = list(await tx.execute(select(episode).order_by(episode.c.id)))
+            assert [(None, ["poke"]), (None, ["poke"]), ("it has 502 labels, and 500 are the most", [])] == [
+                (row.defect, row.matched) for row in sorted(rows, key=lambda row: row.defect or "")
+            ]
+            assert [3, 3, 3] == [row.deliveries for row in rows]
+            assert all(row.closed_at for row in rows)
+            assert 6 == one.parts.metrics.alerts_set_aside._value.get()
 
     run(scenario())
 
