@@ -19,7 +19,7 @@ from app.domain.remediation import Purpose, Switchable
 from app.domain.states import RunState
 from app.engine import standing
 from app.engine.asking import approved_plan, ask, differences, void, with_changes
-from app.engine.closing import close, still_wanted, undefer
+from app.engine.closing import close, still_wanted, undefer, unwanted
 from app.engine.parts import Parts, Turn
 from app.engine.telling import Notice, tell
 from app.guards import chain
@@ -203,22 +203,6 @@ async def _storm(turn: Turn, run: Run, decision: Decision, found: tuple[Storm, .
         about = run.remediation if one.remediation else None
         body = f"{one.message}. {whose} waits; people are needed."
         await tell(turn, about, Notice(f"storm:{new}", title, body))
-
-
-async def unwanted(turn: Turn, run: Run) -> Run:
-    """The alert ended before this decision, or fires again before a revert: nothing is done any more."""
-    if run.purpose is Purpose.REVERT:
-        # Linked with what fires now, so that its end has the revert planned anew.
-        await undos.follow(turn.tx, run.id, await undos.fires_again(turn.tx, run))
-        entry = Entry("the alert fires again: what was borrowed is needed", Reason.FIRES_AGAIN)
-        return await close(turn, run, RunState.CANCELLED, entry)
-    if run.admitted_at is None:
-        entry = Entry("the alert resolved before anything was done", Reason.RESOLVED_BEFORE_START)
-        return await close(turn, run, RunState.CANCELLED, entry)
-    if run.setback is None or run.setback.reason is Reason.ALERT_STILL_FIRING:
-        entry = Entry(f"the alert resolved before rung {run.rung + 1} was tried", Reason.VERIFIED)
-        return await close(turn, run, RunState.SUCCEEDED, entry)
-    return await close(turn, run, RunState.FAILED, Entry(run.setback.message, run.setback.reason))
 
 
 async def _write(turn: Turn, run: Run, plan: Plan | None, decision: Decision, answers: list[JsonObject]) -> Run:

@@ -10,7 +10,7 @@ from app.domain.endings import Ending, is_told
 from app.domain.reasons import Reason
 from app.domain.remediation import Mode, Purpose
 from app.domain.standings import Mark
-from app.domain.states import RunState
+from app.domain.states import RunState, may_become
 from app.engine import standing, undoing
 from app.engine.intake import pending_run
 from app.engine.judging import tell_breaker
@@ -23,6 +23,7 @@ from app.store.wakeups import announce
 
 # After these nobody knows what a second attempt would meet.
 _NEVER_AGAIN = {Reason.OUTCOME_UNKNOWN, Reason.OUT_OF_SCOPE, Reason.FORBIDDEN, Reason.UNEXPECTED}
+_UNDECIDED = {RunState.PENDING, RunState.DEFERRED}
 _NOT_WELL = {RunState.FAILED, RunState.INTERRUPTED, RunState.EXPIRED, RunState.DENIED}
 log = structlog.get_logger()
 
@@ -63,7 +64,7 @@ async def close(
         changes["resolved_at"] = None if firing else await episodes.last_end(turn.tx, run.id)
     if acted and firing and state is RunState.SUCCEEDED:
         changes["judge_at"] = turn.now + run.remediation.effective_within
-    pending = await undefer(turn, run)
+    pending = await _towards(turn, run, state)
     closed = await runs.move(turn.tx, pending, state, turn.now, entry, **changes)
     await runs.wake_refused(turn.tx, turn.now, closed)
     await announce(turn.tx)
@@ -122,6 +123,31 @@ async def undefer(turn: Turn, run: Run) -> Run:
     return await runs.move(turn.tx, run, RunState.PENDING, turn.now, Entry("decided again"))
 
 
+async def _towards(turn: Turn, run: Run, state: RunState) -> Run:
+    """The run where a final state may follow: what waits becomes pending where the table says so."""
+    waiting = await undefer(turn, run)
+    if may_become(waiting.state, state):
+        return waiting
+    return await runs.move(turn.tx, waiting, RunState.PENDING, turn.now, Entry("decided again"))
+
+
+async def unwanted(turn: Turn, run: Run) -> Run:
+    """The alert ended before this decision, or fires again before a revert: nothing is done any more."""
+    if run.purpose is Purpose.REVERT:
+        # Linked with what fires now, so that its end has the revert planned anew.
+        await undos.follow(turn.tx, run.id, await undos.fires_again(turn.tx, run))
+        entry = Entry("the alert fires again: what was borrowed is needed", Reason.FIRES_AGAIN)
+        return await close(turn, run, RunState.CANCELLED, entry)
+    if run.admitted_at is None:
+        what = "anybody approved" if run.state is RunState.AWAITING_APPROVAL else "anything was done"
+        entry = Entry(f"the alert resolved before {what}", Reason.RESOLVED_BEFORE_START)
+        return await close(turn, run, RunState.CANCELLED, entry)
+    if run.setback is None or run.setback.reason is Reason.ALERT_STILL_FIRING:
+        entry = Entry(f"the alert resolved before rung {run.rung + 1} was tried", Reason.VERIFIED)
+        return await close(turn, run, RunState.SUCCEEDED, entry)
+    return await close(turn, run, RunState.FAILED, Entry(run.setback.message, run.setback.reason))
+
+
 async def _next_attempt(turn: Turn, failed: Run) -> str | None:
     """Record the next attempt while one is left and the catalog still answers the alert; returns its id."""
     if failed.attempt >= failed.remediation.limits.attempts:
@@ -158,13 +184,35 @@ def _count(turn: Turn, closed: Run, *, helped: bool | None) -> None:
 
 
 async def escalate_or_fail(parts: Parts, run: Run, entry: Entry) -> Run:
-    """A rung did not help: try the next one while the alert fires, or end the run as failed."""
+    """A rung did not help: try the next one while the alert fires, or end the run as failed.
+
+    Where the alert has just resolved, a rung that was not begun, or that only waited for that, is no failure.
+    """
     async with parts.turn() as turn:
-        tx, now = turn.tx, turn.now
-        left = run.purpose is Purpose.REMEDY and run.rung + 1 < len(run.remediation.rungs)
-        if left and await still_firing(turn, run):
-            pending = await undefer(turn, run)
-            setback = Setback(reason=entry.reason, message=entry.message)
-            again = {"rung": run.rung + 1, "not_before": now, "settle_until": None, "setback": setback}
-            return await runs.move(tx, pending, RunState.PENDING, now, entry, **again)
+        if run.purpose is not Purpose.REMEDY:
+            return await close(turn, run, RunState.FAILED, entry)
+        if await still_firing(turn, run):
+            if run.rung + 1 < len(run.remediation.rungs):
+                return await _next_rung(turn, run, entry)
+        elif entry.reason is Reason.ALERT_STILL_FIRING:
+            verified = Entry("applied and verified; the alert resolved at the end of its time", Reason.VERIFIED)
+            return await close(turn, run, RunState.SUCCEEDED, verified, firing=False)
+        elif run.state in _UNDECIDED:
+            return await unwanted(turn, run)
         return await close(turn, run, RunState.FAILED, entry)
+
+
+async def _next_rung(turn: Turn, run: Run, entry: Entry) -> Run:
+    pending = await undefer(turn, run)
+    again = {"rung": run.rung + 1, "not_before": turn.now, "settle_until": None, "setback": _setback(run, entry)}
+    again |= {"tell_at": None, "unreachable_since": None}
+    return await runs.move(turn.tx, pending, RunState.PENDING, turn.now, entry, **again)
+
+
+def _setback(run: Run, entry: Entry) -> Setback:
+    """Why a rung did not help; one that was not even begun takes nothing from what was verified before it."""
+    before = run.setback
+    if run.state in _UNDECIDED and before is not None and before.reason is Reason.ALERT_STILL_FIRING:
+        message = f"{before.message}; rung {run.rung + 1} could not begin: {entry.message}"
+        return Setback(reason=before.reason, message=message)
+    return Setback(reason=entry.reason, message=entry.message)

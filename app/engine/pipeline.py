@@ -24,8 +24,8 @@ from app.domain.reasons import Reason
 from app.domain.remediation import Purpose
 from app.domain.states import RunState
 from app.engine import undoing
-from app.engine.admission import Matter, admit, defer, refuse_early, unwanted
-from app.engine.closing import close, escalate_or_fail, still_wanted
+from app.engine.admission import Matter, admit, defer, refuse_early
+from app.engine.closing import close, escalate_or_fail, still_wanted, unwanted
 from app.engine.currency import follow_catalog, speak_for
 from app.engine.execution import apply
 from app.engine.outside import look_outside
@@ -125,15 +125,10 @@ async def _unplannable(parts: Parts, run: Run, error: AppError) -> Run:
 async def expire(parts: Parts, run: Run) -> Run:
     """Nobody answered in time: silence is never consent."""
     async with parts.turn() as turn:
-        deadline = run.updated_at + parts.policy.approval_timeout
-        state = RunState.CANCELLED
-        entry = Entry("the alert resolved before anybody approved", Reason.RESOLVED_BEFORE_START)
-        if await still_wanted(turn, run):
-            if turn.now < deadline:
-                return await runs.postpone(turn.tx, run, deadline)
-            state = RunState.EXPIRED
-            message = f"nobody approved within {format_duration(parts.policy.approval_timeout)}"
-            entry = Entry(message, Reason.APPROVAL_EXPIRED)
-        if state is RunState.CANCELLED and run.admitted_at is not None:
+        timeout = parts.policy.approval_timeout
+        if not await still_wanted(turn, run):
             return await unwanted(turn, run)
-        return await close(turn, run, state, entry)
+        if turn.now < run.updated_at + timeout:
+            return await runs.postpone(turn.tx, run, run.updated_at + timeout)
+        entry = Entry(f"nobody approved within {format_duration(timeout)}", Reason.APPROVAL_EXPIRED)
+        return await close(turn, run, RunState.EXPIRED, entry)

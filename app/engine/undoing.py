@@ -116,7 +116,7 @@ async def after(turn: Turn, closed: Run, *, firing: bool) -> None:
     if closed.purpose is not Purpose.REMEDY:
         await _tell_end(turn, closed)
         return
-    if closed.state is RunState.FAILED and closed.admitted_at is not None and closed.remediation.undo_on_failure:
+    if _is_taken_back(closed, firing=firing):
         steps = await undos.applied(turn.tx, closed.id)
         if _undoable(steps):
             why = Entry(f"run {closed.id} failed, and its remediation says undo_on_failure")
@@ -124,6 +124,16 @@ async def after(turn: Turn, closed: Run, *, firing: bool) -> None:
             return
     if not firing:
         await give_back_after(turn.tx, turn.now, closed)
+
+
+def _is_taken_back(closed: Run, *, firing: bool) -> bool:
+    """Whether what a run did is undone; not once its alert has resolved, since some of it may have helped."""
+    return (
+        firing
+        and closed.state is RunState.FAILED
+        and closed.admitted_at is not None
+        and closed.remediation.undo_on_failure
+    )
 
 
 async def give_back(tx: AsyncConnection, now: datetime, ended_episodes: Sequence[str]) -> None:

@@ -199,8 +199,6 @@ class Worker:
             fresh = await runs.get(turn.tx, run.id)
             if fresh is None or (fresh.lease_owner, fresh.lease_epoch) != (run.lease_owner, run.lease_epoch):
                 return None
-            if fresh.state is RunState.AWAITING_APPROVAL:
-                fresh = await runs.move(turn.tx, fresh, RunState.PENDING, turn.now, entry)
             return await close(turn, fresh, RunState.FAILED, entry)
 
     async def renew_forever(self) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Row
 
 from app.domain.errors import UnreadableError
 from app.domain.reasons import Reason
-from app.domain.states import RunState
+from app.domain.states import RunState, may_become
 from app.store import events
 from app.store.connection import AsyncConnection
 from app.store.events import Entry, Event
@@ -114,7 +114,10 @@ async def _end_unreadable(tx: AsyncConnection, row: Row[Any], now: datetime) -> 
     said: dict[str, Any] = {"state": RunState.FAILED, "reason": Reason.UNEXPECTED, "message": message}
     await tx.execute(update(run).where(run.c.id == row.id).values(ended | said | {"updated_at": now}))
     entry = Entry(message, Reason.UNEXPECTED)
-    await events.append(tx, [Event(row.id, now, RunState.FAILED, RunState.FAILED, entry)])
+    way = [Event(row.id, now, RunState.FAILED, RunState.FAILED, entry)]
+    if not may_become(RunState(row.state), RunState.FAILED):
+        way.insert(0, Event(row.id, now, RunState.PENDING, RunState.PENDING, Entry("decided again")))
+    await events.append(tx, way)
 
 
 async def renew(tx: AsyncConnection, owner: str, run_ids: Sequence[str], lease_until: datetime) -> set[str]:

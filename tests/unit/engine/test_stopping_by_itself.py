@@ -35,9 +35,10 @@ async def paused(one: Engine, held: Held, until: timedelta | None = None) -> Non
 
 
 async def told(one: Engine) -> list[str]:
-    """The titles of all messages, in order."""
+    """The titles of all messages but those of single runs that failed, in order."""
     async with one.database.read() as tx:
-        return list((await tx.execute(select(message.c.title).order_by(message.c.id))).scalars())
+        titles = list((await tx.execute(select(message.c.title).order_by(message.c.id))).scalars())
+    return [title for title in titles if not title.startswith("Failed: ")]
 
 
 def test_a_paused_run_goes_on_when_the_pause_is_taken_away(tmp_path: Path, sink: WebServer) -> None:
