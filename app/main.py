@@ -98,6 +98,7 @@ def policy_of(settings: Settings) -> Policy:
         external_url=settings.external_url.rstrip("/"),
         approval_timeout=settings.approval_timeout,
         tell_waiting=settings.tell_waiting,
+        stability=settings.stability,
         plan_timeout=settings.plan_timeout,
         recheck=settings.recheck,
         lease=settings.lease,

@@ -178,6 +178,10 @@ class Settings(BaseSettings):
         default=timedelta(minutes=1),
         description="How often Alertmanager is asked what notifications missed, where it is configured; 0: never.",
     )
+    stability: Duration = Field(
+        default=timedelta(seconds=5),
+        description="How long a target must keep what was done to it before the run counts as verified.",
+    )
     plan_timeout: Duration = Field(default=timedelta(seconds=30), description="How long planning a run may take.")
     approval_timeout: Duration = Field(default=timedelta(hours=1), description="How long an approval is waited for.")
     tell_waiting: Duration = Field(

@@ -103,6 +103,15 @@ class Action(ABC, Generic[P]):
 
     can_undo: ClassVar[bool] = False
 
+    async def taken_back(self, context: Context, step: PlannedStep, *, undone: bool) -> str:  # noqa: ARG002
+        """Say what is no longer as `apply` left it (`undo`, where `undone`) and by whom; empty where it still is.
+
+        Asked after verification, and again before the run succeeds; only reads, and only where `can_be_taken_back`.
+        """
+        return ""
+
+    can_be_taken_back: ClassVar[bool] = False
+
     def planned(self, params: P, **fields: Any) -> PlannedStep:
         """A planned step of this action with its name, risk and JSON parameters filled in."""
         return PlannedStep(

@@ -13,7 +13,7 @@ from app.clients.clients import Clients
 from app.domain.errors import AppError, CheckError
 from app.domain.model import JsonObject, Value
 from app.domain.permissions import Permission
-from app.domain.plans import Observation, Target
+from app.domain.plans import Observation, PlannedStep, Target
 from app.domain.scope import Scope
 
 P = TypeVar("P", bound=Value)
@@ -28,6 +28,7 @@ class CheckContext:
     target: Target
     now: datetime
     firing: bool = True  # whether any episode of the run is still open
+    steps: tuple[PlannedStep, ...] = ()  # that were applied before; none while a precondition is looked at
 
 
 class Check(ABC, Generic[P]):

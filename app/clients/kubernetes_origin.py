@@ -19,6 +19,7 @@ FIELD_MANAGER = "remediator"
 _ARGO_TRACKING = "argocd.argoproj.io/tracking-id"
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _INSTANCE = "app.kubernetes.io/instance"  # Argo CD's older way to mark; many charts set it too
+_LONG_AGO = "1970-01-01T00:00:00Z"
 _ARGO_MANAGERS = frozenset({"argocd-controller", "argocd-application-controller"})
 _FLUX_MARKS = {
     "kustomize.toolkit.fluxcd.io/name": "Flux Kustomization",
@@ -36,6 +37,33 @@ class Origin:
     reconciled_by: str  # "Flux Kustomization shop", empty when nobody does
     entries: tuple[Mapping[str, Any], ...]
     last_applied: Mapping[str, Any] | None  # the spec of the newest client-side apply, where it was noted
+    controller: str  # the object that controls it, in words; empty without one
+
+    def refusal(self, what: str, field: str) -> tuple[Condition, ...]:
+        """The condition that forbids to set `spec.<field>`, where another object's operator would set it back."""
+        if not self.controller:
+            return ()
+        message = (
+            f"{what} is controlled by {self.controller}, whose operator would take the change of spec.{field} back; "
+            f"change the {self.controller.partition(' ')[0]} instead"
+        )
+        return (Condition(reason=Reason.OWNED_BY_OPERATOR, message=message, passes=False),)
+
+    def others(self, field: str) -> str:
+        """Who has set `spec.<field>` as it is, in words; empty when it was the remediator alone."""
+        managers = [owner["manager"] for owner in self._owners(field)]
+        if managers and all(manager == FIELD_MANAGER for manager in managers):
+            return ""
+        return " and ".join(sorted({one for one in managers if one != FIELD_MANAGER})) or "somebody"
+
+    def suspect(self, since: datetime) -> str:
+        """Who has probably removed a field since then, in words; the API server notes only who sets one."""
+        others = [one for one in self.entries if one["manager"] != FIELD_MANAGER and not one.get("subresource")]
+        later = [one["manager"] for one in others if datetime.fromisoformat(one.get("time", _LONG_AGO)) >= since]
+        if later:
+            return " or ".join(sorted(set(later)))
+        operator = f"the operator of {self.controller}" if self.controller else ""
+        return operator or self.reconciled_by or "somebody whom managedFields do not name"
 
     def objection(self, what: str, field: str, now: datetime) -> tuple[Condition, ...]:
         """The condition that forbids to set `spec.<field>`, where its reconciler owns it or may own it."""
@@ -90,7 +118,13 @@ def origin(raw: Mapping[str, Any]) -> Origin:
     metadata = raw["metadata"]
     entries = tuple(metadata.get("managedFields") or ())
     managers = frozenset(entry["manager"] for entry in entries)
-    return Origin(_reconciler(metadata, managers), entries, _last_applied(metadata))
+    return Origin(_reconciler(metadata, managers), entries, _last_applied(metadata), _controller(metadata))
+
+
+def _controller(metadata: Mapping[str, Any]) -> str:
+    owners = metadata.get("ownerReferences") or ()
+    owner = next((one for one in owners if one.get("controller")), None)
+    return f"{owner['kind']} {owner['name']} ({owner['apiVersion']})" if owner else ""
 
 
 def _last_applied(metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -50,6 +50,7 @@ class Workload:
     revision: str
     restarted_at: str
     template_digest: str
+    content_digest: str  # of the template but for the time of its restart
     images: tuple[str, ...]
     origin: Origin
 
@@ -100,6 +101,7 @@ class Workload:
             "revision": self.revision,
             "restarted_at": self.restarted_at,
             "template": self.template_digest,
+            "content": self.content_digest,
             "images": list(self.images),
         } | ({"reconciled_by": self.origin.reconciled_by} if self.origin.reconciled_by else {})
 
@@ -136,6 +138,7 @@ def workload(ref: ObjectRef, raw: Mapping[str, Any]) -> Workload:
         ),
         restarted_at=pod_annotations.get(RESTARTED_AT, ""),
         template_digest=_digest(template),
+        content_digest=_digest(template | {"metadata": _without_restart(template.get("metadata") or {})}),
         images=tuple(container["image"] for container in template["spec"]["containers"]),
         origin=origin(raw),
         **_counts(ref.kind, spec, status),
@@ -150,6 +153,11 @@ def is_unhealthy(kind: str, raw: Mapping[str, Any]) -> bool:
         condition["type"] == "Available" and condition["status"] == "False"
         for condition in status.get("conditions") or ()
     )
+
+
+def has_come_back(before: int, goal: int, now: int) -> bool:
+    """Whether a number that went from `before` to `goal` has come back some of the way; farther on it has not."""
+    return now < goal if goal > before else now > goal if goal < before else now != goal
 
 
 def _still_there(count: int, which: str) -> str:
@@ -186,6 +194,11 @@ def _has_stalled(status: Mapping[str, Any]) -> bool:
         condition["type"] == "Progressing" and condition.get("reason") == "ProgressDeadlineExceeded"
         for condition in status.get("conditions") or ()
     )
+
+
+def _without_restart(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    annotations = {key: text for key, text in (metadata.get("annotations") or {}).items() if key != RESTARTED_AT}
+    return {**metadata, "annotations": annotations}
 
 
 def _digest(template: Mapping[str, Any]) -> str:

@@ -43,6 +43,7 @@ class Reason(StrEnum):
     ROLLOUT_PAUSED = "rollout_paused"
     OWNED_BY_HPA = "owned_by_hpa"
     OWNED_BY_KEDA = "owned_by_keda"
+    OWNED_BY_OPERATOR = "owned_by_operator"  # controlled by an object of another kind, whose operator would undo it
     OWNED_BY_GITOPS = "owned_by_gitops"  # reconciled by Argo CD or Flux, which would undo it
     GUARD_FAILED = "guard_failed"  # a guard raised: fail closed
     PRECONDITION_FAILED = "precondition_failed"  # a `when` check does not hold
@@ -66,6 +67,7 @@ class Reason(StrEnum):
     # verifying failed
     CHECK_FAILED = "check_failed"
     CHECK_UNOBSERVABLE = "check_unobservable"
+    TAKEN_BACK = "taken_back"  # it was done, and somebody has changed it back
     ALERT_STILL_FIRING = "alert_still_firing"
     # the remediator itself
     CONFIG_INVALID = "config_invalid"

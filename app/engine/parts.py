@@ -35,6 +35,7 @@ class Policy:
     external_url: str = ""  # where people reach this service; links begin with it
     approval_timeout: timedelta = timedelta(hours=1)
     tell_waiting: timedelta = timedelta(minutes=30)  # how long a run may be deferred untold; 0: for ever
+    stability: timedelta = timedelta(seconds=5)  # how long a target must keep what was done to it
     plan_timeout: timedelta = timedelta(seconds=30)
     recheck: timedelta = timedelta(seconds=30)  # how soon a refusal without an end is decided again
     lease: timedelta = timedelta(seconds=30)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from datetime import timedelta
 
 import structlog
 
@@ -14,6 +16,7 @@ from app.domain.plans import Observation, Plan, PlannedCheck
 from app.domain.reasons import Reason
 from app.domain.states import RunState
 from app.engine.closing import close, escalate_or_fail, still_firing
+from app.engine.lasting import taken_back
 from app.engine.parts import Parts, Turn
 from app.store import episodes, runs
 from app.store.events import Entry
@@ -24,15 +27,26 @@ log = structlog.get_logger()
 
 
 async def verify(parts: Parts, run: Run, plan: Plan) -> Run:
-    """Watch until every check holds, then until the alert resolves where `settle` asks for it."""
+    """Watch until every check holds, then until the alert resolves where `settle` asks for it.
+
+    A run succeeds only while what it did is still there: `stability` after it was done, and at the end of `settle`.
+    """
     seen: Entry | None = None  # by the last check that held; recorded with what follows from it
+    pause = timedelta()
     if run.settle_until is None:
+        begun = time.monotonic()
         for check in plan.verify:
             if seen is not None:
                 await _note(parts, run, seen)
             held, seen = await _watch(parts, run, plan, check)
             if not held:
                 return await escalate_or_fail(parts, run, seen or Entry())
+        pause = parts.policy.stability - timedelta(seconds=time.monotonic() - begun)
+    lost = await taken_back(parts, run, plan, pause)
+    if lost is not None:
+        if seen is not None:
+            await _note(parts, run, seen)
+        return await escalate_or_fail(parts, run, lost)
     return await _settle(parts, run, plan, seen)
 
 
@@ -106,7 +120,7 @@ async def _look(
     parts: Parts, plan: Plan, planned: PlannedCheck, seconds_left: float, *, firing: bool
 ) -> Observation | CheckError:
     check = checks()[planned.check]
-    context = CheckContext(parts.clients, parts.policy.scope, plan.target, parts.clock(), firing)
+    context = CheckContext(parts.clients, parts.policy.scope, plan.target, parts.clock(), firing, plan.steps)
     try:
         async with asyncio.timeout(max(seconds_left, 0.1)):
             return await check.observe(context, check.Params.model_validate(planned.params))

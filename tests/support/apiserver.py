@@ -141,6 +141,7 @@ class _ControlPlane:
             kubeconfig,
             f"--controllers={','.join(CONTROLLERS)}",
             f"--root-ca-file={self.certificate}",
+            "--horizontal-pod-autoscaler-sync-period=1s",
             "--leader-elect=false",
             "--secure-port=0",
         )

@@ -60,6 +60,11 @@ class Cluster:
         """Merge a patch into an object (strategic merge for built-in kinds)."""
         return self._send("PATCH", path, json=body, headers={"Content-Type": "application/strategic-merge-patch+json"})
 
+    def put(self, path: str, body: Mapping[str, Any]) -> None:
+        """Replace an object, unless it has changed since its version was read."""
+        response = self._client.put(path, json=body)
+        assert response.is_success or response.status_code == httpx.codes.CONFLICT, response.text
+
     def delete(self, path: str) -> None:
         """Delete an object; its dependents go in the background."""
         self._send("DELETE", path, params={"propagationPolicy": "Background"})

@@ -6,6 +6,8 @@ a pod template that somebody changed since the plan.
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from app.actions.base import Action, Context
 from app.clients.kubernetes_objects import ObjectRef, target_ref
 from app.clients.kubernetes_workloads import POPULATION_PERMISSIONS, RESTARTED_AT, Workload, workload
@@ -31,6 +33,7 @@ class RolloutRestart(Action[NoParams]):
     target_backend = "kubernetes"
     repeatable = True
     can_dry_run = True
+    can_be_taken_back = True
     drifts = frozenset({"generation", "ready", "updated", "restarted_at"})
     permissions = (
         Permission("kubernetes", "apps", "deployments", ("get", "patch")),
@@ -67,6 +70,24 @@ class RolloutRestart(Action[NoParams]):
         client = await context.clients.kubernetes()
         ref = target_ref(context.target.kind, context.target.namespace, context.target.name)
         await client.update(ref, lambda found: _restart(ref, found, step), dry_run=True)
+
+    async def taken_back(self, context: Context, step: PlannedStep, *, undone: bool) -> str:  # noqa: ARG002 - has none
+        """Whether the same pods run again without the restart; what somebody has deployed since replaced them, too."""
+        client = await context.clients.kubernetes()
+        now = await client.workload(context.target)
+        is_same = now.content_digest == step.before.get("content", now.content_digest)
+        if not is_same or _is_restarted(now, step):
+            return ""
+        who = now.origin.suspect(datetime.fromisoformat(step.desired["restarted_at"]))
+        return f"the restart of {now.ref} is gone from its pod template: changed back by {who}"
+
+
+def _is_restarted(now: Workload, step: PlannedStep) -> bool:
+    """Whether the restart, or a later one, is in the pod template."""
+    try:
+        return datetime.fromisoformat(now.restarted_at) >= datetime.fromisoformat(step.desired["restarted_at"])
+    except (ValueError, TypeError):  # nothing, or a text of somebody's own
+        return False
 
 
 def _restart(ref: ObjectRef, found: JsonObject, step: PlannedStep) -> JsonObject | None:

@@ -14,7 +14,8 @@ from pydantic import Field, model_validator
 from app.actions.base import Action, Context
 from app.clients.kubernetes_autoscalers import Autoscaler, autoscalers_of
 from app.clients.kubernetes_objects import ObjectRef, target_ref
-from app.clients.kubernetes_workloads import POPULATION_PERMISSIONS, Workload
+from app.clients.kubernetes_origin import origin
+from app.clients.kubernetes_workloads import POPULATION_PERMISSIONS, Workload, has_come_back
 from app.domain.errors import PermanentError
 from app.domain.model import JsonObject, Value
 from app.domain.permissions import Permission
@@ -64,6 +65,7 @@ class Scale(Action[ScaleParams]):
     repeatable = True
     can_dry_run = True
     can_undo = True
+    can_be_taken_back = True
     drifts = frozenset({"generation", "ready", "updated"})
     permissions = (
         Permission("kubernetes", "apps", "deployments", ("get",)),
@@ -92,7 +94,10 @@ class Scale(Action[ScaleParams]):
     async def apply(self, context: Context, step: PlannedStep) -> JsonObject:
         """Go from the planned state before to the state to reach, and from no other."""
         dial = _dial(context.target, step)
-        return await _turn(context, dial, (dial.before, dial.desired))
+        client = await context.clients.kubernetes()
+        turn = lambda found: dial.turn(found, dial.before, dial.desired)  # noqa: E731 - what the client asks for
+        _, written = await client.update(dial.ref, turn, dial.subresource)
+        return {"written": written, "object": str(dial.ref), dial.field: dial.desired}
 
     async def plan_undo(self, context: Context, step: PlannedStep) -> PlannedStep:
         """Name the way back; who keeps the number by now may stand against it."""
@@ -110,9 +115,24 @@ class Scale(Action[ScaleParams]):
         return step.model_copy(update={"summary": summary, "conditions": () if kept is None else (kept,)})
 
     async def undo(self, context: Context, step: PlannedStep) -> JsonObject:
-        """Go back, unless the number is not the one that the step had set."""
+        """Go back, unless somebody else has set the number since, even to the same one."""
         dial = _dial(context.target, step)
-        return await _turn(context, dial, (dial.desired, dial.before))
+        client = await context.clients.kubernetes()
+        _, written = await client.update(dial.ref, dial.turn_back, dial.subresource)
+        return {"written": written, "object": str(dial.ref), dial.field: dial.before}
+
+    async def taken_back(self, context: Context, step: PlannedStep, *, undone: bool) -> str:
+        """Whether the number has come back from where it was set; what was set farther on by others stays theirs."""
+        dial = _dial(context.target, step)
+        client = await context.clients.kubernetes()
+        found = await client.get(dial.ref)
+        now = found["spec"].get(dial.field, 1)
+        start, goal = (dial.desired, dial.before) if undone else (dial.before, dial.desired)
+        if not has_come_back(start, goal, now):
+            return ""
+        return (
+            f"{dial.ref} has {dial.field} {now}, and {goal} was set: changed back by {origin(found).others(dial.field)}"
+        )
 
     async def dry_run(self, context: Context, step: PlannedStep) -> None:
         """Send the number for the API server and its admission webhooks to judge."""
@@ -129,7 +149,11 @@ class Scale(Action[ScaleParams]):
             before=now.facts(),
             desired={"replicas": goal},
             changes=goal != now.desired,
-            conditions=(*now.origin.objection(str(now.ref), "replicas", at), *now.rollout_conditions()),
+            conditions=(
+                *now.origin.refusal(str(now.ref), "replicas"),
+                *now.origin.objection(str(now.ref), "replicas", at),
+                *now.rollout_conditions(),
+            ),
         )
 
     def _plan_minimum(self, params: ScaleParams, now: Workload, keeper: Autoscaler, at: datetime) -> PlannedStep:
@@ -144,7 +168,12 @@ class Scale(Action[ScaleParams]):
             before={**now.facts(), "hpa": keeper.facts()},
             desired={"hpa": keeper.ref.name, "min_replicas": goal},
             changes=goal != keeper.min_replicas,
-            conditions=(*keeper.origin.objection(str(keeper.ref), "minReplicas", at), *now.rollout_conditions()),
+            conditions=(
+                *keeper.objection(),
+                *keeper.origin.refusal(str(keeper.ref), "minReplicas"),
+                *keeper.origin.objection(str(keeper.ref), "minReplicas", at),
+                *now.rollout_conditions(),
+            ),
         )
 
     def _plan_refused(self, params: ScaleParams, now: Workload, condition: Condition) -> PlannedStep:
@@ -173,6 +202,14 @@ class _Dial:
             raise _changed(f"{self.ref} has {self.field} {now}, which is neither {start} nor {goal} as planned")
         return {"spec": {self.field: goal}}
 
+    def turn_back(self, found: JsonObject) -> JsonObject | None:
+        """The patch that leads back; raises PermanentError where the number is not the remediator's own any more."""
+        patch = self.turn(found, self.desired, self.before)
+        other = origin(found).others(self.field)
+        if patch is not None and other:
+            raise _changed(f"{self.ref} has {self.field} {self.desired} by {other}, who set it since the step")
+        return patch
+
 
 def _dial(target: Target, step: PlannedStep) -> _Dial:
     before, desired = step.before, step.desired
@@ -184,13 +221,6 @@ def _dial(target: Target, step: PlannedStep) -> _Dial:
         return _Dial(ref, hpa["uid"], "", "minReplicas", hpa["min_replicas"], desired["min_replicas"])
     ref = target_ref(target.kind, target.namespace, target.name)
     return _Dial(ref, before["uid"], "scale", "replicas", before["replicas"], desired["replicas"])
-
-
-async def _turn(context: Context, dial: _Dial, way: tuple[int, int]) -> JsonObject:
-    client = await context.clients.kubernetes()
-    start, goal = way
-    _, written = await client.update(dial.ref, lambda found: dial.turn(found, start, goal), dial.subresource)
-    return {"written": written, "object": str(dial.ref), dial.field: goal}
 
 
 def _kept_by_others(now: Workload, autoscalers: tuple[Autoscaler, ...]) -> Condition | None:

@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from app.checks.base import Check, CheckContext, observation
-from app.checks.kubernetes._target import PERMISSIONS, look
+from app.checks.kubernetes._target import PERMISSIONS, look, planned
 from app.domain.model import Value
 from app.domain.plans import Observation
 
@@ -33,7 +33,7 @@ class ReadyParams(Value):
 
 
 class Ready(Check[ReadyParams]):
-    """Enough replicas of the target are ready."""
+    """Enough replicas of the target are ready, of the number that the run has planned where it scales."""
 
     name = "kubernetes.ready"
     summary = "At least a number or percentage of the target's desired replicas are ready."
@@ -46,10 +46,13 @@ class Ready(Check[ReadyParams]):
         seen = await look(context)
         if isinstance(seen, Observation):
             return seen
+        wanted = planned(context.steps)
         needed = params.needed(seen.desired)
         numbers = {**seen.numbers(), "needed": needed}
         if not seen.is_observed:
             message = f"{seen.ref}: its controller has not seen the newest change yet"
             return observation(held=False, message=message, **numbers)
+        if wanted is not None and (missing := wanted.missing(seen)):
+            return observation(held=False, message=missing, **numbers, planned=wanted.replicas)
         message = f"{seen.ref} has {seen.ready} ready replicas of {seen.desired}, and {needed} are needed"
         return observation(held=seen.ready >= needed, message=message, **numbers)

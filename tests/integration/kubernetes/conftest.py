@@ -83,12 +83,18 @@ class Kube:
         """Take back what was done."""
         return self.use(lambda clients: actions()[step.action].undo(_context(clients, target), step))
 
-    def observe(self, check: str, target: Target, **params: Any) -> Observation:
-        """One look of a check."""
+    def taken_back(self, target: Target, step: PlannedStep, *, undone: bool = False) -> str:
+        """What is no longer as the step left it."""
+        return self.use(
+            lambda clients: actions()[step.action].taken_back(_context(clients, target), step, undone=undone)
+        )
+
+    def observe(self, check: str, target: Target, after: Sequence[PlannedStep] = (), **params: Any) -> Observation:
+        """One look of a check, after these steps."""
         subject = checks()[check]
 
         async def work(clients: Clients) -> Observation:
-            context = CheckContext(clients=clients, scope=Scope(), target=target, now=NOW)
+            context = CheckContext(clients=clients, scope=Scope(), target=target, now=NOW, steps=tuple(after))
             return await subject.observe(context, subject.Params(**params))
 
         return self.use(work)
@@ -112,6 +118,10 @@ class Kube:
         """Change a workload's spec, as somebody else would."""
         self.cluster.patch(self.path(kind, name), {"spec": spec})
 
+    def replace(self, kind: str, name: str, body: Mapping[str, Any], *, manager: str) -> None:
+        """Write a whole workload, unless it has changed since it was read."""
+        self.cluster.put(f"{self.path(kind, name)}?fieldManager={manager}", body)
+
     def deploy_image(self, kind: str, name: str, image: str, **annotations: str) -> None:
         """Change the pod template, as a deployment from a pipeline does."""
         spec = {"containers": [{"name": "main", "image": image}]}
@@ -123,7 +133,12 @@ class Kube:
         return self.cluster.get(path)["items"]
 
     def autoscaler(
-        self, name: str, bounds: tuple[int, int], *, workload: str = "api", owner: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        bounds: tuple[int, int],
+        *,
+        workload: str = "api",
+        owner: Mapping[str, Any] | None = None,
     ) -> None:
         """Put a Deployment under a HorizontalPodAutoscaler with this minimum and maximum."""
         spec = {
@@ -133,6 +148,26 @@ class Kube:
         }
         metadata = {"name": name, "ownerReferences": [owner] if owner else []}
         self.cluster.create(self._autoscalers, {"metadata": metadata, "spec": spec})
+
+    def controlled(self, kind: str, name: str) -> None:
+        """Create a workload that another object controls; a ConfigMap stands for the resource of an operator."""
+        owner = self.cluster.create(f"/api/v1/namespaces/{self.namespace}/configmaps", {"metadata": {"name": "main"}})
+        reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "main", "uid": owner["metadata"]["uid"]}
+        self.create(kind, name)
+        path, owners = self.path(kind, name), [reference | {"controller": True}]
+        self.cluster.patch(path, {"metadata": {"ownerReferences": owners}})
+
+    def kubectl_scale(self, kind: str, name: str, replicas: int) -> None:
+        """Set the number as people do."""
+        words = ("scale", f"{kind}/{name}", f"--replicas={replicas}", "--namespace", self.namespace)
+        self.cluster.kubectl(*words)
+
+    def unable(self, name: str) -> None:
+        """Let an autoscaler say that it cannot scale, until its controller has looked again."""
+        condition = {"type": "AbleToScale", "status": "False", "reason": "FailedGetScale", "message": "no matches"}
+        times = {"lastTransitionTime": "2026-01-01T00:00:00Z"}
+        status = {"desiredReplicas": 0, "currentReplicas": 0, "conditions": [condition | times]}
+        self.cluster.patch(f"{self._autoscalers}/{name}/status", {"status": status})
 
     def minimum(self, name: str) -> int:
         """The minReplicas of an autoscaler."""

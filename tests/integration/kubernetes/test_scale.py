@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from app.actions.registry import actions
+from app.clients.kubernetes_autoscalers import autoscalers_of
+from app.clients.kubernetes_objects import ObjectRef
 from app.domain.errors import PermanentError
 from app.domain.reasons import Reason
+from tests.support.cluster import workload
+from tests.support.processes import wait_until
 
 ACTION = "kubernetes.scale"
 KINDS = ("Deployment", "StatefulSet")
@@ -199,6 +204,127 @@ def test_undoing_leaves_somebody_elses_number_alone(kube: Any) -> None:
     kube.apply(target, step)
     kube.patch("Deployment", "api", replicas=6)
     _assert_fails(Reason.CHANGED_SINCE_PLANNED, "has replicas 6", kube.undo, target, step)
+
+
+def test_undoing_leaves_the_same_number_alone_where_somebody_has_set_it(kube: Any) -> None:
+    """The API server notes whose number it is; a person who went elsewhere and came back means it."""
+    kube.create("Deployment", "api", 2)
+    target = kube.target("Deployment", "api")
+    step = kube.plan(ACTION, target, to=5)
+    kube.apply(target, step)
+    for number in (6, 5):
+        kube.kubectl_scale("deployment", "api", number)
+    _assert_fails(Reason.CHANGED_SINCE_PLANNED, "has replicas 5 by kubectl", kube.undo, target, step)
+    assert 5 == kube.get("Deployment", "api")["spec"]["replicas"]
+
+
+def test_undoing_leaves_a_number_alone_that_somebody_applies(kube: Any) -> None:
+    """Who applies the same number on the server's side owns it as well."""
+    kube.create("Deployment", "api", 2)
+    target = kube.target("Deployment", "api")
+    step = kube.plan(ACTION, target, to=5)
+    kube.apply(target, step)
+    wanted = {"apiVersion": "apps/v1", "kind": "Deployment"} | workload("api", 5, {})
+    words = ("apply", "--server-side", "--force-conflicts", "--namespace", kube.namespace, "-f", "-")
+    kube.cluster.kubectl(*words, stdin=yaml.safe_dump(wanted))
+    _assert_fails(Reason.CHANGED_SINCE_PLANNED, "has replicas 5 by kubectl", kube.undo, target, step)
+
+
+def test_undoing_leaves_a_minimum_alone_where_somebody_has_set_it(kube: Any) -> None:
+    """The same for the minimum of an autoscaler."""
+    kube.create("Deployment", "api", 4)
+    kube.autoscaler("api", (3, 8))
+    target = kube.target("Deployment", "api")
+    step = kube.plan(ACTION, target, to=5)
+    kube.apply(target, step)
+    for minimum in (6, 5):
+        patch = f'{{"spec":{{"minReplicas":{minimum}}}}}'
+        kube.cluster.kubectl("patch", "hpa/api", "--namespace", kube.namespace, "--type=merge", "-p", patch)
+    _assert_fails(Reason.CHANGED_SINCE_PLANNED, "has minReplicas 5 by kubectl", kube.undo, target, step)
+    assert 5 == kube.minimum("api")
+
+
+def test_a_number_that_an_operator_keeps_is_refused(kube: Any) -> None:
+    """The object that controls the workload is named, and its number is to be changed there; a restart is allowed."""
+    kube.controlled("StatefulSet", "db")
+    kube.wait_complete("StatefulSet", "db")
+    target = kube.target("StatefulSet", "db")
+    step = kube.plan(ACTION, target, to=3)
+    assert (Reason.OWNED_BY_OPERATOR, False) == (step.conditions[0].reason, step.conditions[0].passes)
+    assert "controlled by ConfigMap main (v1)" in step.conditions[0].message
+    assert () == kube.plan("kubernetes.rollout_restart", target).conditions
+
+
+def test_an_autoscaler_that_cannot_act_is_refused(kube: Any) -> None:
+    """Its condition AbleToScale says so; a raised minimum would stay a promise."""
+    kube.create("Deployment", "api", 2)
+    kube.autoscaler("api", (1, 8))
+    target = kube.target("Deployment", "api")
+
+    def is_refused() -> bool:
+        kube.unable("api")  # until its controller, which is well, looks again
+        step = kube.plan(ACTION, target, by=2, max=8)
+        refused = [one for one in step.conditions if one.reason is Reason.OWNED_BY_HPA]
+        return bool(refused) and not refused[0].passes and "FailedGetScale: no matches" in refused[0].message
+
+    wait_until(is_refused, 30, "a plan that sees the autoscaler's condition")
+
+
+def test_what_keeps_an_autoscaler_from_acting(kube: Any) -> None:
+    """Older API servers take one without an API version; one without metrics still keeps its minimum."""
+    kube.autoscaler("api", (1, 8))
+    path = f"/apis/autoscaling/v2/namespaces/{kube.namespace}/horizontalpodautoscalers/api"
+    raw = kube.cluster.get(path)
+    ref = ObjectRef("Deployment", kube.namespace, "api")
+    raw["status"] = {"conditions": [{"type": "ScalingActive", "status": "False", "reason": "FailedGetResourceMetric"}]}
+    assert [""] == [one.unable for one in autoscalers_of(ref, [raw])]
+    del raw["spec"]["scaleTargetRef"]["apiVersion"]
+    assert ["its scaleTargetRef has no apiVersion"] == [one.unable for one in autoscalers_of(ref, [raw])]
+
+
+def test_an_autoscaler_of_an_operator_is_refused(kube: Any) -> None:
+    """A minimum that another object's operator writes would be written back."""
+    kube.create("Deployment", "api", 2)
+    owner = kube.cluster.create(f"/api/v1/namespaces/{kube.namespace}/configmaps", {"metadata": {"name": "main"}})
+    reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "main", "uid": owner["metadata"]["uid"]}
+    kube.autoscaler("api", (1, 8), owner=reference | {"controller": True})
+    step = kube.plan(ACTION, kube.target("Deployment", "api"), by=2, max=8)
+    assert (Reason.OWNED_BY_OPERATOR, False) == (step.conditions[0].reason, step.conditions[0].passes)
+
+
+@pytest.mark.parametrize(
+    ("start", "goal", "now", "gone"),
+    [
+        (2, 5, 5, False),
+        (2, 5, 6, False),
+        (2, 5, 4, True),
+        (2, 5, 2, True),
+        (5, 2, 2, False),
+        (5, 2, 1, False),
+        (5, 2, 3, True),
+    ],
+)
+def test_a_number_that_came_back_is_seen(kube: Any, start: int, goal: int, now: int, gone: bool) -> None:
+    """On the way back it is taken back, by name; farther on it is somebody's further step."""
+    kube.create("Deployment", "api", start)
+    target = kube.target("Deployment", "api")
+    step = kube.plan(ACTION, target, to=goal)
+    kube.apply(target, step)
+    assert "" == kube.taken_back(target, step)
+    kube.kubectl_scale("deployment", "api", now)
+    assert gone == ("changed back by kubectl" in kube.taken_back(target, step))
+
+
+def test_a_return_that_was_taken_back_is_seen(kube: Any) -> None:
+    """After an undo it is the number before that must stay."""
+    kube.create("Deployment", "api", 2)
+    target = kube.target("Deployment", "api")
+    step = kube.plan(ACTION, target, to=5)
+    kube.apply(target, step)
+    kube.undo(target, step)
+    assert "" == kube.taken_back(target, step, undone=True)
+    kube.kubectl_scale("deployment", "api", 4)
+    assert "changed back by kubectl" in kube.taken_back(target, step, undone=True)
 
 
 def test_under_an_autoscaler_its_minimum_is_raised(kube: Any) -> None:

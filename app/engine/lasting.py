@@ -1,0 +1,57 @@
+"""Looks whether what a run did is still there: an operator, a controller or a person may have taken it back.
+
+Checks see the target; they cannot tell a number that was never changed from one that was changed back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from app.actions.base import Context
+from app.actions.registry import actions
+from app.domain.errors import AppError
+from app.domain.plans import Plan, PlannedStep
+from app.domain.reasons import Reason
+from app.engine.parts import Parts
+from app.store.events import Entry
+from app.store.runs import Run
+
+_PAUSE_SECONDS = 1.0
+
+
+async def taken_back(parts: Parts, run: Run, plan: Plan, pause: timedelta = timedelta()) -> Entry | None:
+    """Say what has been taken back, after `pause`; None when everything that the plan changed is as it was left."""
+    lasting = _lasting(plan)
+    if lasting and pause > timedelta():
+        await asyncio.sleep(pause.total_seconds())
+    for step in lasting:
+        entry = await _look(parts, run, plan, step)
+        if entry is not None:
+            return entry
+    return None
+
+
+def _lasting(plan: Plan) -> list[PlannedStep]:
+    """The steps to look at; of several with one action the last one, which had the last word."""
+    last = {step.action: step for step in plan.steps if step.changes and actions()[step.action].can_be_taken_back}
+    return list(last.values())
+
+
+async def _look(parts: Parts, run: Run, plan: Plan, step: PlannedStep) -> Entry | None:
+    """Ask until there is an answer, for as long as planning may take; what cannot be seen is not verified."""
+    action = actions()[step.action]
+    give_up = asyncio.get_running_loop().time() + parts.policy.plan_timeout.total_seconds()
+    while True:
+        context = Context(parts.clients, parts.policy.scope, run.id, plan.target, parts.clock())
+        try:
+            found = await action.taken_back(context, step, undone=bool(plan.undoes))
+        except AppError as error:
+            if error.reason is Reason.TARGET_NOT_FOUND:
+                return Entry(error.message, Reason.TAKEN_BACK)
+            if asyncio.get_running_loop().time() >= give_up:
+                message = f"whether {step.action} still holds could not be seen: {error.message}"
+                return Entry(message, Reason.CHECK_UNOBSERVABLE)
+            await asyncio.sleep(_PAUSE_SECONDS)
+            continue
+        return Entry(found, Reason.TAKEN_BACK, data={"action": step.action}) if found else None
