@@ -19,9 +19,10 @@ from app.domain.errors import ConflictError, NotFoundError
 from app.domain.remediation import Purpose
 from app.engine import undoing
 from app.engine.again import decide_again
+from app.engine.between import check_ceiling
 from app.engine.judging import learn_word
 from app.engine.parts import Turn
-from app.store import approvals, audit, episodes
+from app.store import approvals, audit, episodes, runs
 from app.store.approvals import Decided, Verb, Word
 from app.store.connection import AsyncConnection
 from app.store.events import Entry
@@ -149,6 +150,8 @@ async def _decide(request: Request, services: Services, run_id: str, word: Word)
 async def _said(services: Services, run_id: str, word: Word) -> tuple[Decided, RunSummary]:
     now = services.clock()
     async with services.database.write() as tx:
+        if word.verb is Verb.APPROVE:
+            check_ceiling(services.parts, await runs.get(tx, run_id))
         decided = await approvals.decide(tx, run_id, word, now)
         turn = Turn(tx, now, services.parts)
         await learn_word(turn, decided.run, rejected=word.verb is Verb.REJECT, helped=decided.helped)

@@ -27,7 +27,8 @@ from app.store.holds import Held
 from app.store.rerun import rerun
 
 _ERRORS = errors(400, 401, 403, 404, 413, 415, 422, 503)
-_LOCK = "admission"  # when a pause is answered, no decision that has not seen it is still under way
+_LOCK = "pause"  # of those who put and take them; the engine never has it
+_UNSEEN = "the pause stands, but a replica that was beginning a step does not answer: that one step may still be begun"
 Words = Annotated[str, AfterValidator(storable), Field(max_length=1000)]
 Name = Annotated[str, Path(description="The remediation's name.")]
 router = APIRouter()
@@ -93,6 +94,12 @@ class Pauses(Answer):
     items: list[PauseAnswer]
 
 
+class Paused(Pauses):
+    """The same, after one was put."""
+
+    warnings: list[str] = Field(description="What whoever asked should know of it.")
+
+
 class BreakerWord(BaseModel):
     """What becomes of the runs that waited for the breaker."""
 
@@ -126,7 +133,7 @@ async def show_pauses(services: Served, _who: Viewer) -> Pauses:
     openapi_extra=body_of(PauseOf, required=True),
     tags=["pause"],
 )
-async def put_pause(request: Request, services: Served, who: Approver) -> Pauses:
+async def put_pause(request: Request, services: Served, who: Approver) -> Paused:
     """One pause for each person and subject: a second one replaces the first. Running steps finish. Role: approver."""
     given = await read_given(request, PauseOf)
     if given.remediation is not None:
@@ -160,7 +167,7 @@ async def delete_pause(
     openapi_extra=body_of(Pause, required=True),
     tags=["pause"],
 )
-async def pause_remediation(request: Request, services: Served, who: Approver, name: Name) -> Pauses:
+async def pause_remediation(request: Request, services: Served, who: Approver, name: Name) -> Paused:
     """The same as PUT /pause with its name. Role: approver."""
     given = await read_given(request, Pause)
     return await _put(services, Held("remediation", _known(services, name)), given, who)
@@ -218,7 +225,7 @@ async def _close(services: Services, name: str, given: BreakerWord, who: Identit
 
 
 @rerun
-async def _put(services: Services, held: Held, given: Pause, who: Identity) -> Pauses:
+async def _put(services: Services, held: Held, given: Pause, who: Identity) -> Paused:
     now = services.clock()
     until = given.end(now)
     async with services.database.write(lock=_LOCK) as tx:
@@ -226,7 +233,9 @@ async def _put(services: Services, held: Held, given: Pause, who: Identity) -> P
         end = f" until {until:%Y-%m-%d %H:%M:%S} UTC" if until else ""
         said = f"{_told(held)} paused by {who.name}{end}: {given.why}"
         await events.append(tx, [_event(held, now, "paused", Entry(said, actor=who.name))])
-        return _answer(await holds.standing(tx, now))
+        standing = await holds.standing(tx, now)
+    warnings = [] if await holds.seen_by_all(services.database) else [_UNSEEN]
+    return Paused.model_validate({"items": standing, "warnings": warnings})
 
 
 @rerun

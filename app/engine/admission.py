@@ -226,8 +226,7 @@ async def _write(turn: Turn, run: Run, plan: Plan | None, decision: Decision, an
                 planned = {}
             if run.holds_target:  # the lock stays on what the run has acted on
                 planned.pop("target_key", None)
-            until = decision.until or turn.now + policy.recheck
-            return await defer(turn, run, until, entry, decisions=answers, **planned)
+            return await defer(turn, run, look_again(turn, decision), entry, decisions=answers, **planned)
         case Verdict.NEEDS_APPROVAL:
             planned |= {"not_before": turn.now + policy.approval_timeout, "decisions": answers}
             if plan is not None:
@@ -239,6 +238,15 @@ async def _write(turn: Turn, run: Run, plan: Plan | None, decision: Decision, an
             planned |= {"started_at": run.started_at or turn.now, "decisions": answers}
             pending = await undefer(turn, run)
             return await runs.move(turn.tx, pending, RunState.RUNNING, turn.now, Entry("admitted"), **planned)
+
+
+def look_again(turn: Turn, decision: Decision) -> datetime:
+    """When what was put off is decided again, should nothing wake it before."""
+    soon = turn.now + turn.parts.policy.recheck
+    if decision.until is None:
+        return soon
+    # Who takes a pause away wakes what waits for it, but may not see this one yet.
+    return min(soon, decision.until) if decision.reason is Reason.PAUSED else decision.until
 
 
 async def defer(turn: Turn, run: Run, until: datetime, entry: Entry, **changes: Any) -> Run:

@@ -15,6 +15,7 @@ from app.domain.episodes import EpisodeRules
 from app.domain.remediation import Mode
 from app.domain.scope import Scope
 from app.engine.handover import Handover
+from app.engine.tenure import Tenure
 from app.store.connection import AsyncConnection
 from app.store.database import Database
 from app.telemetry.metrics import Metrics
@@ -67,8 +68,7 @@ class Parts:
     outbox: asyncio.Event = field(default_factory=asyncio.Event)  # set whenever a message may have become due
     # Seconds after which a loop looks by itself: longer where it is told even of what nobody has told.
     look_again: float = 1.0
-    # Until when this replica holds a run at least, by the steady clock.
-    held_until: dict[str, float] = field(default_factory=dict)
+    tenures: dict[str, Tenure] = field(default_factory=dict)  # of the runs in work here
     draining: asyncio.Event = field(default_factory=asyncio.Event)  # set when this replica is to let go of its runs
 
     @asynccontextmanager

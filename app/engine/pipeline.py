@@ -6,6 +6,7 @@
                             engine.undoing                   (of what takes another run back: its steps, reversed)
     guard                   engine.admission, guards.chain   allow, defer, deny, observe, or ask a person
     apply                   engine.execution                 each step: intent committed, called, result committed
+                            engine.between                   (before each call: pauses and the ceiling, once more)
     verify                  engine.verification              checks, then whether the alert resolves
     close                   engine.closing                   final state, next rung, next attempt
 
@@ -25,6 +26,7 @@ from app.domain.remediation import Purpose
 from app.domain.states import RunState
 from app.engine import undoing
 from app.engine.admission import Matter, admit, defer, refuse_early
+from app.engine.between import go_on, stands_at
 from app.engine.closing import close, escalate_or_fail, still_wanted, unwanted
 from app.engine.currency import follow_catalog, speak_for
 from app.engine.execution import apply
@@ -60,7 +62,7 @@ async def advance(parts: Parts, run: Run) -> Run | None:
 async def decide(parts: Parts, run: Run) -> Run | None:
     """Plan and guard: ends in running, deferred, awaiting approval, or a final state."""
     run = await follow_catalog(parts, await speak_for(parts, run))
-    over = await _over(parts, run)
+    over = await _over(parts, run) or await go_on(parts, run)
     if over is not None:
         return over
     refused = await refuse_early(parts, run)
@@ -126,6 +128,8 @@ async def expire(parts: Parts, run: Run) -> Run:
     """Nobody answered in time: silence is never consent."""
     async with parts.turn() as turn:
         timeout = parts.policy.approval_timeout
+        if await stands_at(turn, run) is not None:
+            return await runs.postpone(turn.tx, run, turn.now + timeout)
         if not await still_wanted(turn, run):
             return await unwanted(turn, run)
         if turn.now < run.updated_at + timeout:

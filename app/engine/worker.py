@@ -18,6 +18,7 @@ from app.domain.states import RunState
 from app.engine.closing import close
 from app.engine.parts import Parts
 from app.engine.pipeline import advance
+from app.engine.tenure import Tenure
 from app.engine.timekeeping import steady
 from app.store import leases, runs
 from app.store.events import Entry
@@ -127,7 +128,8 @@ class Worker:
 
     def _begin(self, run: Run, leased_at: float) -> None:
         self._stages[run.id] = run.state
-        self._parts.held_until[run.id] = leased_at + self._parts.policy.lease.total_seconds()
+        cuts = not self._parts.database.is_sqlite
+        self._parts.tenures[run.id] = Tenure(self._parts.policy.lease, leased_at, cuts=cuts)
         self._tasks[run.id] = asyncio.create_task(self._work_on(run), name=f"run {run.id}")
 
     def _room(self) -> int:
@@ -153,7 +155,7 @@ class Worker:
         finally:
             del self._tasks[run.id]
             del self._stages[run.id]
-            del self._parts.held_until[run.id]
+            del self._parts.tenures[run.id]
             self._fewer.set()
             self._parts.work.set()
 
@@ -221,8 +223,8 @@ class Worker:
                 if run_id not in kept and not task.done():
                     log.warning(_LOST, run=run_id)
                     task.cancel()
-                elif run_id in self._parts.held_until:
-                    self._parts.held_until[run_id] = begun + lease.total_seconds()
+                elif run_id in self._parts.tenures:
+                    self._parts.tenures[run_id].prolong(begun)
 
     @rerun
     async def _renew(self, run_ids: list[str]) -> set[str]:

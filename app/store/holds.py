@@ -1,13 +1,19 @@
-"""Pauses: who holds what, why and until when. Guards read them; people put and take them through the API."""
+"""Pauses: who holds what, why and until when. Guards read them; people put and take them through the API.
+
+Whoever puts one waits for no lock of the engine. A transaction that commits the intent of a call marks itself instead
+(`mark_beginning`), before it reads the pauses: what does not see a new pause can be waited for (`seen_by_all`).
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, insert, or_, select, text, update
 from sqlalchemy.engine import Row
 
 from app.domain.ids import new_id
@@ -15,8 +21,17 @@ from app.domain.obstacles import Hold
 from app.domain.reasons import Reason
 from app.domain.states import RunState
 from app.store.connection import AsyncConnection
+from app.store.database import Database
 from app.store.schema import hold, run
 from app.store.wakeups import announce
+
+_BEGINNING = 0x70617573  # of advisory locks, which nobody takes but shared
+_UNSEEN_SECONDS, _LOOK_SECONDS = 8.0, 0.02
+_MARK = text("SELECT pg_advisory_xact_lock_shared(:key)")
+_MARKED = text(
+    "SELECT virtualtransaction FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = 0 AND objsubid = 1"
+    " AND objid = :key AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +57,40 @@ async def on(tx: AsyncConnection, now: datetime, remediation: str, target_key: s
     return tuple(Hold(row.scope, row.holder, row.why, row.until) for row in rows)
 
 
+async def mark_beginning(tx: AsyncConnection) -> None:
+    """Let `seen_by_all` know of this transaction until it ends; SQLite has one writer at a time anyway."""
+    if tx.dialect.name == "postgresql":
+        await tx.execute(_MARK, {"key": _BEGINNING})
+
+
+async def seen_by_all(database: Database) -> bool:
+    """Wait until no transaction may commit the intent of a call that has not seen what is committed now.
+
+    False when one does not end: a replica that is frozen in it is cut off by the server, but not at once.
+    """
+    if database.is_sqlite:
+        return True
+    before = await _beginning(database)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_UNSEEN_SECONDS):
+            while before:
+                await asyncio.sleep(_LOOK_SECONDS)
+                before &= await _beginning(database)
+    return not before
+
+
+async def _beginning(database: Database) -> set[str]:
+    async with database.read() as tx:
+        return {row.virtualtransaction for row in await tx.execute(_MARKED, {"key": _BEGINNING})}
+
+
 async def standing(tx: AsyncConnection, now: datetime) -> Sequence[Row[Any]]:
     """Every hold that stands, oldest first."""
     return (await tx.execute(select(hold).where(_stands(now)).order_by(hold.c.since, hold.c.id))).all()
 
 
 async def put(tx: AsyncConnection, held: Held, given: Hold, now: datetime) -> str:
-    """Put a hold, instead of an earlier one of the same holder on the same; the caller holds the lock `holds`."""
+    """Put a hold, instead of an earlier one of the same holder on the same; the caller holds a lock against others."""
     await take(tx, held, given.holder, given.holder, now)
     new = {"id": new_id(now), "scope": held.scope, "subject": held.subject, "holder": given.holder}
     await tx.execute(insert(hold), [new | {"why": given.why, "since": now, "until": given.until}])
@@ -62,7 +104,9 @@ async def take(tx: AsyncConnection, held: Held, holder: str | None, by: str, now
         mine = and_(mine, hold.c.holder == holder)
     stood = (await tx.execute(select(hold.c.id).where(mine, _stands(now)))).all()
     await tx.execute(update(hold).where(mine).values(ended_at=now, ended_by=by))
+    # Not those whose rows somebody holds: they look again soon anyway, and who stops everything waits for nobody.
     waiting = and_(run.c.active, run.c.state == RunState.DEFERRED, run.c.reason == Reason.PAUSED)
-    await tx.execute(update(run).where(waiting, run.c.not_before > now).values(not_before=now))
+    free = select(run.c.id).where(waiting, run.c.not_before > now).with_for_update(skip_locked=True)
+    await tx.execute(update(run).where(run.c.id.in_(free)).values(not_before=now))
     await announce(tx)
     return len(stood)

@@ -103,10 +103,13 @@ async def finish(tx: AsyncConnection, held: Run, position: int, now: datetime, o
     await note(tx, held, now, f"step_{outcome.state}", Entry(outcome.error or "", outcome.reason, data=data))
 
 
-async def leave(tx: AsyncConnection, held: Run, position: int, now: datetime, *, forgets: bool) -> None:
-    """Leave a step to whoever goes on; `forgets` takes its intent back, so that it begins anew."""
+async def leave(tx: AsyncConnection, held: Run, position: int, now: datetime, why: str) -> None:
+    """Leave a step that was begun to whoever goes on with the run."""
     await check_lease(tx, held)
-    if forgets:
-        await tx.execute(delete(step).where(_HERE), _step_of(held, position))
-    message = "the replica that tried it stops; another one goes on"
-    await note(tx, held, now, "step_left", Entry(message, data={"rung": held.rung, "position": position}))
+    await note(tx, held, now, "step_left", Entry(why, data={"rung": held.rung, "position": position}))
+
+
+async def forget(tx: AsyncConnection, held: Run, position: int) -> None:
+    """Take the intent of a step back that was not carried out, so that it begins anew."""
+    await check_lease(tx, held)
+    await tx.execute(delete(step).where(_HERE), _step_of(held, position))

@@ -105,6 +105,12 @@ def sink() -> Iterator[web.WebServer]:
         server.answering.set()
 
 
+def stands_still(service: Service) -> bool:
+    """Whether the process has stopped itself."""
+    assert service.process, "the service is not started"
+    return Path(f"/proc/{service.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
 def fire(service: Service, *pods: str, status: str = "firing") -> int:
     """Post one notification with an alert for each of these pods; the status of the answer."""
     alerts = [alert(status, starts_at=Clock()(), pod=pod) for pod in pods or ("one",)]

@@ -1,9 +1,10 @@
-"""The service, made to die like a process whose power is cut: SIGKILL at the n-th call of a named function.
+"""The service, made to die like a process whose power is cut, or to stand still: at the n-th call of a named function.
 
 The product has no hook for this; the function is wrapped in the process that is to die, before the service starts:
-`python -m tests.support.crashing app.store.database.Database.write before 7 -- serve --store ...`. For a function that
-opens a transaction, before and after are those of its commit. The tests fork such processes from one that has
-the imports behind it (`Crashing`).
+`python -m tests.support.crashing app.store.database.Database.write before 7 kill serve --store ...` (`Point.module`).
+`kill` is SIGKILL, `freeze` SIGSTOP, from which a test wakes it by SIGCONT. For a function that opens a transaction,
+before and after are those of its commit. The crash tests fork such processes from one that has the imports behind it
+(`Crashing`).
 """
 
 from __future__ import annotations
@@ -24,17 +25,26 @@ from typing import Any
 
 from tests.support.processes import wait_until
 
+_SIGNALS = {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}
+
 
 @dataclass(frozen=True)
 class Point:
-    """Where to die."""
+    """Where to die, or to stand still."""
 
     function: str  # app.store.runs.move, or app.store.database.Database.write
     moment: str  # before | after
     number: int  # which call
+    what: str = "kill"  # | freeze
+
+    @property
+    def module(self) -> list[str]:
+        """What runs the service, `remediator` put before its arguments, with this point in it."""
+        words = [self.function, self.moment, str(self.number), self.what]
+        return [sys.executable, "-m", "tests.support.crashing", *words]
 
     def __str__(self) -> str:
-        return f"{self.moment} call {self.number} of {self.function}"
+        return f"{self.what} {self.moment} call {self.number} of {self.function}"
 
 
 def install(point: Point) -> None:
@@ -45,7 +55,7 @@ def install(point: Point) -> None:
 
     def die(moment: str) -> None:
         if moment == point.moment and next(calls, None) == point.number:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), _SIGNALS[point.what])
 
     setattr(owner, name, _wrapped(original, die))
 
@@ -67,6 +77,12 @@ def _wrapped(original: Any, die: Callable[[str], None]) -> Any:
         die("after")
         return answer
 
+    def plain(*args: Any, **given: Any) -> Any:
+        die("before")
+        answer = original(*args, **given)
+        die("after")
+        return answer
+
     @asynccontextmanager
     async def transaction(*args: Any, **given: Any) -> AsyncIterator[Any]:
         async with original(*args, **given) as opened:
@@ -74,7 +90,9 @@ def _wrapped(original: Any, die: Callable[[str], None]) -> Any:
             die("before")
         die("after")
 
-    return call if inspect.iscoroutinefunction(original) else transaction
+    if inspect.iscoroutinefunction(original):
+        return call
+    return transaction if inspect.isasyncgenfunction(inspect.unwrap(original)) else plain
 
 
 def serve(point: Point | None, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
@@ -129,5 +147,5 @@ class Crashing:
 
 
 if __name__ == "__main__":
-    function, moment, number, _, *rest = sys.argv[1:]
-    _run(Point(function, moment, int(number)), rest)
+    function, moment, number, what, *rest = sys.argv[1:]
+    _run(Point(function, moment, int(number), what), rest)
