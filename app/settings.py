@@ -280,10 +280,20 @@ def load_settings(config: Path | None, flags: Mapping[str, Any]) -> Settings:
     except ValidationError as error:
         problems = [_diagnostic(config, problem) for problem in error.errors(include_url=False)]
         raise ConfigError("the configuration cannot be used", problems) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"the config file {config} is not YAML: {error}") from error
     except SettingsError as error:
         raise ConfigError(f"the configuration cannot be read: {error}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"the config file {config} is not YAML", [_not_yaml(config, error)]) from None
+
+
+def _not_yaml(config: Path | None, error: yaml.YAMLError | ValueError) -> Diagnostic:
+    """Where the file stops to be YAML. PyYAML's own words quote the file, and with it secrets."""
+    mark = error.problem_mark or error.context_mark if isinstance(error, yaml.MarkedYAMLError) else None
+    said = "; a value that begins with one of * & ! % @ ` needs quotes, and a tab cannot indent"
+    if not isinstance(error, yaml.MarkedYAMLError):
+        said = ": it is not UTF-8 text, holds a control character, or has a value that its tag does not allow"
+    place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+    return Diagnostic(str(config), *place, "", f"not YAML{said}")
 
 
 def _refuse_unknown_variables() -> None:

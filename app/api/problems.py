@@ -15,6 +15,8 @@ import structlog
 from fastapi import Request, Response
 from pydantic import BaseModel, Field
 
+from app.domain.redaction import redact
+
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
 log = structlog.get_logger()
@@ -86,10 +88,10 @@ class ProblemError(Exception):
         problem = Problem(
             title=HTTPStatus(self.status).phrase,
             status=self.status,
-            detail=self.detail,
+            detail=redact(self.detail),
             reason=self.reason,
             field=self.field,
-            errors=self.errors or None,
+            errors=[redact(one) for one in self.errors] or None,
         )
         content = problem.model_dump_json(exclude_none=True)
         return Response(content, self.status, headers=self.headers, media_type=MEDIA_TYPE)

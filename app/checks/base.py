@@ -14,6 +14,7 @@ from app.domain.errors import AppError, CheckError
 from app.domain.model import JsonObject, Value
 from app.domain.permissions import Permission
 from app.domain.plans import Observation, PlannedStep, Target
+from app.domain.redaction import redact, redact_all
 from app.domain.scope import Scope
 
 P = TypeVar("P", bound=Value)
@@ -48,7 +49,7 @@ class Check(ABC, Generic[P]):
 def observation(held: bool, message: str, **data: object) -> Observation:  # noqa: FBT001 - reads as a sentence
     """An observation; `data` are JSON values that the audit shows."""
     json: JsonObject = dict(data)
-    return Observation(held=held, message=message, data=json)
+    return Observation(held=held, message=redact(message), data=redact_all(json))
 
 
 @contextmanager

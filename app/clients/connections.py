@@ -17,6 +17,7 @@ from app.domain.durations import Duration
 from app.domain.errors import ConfigError, PermanentError
 from app.domain.model import Value
 from app.domain.reasons import Reason
+from app.domain.redaction import SECRETS
 
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # Which the remediator, or the protocol, sets.
@@ -37,6 +38,9 @@ class SecretSource(Value):
         if (self.value is None) == (self.file is None):
             msg = "exactly one of value and file must be given"
             raise ValueError(msg)
+        if self.value is not None:
+            secret = self.value.get_secret_value()
+            SECRETS.learn(secret, secret)
         return self
 
     def read(self, setting: str = "") -> str:
@@ -44,11 +48,13 @@ class SecretSource(Value):
         if self.value is not None:
             return self.value.get_secret_value()
         try:
-            return Path(str(self.file)).read_text(encoding="utf-8").strip()
+            secret = Path(str(self.file)).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             msg = f"{setting}{': ' if setting else ''}cannot read the secret file {self.file}: {why}"
             raise ConfigError(msg) from None
+        SECRETS.learn(secret, str(self.file))
+        return secret
 
     def header(self, name: str) -> str:
         """The secret as the value of a header; raises ConfigError or PermanentError where no header can carry it."""

@@ -26,6 +26,7 @@ from app.clients.connections import HttpConnection, SecretSource
 from app.domain.addresses import is_refused
 from app.domain.errors import OutcomeUnknownError, PermanentError, TransientError
 from app.domain.reasons import Reason
+from app.domain.redaction import SECRETS
 
 # At INFO httpx logs each URL with its query.
 logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -58,9 +59,13 @@ class HttpResponse:
     retry_after: float = 0.0
     content_type: str = ""  # without its parameters, in lower case; empty where the server named none
 
-    def text(self, limit: int | None = None) -> str:
-        """The first `limit` bytes as text that any store can keep (PostgreSQL has no NUL)."""
-        return self.body[:limit].decode("utf-8", errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
+    def text(self) -> str:
+        """The body as text that any store can keep (PostgreSQL has no NUL)."""
+        return self.body.decode("utf-8", errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+    def shown(self, limit: int) -> str:
+        """The first `limit` characters for people, without secrets that the server repeats."""
+        return SECRETS.redact_cut(self.text())[:limit]
 
     @property
     def is_success(self) -> bool:
@@ -69,7 +74,7 @@ class HttpResponse:
 
     def words(self) -> str:
         """What the server says for people about a refusal, on one line and with a colon before; not a page of HTML."""
-        said = " ".join("".join(char if char.isprintable() else " " for char in self.text(_SHOWN)).split())
+        said = " ".join("".join(char if char.isprintable() else " " for char in self.shown(_SHOWN)).split())
         return "" if not said or said.startswith("<") else f": {said}"
 
 

@@ -35,6 +35,7 @@ from app.domain.outside import Population
 from app.domain.permissions import Permission
 from app.domain.plans import Target
 from app.domain.reasons import Reason
+from app.domain.redaction import SECRETS
 
 _RACES = 10  # a status update may touch the object between read and write; more often than this is no accident
 _PAGE = 500  # objects in one answer of a list
@@ -215,6 +216,7 @@ class KubernetesClient:
         limit = aiohttp.ClientTimeout(total=self._timeout)
         sent = CIMultiDict(headers)  # a group is a header of its own, sent as often as there are groups
         sent.extend(self._impersonation)
+        SECRETS.learn(sent.get("authorization", "").partition(" ")[2], "kubernetes")
         response = await self._api.call_api(method, url, sent, body, post, _request_timeout=limit)
         return response.status, await response.read(), response.headers
 

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from app.clients.kubernetes_objects import ObjectRef
 from app.domain.errors import ActionError, PermanentError, TransientError
 from app.domain.reasons import Reason
+from app.domain.redaction import redact
 
 _SHOWN = 300
 
@@ -62,7 +63,7 @@ def _message(body: bytes) -> str:
     except ValueError:
         status = None
     said = status.get("message") if isinstance(status, dict) else body.decode(errors="replace")
-    return " ".join(str(said or "no explanation").split())[:_SHOWN]
+    return redact(" ".join(str(said or "no explanation").split()))[:_SHOWN]
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:

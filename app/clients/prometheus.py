@@ -16,6 +16,7 @@ from app.clients.connections import PrometheusConnection
 from app.clients.http import HttpClient, HttpRequest, HttpResponse, describe, refusal
 from app.domain.errors import OutcomeUnknownError, PermanentError, TransientError
 from app.domain.model import Value
+from app.domain.redaction import redact
 
 _ANSWER_LIMIT = 16 * 1024 * 1024
 _SHOWN = 300
@@ -48,7 +49,7 @@ class _Answer(BaseModel):
         """What is missing in it, by its own word. `infos` are hints for the author of the expression."""
         if self.warnings:
             told = self.warnings if isinstance(self.warnings, list) else [self.warnings]
-            return " ".join("; ".join(map(str, told)).split())[:_SHOWN]
+            return redact(" ".join("; ".join(map(str, told)).split()))[:_SHOWN]
         return "isPartial is set" if self.is_partial else ""
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.domain.reasons import Reason
+from app.domain.redaction import redact
 
 
 class AppError(Exception):
@@ -18,7 +19,7 @@ class AppError(Exception):
     reason: Reason = Reason.UNEXPECTED
 
     def __init__(self, message: str | None = None, *, reason: Reason | None = None) -> None:
-        self.message = message or (type(self).__doc__ or "").strip()
+        self.message = redact(message or (type(self).__doc__ or "").strip())
         if reason is not None:
             self.reason = reason
         super().__init__(self.message)

@@ -23,6 +23,7 @@ from app.domain.errors import CheckError, PermanentError, TransientError
 from app.domain.model import JsonObject, Value
 from app.domain.plans import Observation, Plan, PlannedCheck, PlannedStep, Target
 from app.domain.reasons import Reason
+from app.domain.redaction import redact, redact_all
 from app.domain.remediation import CheckSpec, Remediation, StepSpec
 from app.domain.scope import Scope
 from app.domain.texts import kinds_of
@@ -105,7 +106,8 @@ class Planner:
         params = self._params(alert, action.Params, spec.with_, spec.action)
         context = Context(self._clients, self._scope, trigger.run_id, _target(alert), trigger.now)
         planned = await action.plan(context, params)
-        return planned.model_copy(update={"timeout": spec.timeout})
+        seen = {"summary": redact(planned.summary), "before": redact_all(planned.before)}
+        return planned.model_copy(update={"timeout": spec.timeout, **seen})
 
     def _plan_check(self, alert: TemplateContext, spec: CheckSpec) -> PlannedCheck:
         params = self._params(alert, checks()[spec.check].Params, spec.with_, spec.check)

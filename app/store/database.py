@@ -36,6 +36,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import greenlet_spawn
 
 from app.domain.errors import ConfigError, StoreUnavailableError, TransactionLostError
+from app.domain.redaction import SECRETS
 from app.store import sessions, sqlite
 from app.store.connection import AsyncConnection, transaction
 from app.store.pace import Pace, in_background
@@ -71,6 +72,7 @@ def store_url(text_url: str) -> URL:
         raise ConfigError(
             "the store is not a URL; write sqlite:///path/file.db or postgresql://host/database"
         ) from error
+    SECRETS.learn(url.password or "", "store")
     driver = _DRIVERS.get(url.drivername)
     if driver is None:
         raise ConfigError(f"the store cannot be {url.drivername!r}; it is sqlite:///path/file.db or postgresql://…")

@@ -22,6 +22,7 @@ from sqlalchemy.engine import Row
 from app.domain import former
 from app.domain.model import JsonObject
 from app.domain.reasons import Reason
+from app.domain.redaction import redact, redact_all
 from app.store.connection import AsyncConnection
 from app.store.schema import event, microseconds
 
@@ -37,6 +38,10 @@ class Entry:
     reason: Reason | None = None
     actor: str = ENGINE
     data: JsonObject = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", redact(self.message))
+        object.__setattr__(self, "data", redact_all(self.data))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from sqlalchemy import and_, bindparam, func, insert, select, update
 from sqlalchemy.engine import Row
 
 from app.domain.ids import new_id
+from app.domain.redaction import redact
 from app.domain.states import RunState
 from app.store import events
 from app.store.connection import AsyncConnection
@@ -34,6 +35,10 @@ class Draft:
     title: str
     body: str
     run_id: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "title", redact(self.title))
+        object.__setattr__(self, "body", redact(self.body))
 
 
 @dataclass(frozen=True, slots=True)

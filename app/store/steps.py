@@ -11,6 +11,7 @@ from sqlalchemy import and_, bindparam, delete, insert, select, update
 from app.domain.model import JsonObject
 from app.domain.plans import PlannedStep
 from app.domain.reasons import Reason
+from app.domain.redaction import redact_all
 from app.store.connection import AsyncConnection
 from app.store.events import Entry
 from app.store.runs import Run, check_lease, note
@@ -26,6 +27,10 @@ class StepOutcome:
     result: JsonObject | None = None
     reason: Reason | None = None
     error: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "result", redact_all(self.result))
+        object.__setattr__(self, "error", redact_all(self.error))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
+
+from app.domain.redaction import redact, redact_all
 
 _HIDDEN = "[hidden]"
 _SECRET_NAMES = frozenset({"authorization", "token", "password", "secret", "credentials", "api_key", "cookie"})
@@ -53,8 +56,22 @@ def _last(*, console: bool) -> list[Processor]:
     remove = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     if console:
         plain = structlog.dev.plain_traceback
-        return [remove, escape, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
-    return [remove, structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+        render = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
+        return [remove, escape, lambda *line: redact(render(*line))]
+    return [remove, structlog.processors.format_exc_info, redacted, structlog.processors.JSONRenderer()]
+
+
+def redacted(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """Take out the values of secrets, also those that a library logs; what JSON has no form for becomes its text."""
+    return {key: redact_all(_json(value)) for key, value in line.items()}
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_json(item) for item in value]
+    return value if isinstance(value, str | int | float | None) else str(value)
 
 
 def _adopt_libraries() -> None:

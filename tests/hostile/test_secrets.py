@@ -17,6 +17,8 @@ from tests.support.alerts import alert, notification
 from tests.support.engine import Clock
 from tests.support.processes import free_port, wait_until
 from tests.support.service import Service, ServiceOptions, serve
+from tests.support.web import Asked
+from tests.support.web import serve as web
 
 PLANTED = "Sup3r-S3cret-{}!"
 KINDS = ["token", "postgres", "redis", "notify", "bearer", "audit", "prometheus", "alertmanager"]
@@ -134,6 +136,67 @@ def _paths(service: Service, token: dict[str, str]) -> list[str]:
     paths = ["/remediations?limit=100", "/episodes", "/catalog", "/events", "/metrics", "/-/ready", "/pause"]
     paths += [f"/remediations/{run['id']}" for run in runs]
     return paths + [f"/catalog/{entry['name']}" for entry in entries()]
+
+
+def _echoed(asked: Asked) -> bytes:
+    """Everything that was sent, as debugging pages, gateways and stack traces repeat it."""
+    headers = "\n".join(f"{name}: {value}" for name, value in asked.headers.items())
+    encoded = [base64.b64encode(headers.encode()).decode(), quote(headers), json.dumps({"headers": headers})]
+    return "\n".join([headers, *encoded]).encode()
+
+
+def _leaks(written: dict[str, str], secrets: list[str]) -> list[tuple[str, str]]:
+    """Where a secret, or a large part of one in any of its forms, is found."""
+    forms = {form for one in secrets for form in (one[4:-1], quote(one, safe=""), json.dumps(one)[1:-1])}
+    forms |= {base64.b64encode(b"x" * before + one.encode())[4:-4].decode() for one in secrets for before in range(3)}
+    return [(where, form) for where, text in written.items() for form in forms if form in text]
+
+
+def test_a_target_that_repeats_its_request_shows_no_secret(tmp_path: Path) -> None:
+    """In results, errors and observations, for the one that was sent and for the one before; in API, log and store."""
+    secrets = ['Sup3r/S3cret "of" the+hook & 1!', "N3w-one/of the=hook% \\2!"]
+    file = tmp_path / "secret"
+    with web() as well, web() as broken:
+        well.echo = broken.echo = _echoed
+        broken.status = 400
+        asks = [{"action": "http.request", "with": {"url": one.url, "bearer_token": "api"}} for one in (well, broken)]
+        looks = {"check": "http.ok", "with": {"url": broken.url, "bearer_token": "api", "contains": "x"}}
+        queries = {"check": "prometheus.query", "with": {"query": "up"}, "timeout": "1s"}
+        given = [
+            remediation("well", asks[0], verify=[queries]),
+            remediation("broken", asks[1]),
+            remediation("looks", asks[0], verify=[looks | {"timeout": "1s"}]),
+        ]
+        config = {
+            "connections": {
+                "secrets": {"api": {"file": str(file)}},
+                "prometheus": {"url": well.url, "headers": {"X-Scope-OrgID": {"value": secrets[0]}}},
+            },
+            "scope": EVERYWHERE,
+            "log": {"level": "debug", "format": "json"},
+        }
+        catalog = write_yaml(tmp_path / "catalog.yaml", {"remediations": given})
+        options = ServiceOptions(tmp_path / "data", None, [catalog], write_yaml(tmp_path / "config.yaml", config))
+        with serve(tmp_path, options) as running:
+            for number, secret in enumerate(secrets):
+                file.write_text(secret)
+                names = [one["name"] for one in given]
+                body = notification(*(alert(alertname=name, x=str(number), starts_at=Clock()()) for name in names))
+                running.post("/webhooks/alertmanager", content=body, headers={"content-type": "application/json"})
+                wait_until(lambda count=3 * (number + 1): len(_ended(running)) == count, 30, "every run to end")
+            written = {path: running.get(path).text for path in ("/remediations", "/events")}
+            written |= {run: running.get(f"/remediations/{run}").text for run in _ended(running)}
+            written["log"] = running.logs
+    for path in sorted((tmp_path / "data").iterdir()):
+        written[path.name] = path.read_bytes().decode("latin-1")
+    assert f"Bearer {secrets[1]}" in [asked.headers.get("Authorization") for asked in well.requests]
+    assert [] == _leaks(written, secrets)
+    assert "[hidden]" in "".join(text for where, text in written.items() if where != "log")
+
+
+def _ended(service: Service) -> list[str]:
+    runs = service.get("/remediations").json()["items"]
+    return [run["id"] for run in runs if run["state"] in {"succeeded", "failed"}]
 
 
 @pytest.mark.parametrize(

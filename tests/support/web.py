@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,6 +28,7 @@ class WebServer:
     status: int = 200
     body: bytes = b"ok"
     headers: dict[str, str] = field(default_factory=dict)
+    echo: Callable[[Asked], bytes] | None = None  # makes the body of an answer from the request
     requests: list[Asked] = field(default_factory=list)
     answering: threading.Event = field(default_factory=threading.Event)  # cleared: requests wait without an answer
 
@@ -56,16 +57,18 @@ def _handler(web: WebServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def _answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            web.requests.append(Asked(self.command, self.path, dict(self.headers.items()), body))
+            asked = Asked(self.command, self.path, dict(self.headers.items()), body)
+            web.requests.append(asked)
+            answer = web.body if web.echo is None else web.echo(asked)
             web.answering.wait(30)
             try:
                 self.send_response(web.status)
                 for name, value in web.headers.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(len(web.body)))
+                self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()
                 if self.command != "HEAD":
-                    self.wfile.write(web.body)
+                    self.wfile.write(answer)
             except OSError:
                 return  # the client has left, which is what some tests are about
 

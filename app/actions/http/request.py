@@ -119,7 +119,7 @@ class Request(Action[RequestParams]):
                 raise TransientError(error.message) from error
             raise
         _judge(params, response)
-        return {"status": response.status, "body": response.text(_KEPT_BYTES)}
+        return {"status": response.status, "body": response.shown(_KEPT_BYTES)}
 
 
 def _headers(params: RequestParams, key: str) -> dict[str, str]:
@@ -145,7 +145,7 @@ def _judge(params: RequestParams, response: HttpResponse) -> None:
     status = response.status
     if status in params.expect_status or (not params.expect_status and response.is_success):
         return
-    msg = f"{params.method} {describe(params.url)} answered {status}: {response.text(200)}".removesuffix(": ")
+    msg = f"{params.method} {describe(params.url)} answered {status}: {response.shown(200)}".removesuffix(": ")
     if params.is_repeatable and (status >= _SERVER_ERROR or status == _TOO_MANY):
         raise TransientError(msg, reason=Reason.ACTION_FAILED, retry_after=response.retry_after)
     raise PermanentError(msg, reason=Reason.FORBIDDEN if status in _FORBIDDEN_STATUS else Reason.ACTION_FAILED)
