@@ -6,7 +6,7 @@ FLUSHDB again whose answer was lost. Errors leave as those of app.domain.errors 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any
@@ -16,15 +16,14 @@ from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.crc import key_slot
 
 from app.clients.connections import RedisConnection
-from app.clients.redis_rights import forbidden_commands
-from app.domain.errors import ActionError, OutcomeUnknownError, PermanentError, TransientError
+from app.clients.redis_errors import answered, code_of, lost, translated
+from app.clients.redis_rights import Rights, rights
+from app.domain.errors import PermanentError
 from app.domain.plans import Target
 from app.domain.reasons import Reason
-
-_FORBIDDEN = (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError)
-_LOST = (exceptions.ConnectionError, exceptions.TimeoutError)
 
 
 class RedisClient:
@@ -47,42 +46,87 @@ class RedisClient:
 
         Wrap what has an effect in `sent_once`.
         """
-        pool = ConnectionPool(**self._options(number))
+        options = self._options()
+        address = _address(options)
+        pool = ConnectionPool(**options)
         client = Redis(connection_pool=pool, single_connection_client=True)
         try:
-            with _translating():
+            with _translating(address, connecting=True):
                 await client.initialize()
+            with _translating(address):
+                await _select(client, number, address)
                 yield client
         finally:
             await client.aclose()
             await pool.disconnect()
 
-    @staticmethod
     @contextmanager
-    def sent_once(command: str) -> Iterator[None]:
+    def sent_once(self, command: str) -> Iterator[None]:
         """Around a command that must not be sent twice: when its answer is lost, nobody knows what it did."""
         try:
             yield
-        except (*_FORBIDDEN, exceptions.BusyLoadingError) as error:  # subclasses of ConnectionError, but answers
-            raise _translated(error) from None
-        except _LOST:
-            msg = f"the connection to Redis was lost before {command} was answered"
-            raise OutcomeUnknownError(msg) from None
+        except exceptions.RedisError as error:
+            address = _address(self._options())
+            raise (translated(error, address) if answered(error) else lost(error, address, command)) from None
 
     @staticmethod
-    async def require_primary(redis: Redis) -> None:
+    async def require_data(redis: Redis) -> None:
+        """Refuse what speaks Redis' protocol and holds no data, such as a Sentinel."""
+        if await _mode(redis) == "sentinel":
+            msg = "this is a Sentinel, which holds no data; name the primary that it watches (SENTINEL MASTERS)"
+            raise PermanentError(msg, reason=Reason.CONFIG_INVALID)
+
+    @classmethod
+    async def require_primary(cls, redis: Redis) -> None:
         """Refuse a replica: a write would be rejected, or make it differ from its primary until the next full sync."""
-        replication = await redis.info("replication")
-        if replication["role"] != "master":
+        await cls.require_data(redis)
+        role = (await redis.info("replication")).get("role")
+        if role == "slave":
             msg = "this Redis is a replica; name its primary as the target"
             raise PermanentError(msg, reason=Reason.FORBIDDEN)
+        if role != "master":
+            msg = "this server does not tell in INFO that it is a primary; name a Redis server as the target"
+            raise PermanentError(msg, reason=Reason.CONFIG_INVALID)
 
     @staticmethod
-    async def forbidden_commands(redis: Redis, commands: Sequence[str]) -> tuple[str, list[str]] | None:
-        """The user's name, and the commands that it may not run; None where the server does not tell this user."""
-        return await forbidden_commands(redis, commands)
+    def whole_number(told: Mapping[str, Any], name: str) -> int:
+        """A number out of INFO; raises PermanentError where this server does not tell it."""
+        try:
+            return int(told[name])
+        except (KeyError, TypeError, ValueError):
+            msg = f"this server does not tell {name} in INFO, as Redis does; name a Redis server as the target"
+            raise PermanentError(msg, reason=Reason.CONFIG_INVALID) from None
 
-    def _options(self, number: int) -> dict[str, Any]:
+    async def unlink(self, redis: Redis, keys: Sequence[bytes | str]) -> int:
+        """Remove keys, on a node of a cluster those of each slot by a command of their own; returns how many."""
+        if await _mode(redis) != "cluster":
+            return int(await redis.unlink(*keys))
+        slots: dict[int, list[bytes | str]] = {}
+        for key in keys:
+            slots.setdefault(key_slot(key if isinstance(key, bytes) else key.encode()), []).append(key)
+        pipeline = redis.pipeline(transaction=False)
+        for some in slots.values():
+            pipeline.unlink(*some)
+        answers = await pipeline.execute(raise_on_error=False)
+        removed = sum(int(one) for one in answers if not isinstance(one, Exception))
+        refused = next((one for one in answers if isinstance(one, exceptions.RedisError)), None)
+        if refused is not None:
+            told = translated(refused, _address(self._options())).message
+            raise PermanentError(f"{told}; of the last {len(keys)} keys {removed} were removed")
+        return removed
+
+    @staticmethod
+    async def rights(redis: Redis, commands: Sequence[str]) -> Rights | None:
+        """What this user may do with the commands; None where the server does not tell it."""
+        return await rights(redis, commands)
+
+    async def require_commands(self, redis: Redis, commands: Sequence[str]) -> None:
+        """Refuse a server that lacks a command, or a user that may not run it, where that can be told beforehand."""
+        told = await rights(redis, commands)
+        if told is not None and told.objection:
+            raise PermanentError(f"Redis at {_address(self._options())}: {told.objection}", reason=Reason.FORBIDDEN)
+
+    def _options(self) -> dict[str, Any]:
         try:
             options: dict[str, Any] = dict(parse_url(self._url.read()))
         except ValueError:
@@ -92,7 +136,7 @@ class RedisClient:
             msg = "the Redis connection URL must not name a database; the target of a remediation does"
             raise PermanentError(msg, reason=Reason.CONFIG_INVALID)
         return options | {
-            "db": number,
+            "db": 0,
             "protocol": 2,
             "retry": Retry(NoBackoff(), 0),
             "socket_timeout": self._timeout,
@@ -100,23 +144,38 @@ class RedisClient:
         }
 
 
+async def _select(client: Redis, number: int, address: str) -> None:
+    """Change to a database; whatever a server says to that, it has none of this number."""
+    if number == 0:
+        return
+    try:
+        await client.execute_command("SELECT", number)  # type: ignore[no-untyped-call]
+    except exceptions.RedisError as error:
+        if code_of(error) != "ERR":
+            raise
+    else:
+        return
+    mode = await _mode(client)
+    if mode == "sentinel":
+        await RedisClient.require_data(client)
+    why = "; a node of a cluster has database 0 only" if mode == "cluster" else ""
+    raise PermanentError(f"Redis at {address} has no database {number}{why}", reason=Reason.TARGET_NOT_FOUND)
+
+
+async def _mode(redis: Redis) -> str:
+    """What a server is: standalone, cluster, sentinel; a fork may say something else, or nothing."""
+    return str((await redis.info("server")).get("redis_mode", ""))
+
+
+def _address(options: Mapping[str, Any]) -> str:
+    """Where a server is, without a login."""
+    path = options.get("path")
+    return str(path) if path else f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+
+
 @contextmanager
-def _translating() -> Iterator[None]:
+def _translating(address: str, *, connecting: bool = False) -> Iterator[None]:
     try:
         yield
     except exceptions.RedisError as error:
-        raise _translated(error) from None
-
-
-def _translated(error: exceptions.RedisError) -> ActionError:
-    if isinstance(error, _FORBIDDEN):
-        return PermanentError(f"Redis: {error}", reason=Reason.FORBIDDEN)
-    if isinstance(error, exceptions.BusyLoadingError):
-        return TransientError("Redis is loading its data set")
-    if isinstance(error, exceptions.TimeoutError):
-        return TransientError("Redis gave no answer in time")
-    if isinstance(error, exceptions.ConnectionError):
-        return TransientError("cannot connect to Redis, or the connection was lost")
-    if "DB index is out of range" in str(error):
-        return PermanentError("Redis has no database of this number", reason=Reason.TARGET_NOT_FOUND)
-    return PermanentError(f"Redis: {error}")
+        raise translated(error, address, connecting=connecting) from None

@@ -279,14 +279,13 @@ def _redis_user(of: _Of, place: tuple[str, str | None], commands: tuple[str, ...
         if objection is not None:
             return _cannot(subject, f"{objection}; {_DENIED}")
         async with client.database(int(resolved.name)) as redis:
-            told = await client.forbidden_commands(redis, commands)
+            told = await client.rights(redis, commands)
+            if told is None or not told.forbidden:
+                await client.require_data(redis)
             if told is None:
                 return _unknown(subject, _UNTOLD)
-            user, forbidden = told
-            if forbidden:
-                rules = " ".join(f"+{name}" for name in forbidden)
-                message = f"user {user} may not run {', '.join(forbidden)}; ACL SETUSER {user} {rules}"
-                return _cannot(subject, message)
+            if told.objection:
+                return _cannot(subject, told.objection)
             if writes:
                 await client.require_primary(redis)
         return None

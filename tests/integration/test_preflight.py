@@ -29,6 +29,7 @@ from tests.support.engine import Engine, engine, sqlite, until
 from tests.support.entries import cache, flush, remediation
 from tests.support.postgres import PostgresServer
 from tests.support.processes import free_port, wait_until
+from tests.support.redis import RedisServer, sentinel
 from tests.support.shop import Shop, to_postgres
 
 Look = Callable[..., Report]
@@ -315,12 +316,36 @@ def test_redis_servers_that_would_refuse(start_redis: StartRedis, look: Look) ->
     for connections, entry, told in (
         (cache(replica), flush(), "this Redis is a replica"),
         (away, flush(), "cannot connect to Redis"),
-        (refused, flush(), "Redis: "),
-        (cache(primary), flush("99"), "Redis has no database of this number"),
+        (refused, flush(), "WRONGPASS"),
+        (cache(primary), flush("99"), "has no database 99"),
         (Connections(), flush(), "connections.redis has no 'cache'"),
     ):
         (message,) = messages(look(entry, connections, redis=["cache/*"]))
         assert told in message
+
+
+def test_redis_servers_that_lack_a_command_or_are_no_server(
+    start_redis: StartRedis, redis_server: RedisServer, tmp_path: Path, look: Look
+) -> None:
+    """A renamed command is not the ACL's doing; a Sentinel and a node of a cluster are named as such."""
+    for renamed in ('FLUSHDB ""', 'FLUSHDB x\nrename-command ACL ""'):
+        (message,) = messages(look(flush(), cache(start_redis({"rename-command": renamed})), redis=["cache/0"]))
+        assert "the server does not know flushdb" in message
+        assert "SETUSER" not in message
+    node = start_redis({"cluster-enabled": "yes"})
+    node.form_cluster()
+    assert Result.OK is look(flush(), cache(node), redis=["cache/0"]).result
+    (message,) = messages(look(flush("3"), cache(node), redis=["cache/3"]))
+    assert "a node of a cluster has database 0 only" in message
+    memory = remediation(
+        target={"redis": {"instance": "cache", "database": "0"}},
+        steps=[{"action": "http.request", "with": {"url": "http://127.0.0.1:9/"}}],
+        verify=[{"check": "redis.memory", "with": {"max": "1GB"}}],
+    )
+    with sentinel(tmp_path, redis_server) as server:
+        for entry in (flush(), memory):
+            (message,) = messages(look(entry, cache(server), redis=["cache/0"], hosts=["*"]))
+            assert "this is a Sentinel" in message
 
 
 # What the configuration names

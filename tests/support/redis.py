@@ -9,8 +9,9 @@ from pathlib import Path
 import redis
 
 from tests.support.binaries import find
-from tests.support.processes import Process, free_port
+from tests.support.processes import Process, free_port, wait_until
 
+EMPTY = '""'
 SETTINGS = {"bind": "127.0.0.1", "save": "", "appendonly": "no"}
 
 
@@ -22,6 +23,7 @@ class RedisServer:
         self.port = free_port()
         self._home = home
         self._settings = {**SETTINGS, **settings}
+        self._arguments: tuple[str, ...] = ()
         self._process: Process | None = None
 
     @property
@@ -45,9 +47,22 @@ class RedisServer:
     def start(self) -> None:
         """Start the server on its port and wait until it answers."""
         settings = {**self._settings, "port": str(self.port), "dir": str(self._home)}
-        options = [word for key, value in settings.items() for word in (f"--{key}", value)]
-        self._process = Process([find("redis-server"), *options], self._home / "redis.log")
+        file = self._home / "redis.conf"
+        file.write_text("".join(f"{key} {value or EMPTY}\n" for key, value in settings.items()))
+        self._process = Process([find("redis-server"), file, *self._arguments], self._home / "redis.log")
         self._process.wait_ready(self._answers)
+
+    def watch(self, primary: RedisServer) -> None:
+        """Start it as a Sentinel of this primary."""
+        self._settings = {"bind": self.host, "sentinel monitor": f"shop {primary.host} {primary.port} 1"}
+        self._arguments = ("--sentinel",)
+        self.start()
+
+    def form_cluster(self) -> None:
+        """Have a server with `cluster-enabled` hold every slot, and wait until it takes keys."""
+        with self.client() as client:
+            client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+            wait_until(lambda: "'ok'" in str(client.execute_command("CLUSTER INFO")), 10, "a cluster")
 
     @property
     def pid(self) -> int | None:
@@ -65,6 +80,17 @@ class RedisServer:
                 return bool(client.ping())
             except redis.ConnectionError:
                 return False
+
+
+@contextmanager
+def sentinel(home: Path, primary: RedisServer) -> Iterator[RedisServer]:
+    """Run a Sentinel that watches this server."""
+    server = RedisServer(home, {})
+    try:
+        server.watch(primary)
+        yield server
+    finally:
+        server.stop()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, field_validator
 
 from app.actions.base import Action, Context
-from app.domain.errors import PermanentError
+from app.domain.errors import PermanentError, TransientError
 from app.domain.model import JsonObject, Value
 from app.domain.permissions import Permission
 from app.domain.plans import PlannedStep
@@ -64,6 +64,7 @@ class DeleteMatching(Action[DeleteMatchingParams]):
         client = context.clients.redis(context.target.instance)
         async with client.database(number) as redis:
             await client.require_primary(redis)
+            await client.require_commands(redis, [one.resource for one in self.permissions])
             matching = await _count(redis, params)
         place = f"of Redis database {context.target.instance}/{number}"
         if matching > params.max:
@@ -84,12 +85,18 @@ class DeleteMatching(Action[DeleteMatchingParams]):
         client = context.clients.redis(context.target.instance)
         async with client.database(int(context.target.name)) as redis:
             await client.require_primary(redis)
-            with client.sent_once("UNLINK"):
+            try:
                 async for keys in _batches(redis, params):
                     if keys:
-                        removed += int(await redis.unlink(*keys[: params.max - removed]))
+                        with client.sent_once("UNLINK"):
+                            removed += await client.unlink(redis, keys[: params.max - removed])
                     if removed >= params.max:
                         break
+            except TransientError as error:
+                if not removed:
+                    raise
+                msg = f"{error.message}; {removed} keys were removed before"
+                raise PermanentError(msg) from error
         return {"removed": removed, "stopped_at_max": removed >= params.max}
 
 

@@ -16,6 +16,8 @@ from app.domain.remediation import Risk
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+    from app.clients.redis import RedisClient
+
 
 class FlushParams(Value):
     """Nothing to choose: the target names the database."""
@@ -39,7 +41,8 @@ class Flush(Action[FlushParams]):
         client = context.clients.redis(context.target.instance)
         async with client.database(number) as redis:
             await client.require_primary(redis)
-            before = await _state(redis)
+            await client.require_commands(redis, [one.resource for one in self.permissions])
+            before = await _state(client, redis)
         keys = before["keys"]
         return self.planned(
             params,
@@ -56,9 +59,9 @@ class Flush(Action[FlushParams]):
             await client.require_primary(redis)
             with client.sent_once("FLUSHDB"):
                 await redis.flushdb(asynchronous=True)
-                return await _state(redis)
+                return await _state(client, redis)
 
 
-async def _state(redis: Redis) -> JsonObject:
+async def _state(client: RedisClient, redis: Redis) -> JsonObject:
     memory = await redis.info("memory")
-    return {"keys": int(await redis.dbsize()), "used_memory_bytes": int(memory["used_memory"])}
+    return {"keys": int(await redis.dbsize()), "used_memory_bytes": client.whole_number(memory, "used_memory")}

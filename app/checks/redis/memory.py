@@ -37,9 +37,12 @@ class Memory(Check[MemoryParams]):
     async def observe(self, context: CheckContext, params: MemoryParams) -> Observation:
         """Read INFO memory once."""
         with observing():
-            async with context.clients.redis(context.target.instance).database(int(context.target.name)) as redis:
+            client = context.clients.redis(context.target.instance)
+            async with client.database(int(context.target.name)) as redis:
+                await client.require_data(redis)
                 memory = await redis.info("memory")
-        used, limit = int(memory["used_memory"]), int(memory["maxmemory"])
+                used = client.whole_number(memory, "used_memory")
+                limit = client.whole_number(memory, "maxmemory") if "maxmemory" in memory or params.max is None else 0
         most = _most(params, limit)
         message = f"{used} bytes used, at most {most} should be"
         return observation(used <= most, message, used_memory_bytes=used, maxmemory_bytes=limit)

@@ -68,14 +68,19 @@ def test_a_database_that_does_not_exist_is_not_found(redis_server: RedisServer, 
 
 
 def test_a_user_without_flushdb_is_forbidden(start_redis: Callable[[], RedisServer], configured: Configured) -> None:
-    """Redis' own refusal names the command, and nothing is lost."""
+    """A user that may ask for its rights is refused while planning; else Redis refuses, and nothing is lost."""
     server = start_redis()
     fill(server)
     with server.client() as client:
         client.execute_command("ACL", "SETUSER", "limited", "on", ">correct-horse", "~*", "+@all", "-flushdb")
     connections = configured(server, "limited")
+    with pytest.raises(PermanentError, match=r"limited may not run flushdb; ACL SETUSER limited \+flushdb") as caught:
+        contexts.plan(connections, ACTION, TARGET)
+    assert Reason.FORBIDDEN == caught.value.reason
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "limited", "-acl")
     step = contexts.plan(connections, ACTION, TARGET)
-    with pytest.raises(PermanentError, match="flushdb") as caught:
+    with pytest.raises(PermanentError, match=r"NOPERM.*flushdb") as caught:
         contexts.apply(connections, ACTION, step, TARGET)
     assert (Reason.FORBIDDEN, 10) == (caught.value.reason, size(server))
 

@@ -1,0 +1,106 @@
+"""What an answer of Redis means is read from its code; its words may be any."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+import pytest
+from redis import exceptions
+from redis._parsers.base import BaseParser
+
+from app.clients.redis_errors import answered, lost, translated
+from app.domain.errors import OutcomeUnknownError, PermanentError, TransientError
+from app.domain.reasons import Reason
+
+AT = "cache.shop:6379"
+AGAIN = {
+    "LOADING": "loading",
+    "BUSY": "script",
+    "TRYAGAIN": "being moved",
+    "CLUSTERDOWN": "cluster is down",
+    "MASTERDOWN": "lost its primary",
+    "NOREPLICAS": "too few replicas",
+    "INPROG": "failover",
+}
+NEVER = {
+    "NOAUTH": (Reason.FORBIDDEN, "asks for a login"),
+    "WRONGPASS": (Reason.FORBIDDEN, "correct user and password"),
+    "NOPERM": (Reason.FORBIDDEN, "ACL SETUSER"),
+    "DENIED": (Reason.FORBIDDEN, "protected mode"),
+    "READONLY": (Reason.FORBIDDEN, "name its primary"),
+    "MOVED": (Reason.ACTION_FAILED, "another node"),
+    "ASK": (Reason.ACTION_FAILED, "another node"),
+    "CROSSSLOT": (Reason.ACTION_FAILED, "several slots"),
+    "MISCONF": (Reason.ACTION_FAILED, "save to its disk"),
+    "OOM": (Reason.ACTION_FAILED, "maxmemory"),
+    "EXECABORT": (Reason.ACTION_FAILED, "nothing was done"),
+    "ERR": (Reason.FORBIDDEN, "renamed or disabled"),
+    "SOMETHINGNEW": (Reason.ACTION_FAILED, "refuses"),
+}
+# As a server may word it, in another version or another language; the SDK wants slot and address after these two.
+WORDS = ("unknown command 'x'", "der Befehl ist nicht bekannt", "")
+
+
+def answer(code: str, words: str) -> exceptions.RedisError:
+    """An error as the SDK makes it of a server's line."""
+    rest = "3999 10.0.0.7:6381" if code in {"MOVED", "ASK"} else words
+    made: exceptions.RedisError = BaseParser.parse_error(f"{code} {rest}".strip())
+    return made
+
+
+@pytest.mark.parametrize("words", WORDS)
+@pytest.mark.parametrize(("code", "told"), AGAIN.items())
+def test_what_may_pass_is_tried_again(code: str, told: str, words: str) -> None:
+    """Nothing was done, and the target may be well in a moment."""
+    found = translated(answer(code, words), AT)
+    assert isinstance(found, TransientError)
+    assert told in found.message
+    assert AT in found.message or not words
+
+
+@pytest.mark.parametrize("words", WORDS)
+@pytest.mark.parametrize(("code", "expected"), NEVER.items())
+def test_what_will_not_pass_is_refused_with_advice(code: str, expected: tuple[Reason, str], words: str) -> None:
+    """It is said what to change."""
+    reason, told = expected
+    found = translated(answer(code, words), AT)
+    assert isinstance(found, PermanentError)
+    assert reason is found.reason
+    assert told in found.message
+    assert code in found.message
+
+
+@pytest.mark.parametrize("code", [*AGAIN, *NEVER])
+def test_an_answer_is_no_lost_answer(code: str) -> None:
+    """What the server said no to has not happened."""
+    assert answered(answer(code, "words"))
+
+
+@pytest.mark.parametrize(
+    ("cause", "told"),
+    [
+        (ConnectionRefusedError(111, "Connect call failed ('127.0.0.1', 1)"), "Connection refused"),
+        (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
+        (ssl.SSLCertVerificationError(1, "certificate verify failed"), "TLS"),
+        (TimeoutError(), "no answer in time"),
+        (None, "the server closed it"),
+    ],
+)
+def test_a_connection_that_cannot_be_made_names_address_and_cause(cause: Exception | None, told: str) -> None:
+    """Whoever reads it knows which server, and what is in the way."""
+    error = exceptions.ConnectionError("words of the SDK")
+    error.__context__ = cause
+    found = translated(error, AT, connecting=True)
+    assert isinstance(found, TransientError)
+    assert f"cannot connect to Redis at {AT}: " in found.message
+    assert told in found.message
+    unknown = lost(error, AT, "FLUSHDB")
+    assert isinstance(unknown, OutcomeUnknownError)
+    assert f"{AT} was lost before FLUSHDB was answered" in unknown.message
+
+
+def test_what_is_not_redis_is_a_mistake_in_the_configuration() -> None:
+    """A web server, say."""
+    found = translated(exceptions.InvalidResponse("Protocol Error: HTTP"), AT)
+    assert (PermanentError, Reason.CONFIG_INVALID) == (type(found), found.reason)
