@@ -86,6 +86,7 @@ async def show_catalog(services: Served, _who: Viewer) -> Listing:
         freezes=[_freeze(one, services.clock()) for one in catalog.freezes],
         warnings=[str(warning) for warning in catalog.warnings],
         last_reload_error=None if error is None else _problems(error),
+        is_newest=not services.parts.currency.newer,
     )
 
 

@@ -203,6 +203,7 @@ class CatalogAnswer(Answer):
     freezes: list[FreezeAnswer]
     warnings: list[str]
     last_reload_error: list[str] | None = Field(description="What is wrong with the files, when they were refused.")
+    is_newest: bool = Field(description="False: other replicas have a newer one; what that records is left to them.")
 
 
 class RemediationAnswer(CatalogItem):

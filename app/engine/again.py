@@ -10,7 +10,7 @@ from app.catalog.catalog import Catalog
 from app.domain.errors import ConflictError, NotFoundError
 from app.domain.remediation import Purpose
 from app.engine.intake import pending_run
-from app.store import episodes, runs
+from app.store import catalogs, episodes, runs
 from app.store.connection import AsyncConnection
 from app.store.events import Entry
 from app.store.runs import Run
@@ -37,13 +37,16 @@ async def decide_again(tx: AsyncConnection, run_id: str, catalog: Catalog, entry
     working = await _working_for(tx, ended, [one.id for one in firing])
     if working is not None:
         raise ConflictError(f"run {working} works for the same alert already")
-    remediation = catalog.get(ended.remediation.name)
-    if remediation is None:
+    remediation, digest = catalog.get(ended.remediation.name), catalog.digest
+    if await catalogs.is_older(tx, digest, ended.digest, ended.created_at, now):
+        remediation, digest = ended.remediation, ended.digest  # decided by a replica that has it, or a newer one
+    elif remediation is None:
         raise ConflictError(f"the catalog has no remediation {ended.remediation.name!r} any more")
-    firing = [one for one in firing if remediation in catalog.match(one.labels)]
+    else:
+        firing = [one for one in firing if remediation in catalog.match(one.labels)]
     if not firing:
         raise ConflictError(f"the remediation {ended.remediation.name!r} no longer matches the alerts of run {run_id}")
-    again = pending_run(remediation, catalog.digest, firing[0], now, attempt=ended.attempt)
+    again = pending_run(remediation, digest, firing[0], now, attempt=ended.attempt)
     await runs.create(tx, [again])
     await episodes.link(tx, [(again.id, one.id) for one in firing])
     await runs.note(tx, again, now, "asked_for", entry)

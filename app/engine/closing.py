@@ -15,6 +15,7 @@ from app.engine import standing, undoing
 from app.engine.intake import pending_run
 from app.engine.judging import tell_breaker
 from app.engine.parts import Parts, Turn
+from app.engine.precedence import is_older
 from app.engine.telling import End, tell_of_end
 from app.store import breakers, episodes, runs, undos
 from app.store.events import Entry
@@ -154,12 +155,15 @@ async def _next_attempt(turn: Turn, failed: Run) -> str | None:
         return None
     tx, now = turn.tx, turn.now
     catalog = turn.parts.catalog()
-    remediation = catalog.get(failed.remediation.name)
-    firing = [one for one in await episodes.of_run(tx, failed.id) if one.is_open]
-    affected = [one for one in firing if remediation in catalog.match(one.labels)]
+    remediation, digest = catalog.get(failed.remediation.name), catalog.digest
+    affected = [one for one in await episodes.of_run(tx, failed.id) if one.is_open]
+    if await is_older(turn, failed):  # whoever has the catalog that recorded it decides about the next one too
+        remediation, digest = failed.remediation, failed.digest
+    else:
+        affected = [one for one in affected if remediation in catalog.match(one.labels)]
     if remediation is None or not affected:
         return None
-    again = pending_run(remediation, catalog.digest, affected[0], now, attempt=failed.attempt + 1)
+    again = pending_run(remediation, digest, affected[0], now, attempt=failed.attempt + 1)
     await runs.create(tx, [again])
     await episodes.link(tx, [(again.id, one.id) for one in affected])
     message = f"attempt {again.attempt} of {failed.remediation.limits.attempts} follows as run {again.id}"

@@ -1,23 +1,26 @@
 """Holds a run that has not begun against the catalog of now: what was removed or changed since must not run as it was.
 
 A run that has acted keeps its remediation to the end, so that its further rungs are those that were planned for it;
-and so does what takes it back.
+and so does what takes it back. A run is decided by the catalog that recorded it, by a newer one, or not at all; which
+one is newer the store says (`store.catalogs`).
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+import structlog
 
 from app.domain.reasons import Reason
 from app.domain.remediation import Purpose
 from app.domain.states import RunState
 from app.engine.closing import close
 from app.engine.parts import Parts
+from app.engine.precedence import is_older
 from app.store import episodes, runs
 from app.store.events import Entry
 from app.store.runs import Run
+from app.store.wakeups import announce
 
-_LAG = timedelta(minutes=5)  # the longest that Kubernetes takes to bring a changed ConfigMap to every pod, amply
+log = structlog.get_logger()
 
 
 async def speak_for(parts: Parts, run: Run) -> Run:
@@ -40,14 +43,17 @@ async def speak_for(parts: Parts, run: Run) -> Run:
 
 
 async def follow_catalog(parts: Parts, run: Run) -> Run:
-    """The run with its remediation as it is now; denied when that is gone, put off while our own catalog is older."""
+    """The run with its remediation as it is now; denied when that is gone, left to others while ours is older."""
     catalog = parts.catalog()
     if run.admitted_at is not None or run.digest == catalog.digest or run.purpose is not Purpose.REMEDY:
         return run
     async with parts.turn() as turn:
-        if catalog.loaded_at < run.created_at and turn.now - run.created_at < _LAG:
-            # Another replica has a newer catalog than this one; ours follows soon.
-            return await runs.postpone(turn.tx, run, turn.now + parts.policy.recheck)
+        if await is_older(turn, run):
+            if run.digest not in parts.currency.newer:
+                log.warning("a newer catalog has recorded this run; it is left to the replicas that have it")
+                parts.currency.newer |= {run.digest}
+            await announce(turn.tx)
+            return await runs.postpone(turn.tx, run, turn.now)
         remediation = catalog.get(run.remediation.name)
         if remediation is None or remediation not in catalog.match(run.labels):
             message = "the catalog no longer answers this alert with this remediation"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -52,6 +53,16 @@ class Turn:
     parts: Parts
 
 
+@dataclass(slots=True)
+class Currency:
+    """What this replica knows of the age of its catalog."""
+
+    served: str | None = None  # which one the store knows that it serves
+    newer: frozenset[str] = frozenset()  # by their digests: what they have recorded is left to others
+    seen: dict[str, tuple[datetime, float]] = field(default_factory=dict)  # when one was served, and since when known
+    looked_at: float = -math.inf  # by the steady clock, as the times in `seen`
+
+
 @dataclass(frozen=True)
 class Parts:
     """The engine's collaborators."""
@@ -68,6 +79,7 @@ class Parts:
     outbox: asyncio.Event = field(default_factory=asyncio.Event)  # set whenever a message may have become due
     # Seconds after which a loop looks by itself: longer where it is told even of what nobody has told.
     look_again: float = 1.0
+    currency: Currency = field(default_factory=Currency)
     tenures: dict[str, Tenure] = field(default_factory=dict)  # of the runs in work here
     draining: asyncio.Event = field(default_factory=asyncio.Event)  # set when this replica is to let go of its runs
 

@@ -17,6 +17,7 @@ from app.domain.errors import ConflictError
 from app.domain.remediation import Mode, Remediation
 from app.domain.standings import Mark, Standing, after, beginning
 from app.engine.parts import Turn
+from app.engine.precedence import is_newest
 from app.engine.telling import Notice, tell
 from app.store import standings
 from app.store.connection import AsyncConnection
@@ -64,6 +65,8 @@ async def set_by_hand(turn: Turn, remediation: Remediation, mode: Mode, said: En
     """Put a remediation where a person says; raises ConflictError where it earns nothing or may not go so far."""
     before = await _present(turn, remediation)
     if before is None:
+        if remediation.earn is not None:
+            raise ConflictError(f"another replica has a newer form of {remediation.name}; ask that one")
         raise ConflictError(f"remediation {remediation.name} does not earn its mode; it has no `earn`")
     if mode.rank > remediation.mode.rank:
         raise ConflictError(f"the mode of {remediation.name} is {remediation.mode}; its standing cannot be {mode}")
@@ -91,7 +94,7 @@ async def follow(turn: Turn, remediation: Remediation) -> None:
 
 
 async def _present(turn: Turn, remediation: Remediation) -> Standing | None:
-    """The standing of this form of the remediation, kept from others until the turn ends."""
+    """The standing of this form of the remediation, kept from others until the turn ends; None where it has none."""
     first = beginning(remediation, turn.now)
     if first is None:
         return None
@@ -102,6 +105,8 @@ async def _present(turn: Turn, remediation: Remediation) -> Standing | None:
         return first
     if found.digest == first.digest:
         return found
+    if not await is_newest(turn):  # it is the newer form's, which other replicas have
+        return None
     await standings.put(turn.tx, remediation.name, first)
     message = f"the remediation has changed; it begins anew at {first.mode}, after {found.mode}"
     await (_record if first.mode is found.mode else _tell)(turn, remediation, first, Entry(message))

@@ -18,6 +18,7 @@ from app.domain.states import RunState
 from app.engine.closing import close
 from app.engine.parts import Parts
 from app.engine.pipeline import advance
+from app.engine.precedence import keep_current
 from app.engine.tenure import Tenure
 from app.engine.timekeeping import steady
 from app.store import leases, runs
@@ -92,6 +93,7 @@ class Worker:
 
     async def _claim(self) -> float:
         """Begin what is due as far as there is room; returns the seconds until the next look, unless woken before."""
+        await keep_current(self._parts)
         begun, now = steady(), self._parts.clock()
         async with self._parts.database.read() as tx:
             due = await leases.next_due(tx, self._claimant(now))
@@ -111,7 +113,7 @@ class Worker:
 
     def _claimant(self, now: datetime) -> Claimant:
         in_work = {*self._tasks, *self._parts.handover.reserved}
-        return Claimant(self._parts.owner, now + self._parts.policy.lease, in_work)
+        return Claimant(self._parts.owner, now + self._parts.policy.lease, in_work, self._parts.currency.newer)
 
     @rerun
     async def _lease(self, begun: float, now: datetime, most: int, *, acting: bool = False) -> int:

@@ -15,6 +15,7 @@ from sqlalchemy.engine import Row
 
 from app.domain.errors import UnreadableError
 from app.domain.reasons import Reason
+from app.domain.remediation import Purpose
 from app.domain.states import RunState, may_become
 from app.store import events
 from app.store.connection import AsyncConnection
@@ -28,11 +29,12 @@ _LOOK_AGAIN = timedelta(minutes=1)
 
 @dataclass(frozen=True, slots=True)
 class Claimant:
-    """Who claims runs, until when, and which it works on already."""
+    """Who claims runs, until when, which it works on already, and whose decisions it leaves to others."""
 
     owner: str
     lease_until: datetime
     in_work: Collection[str] = ()
+    newer: Collection[str] = ()  # digests of catalogs that are newer than its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,12 @@ class Claimed:
 _DROPPED = run.c.lease_owner == bindparam("owner")
 _CHOSEN = run.c.id.in_(bindparam("ids", expanding=True))
 _NOT_IN_WORK = run.c.id.not_in(bindparam("in_work", expanding=True))
+# What was not let through yet is decided by the catalog that recorded it, or by a newer one.
+_OURS = or_(
+    run.c.admitted_at.is_not(None),
+    run.c.purpose != Purpose.REMEDY,
+    run.c.digest.not_in(bindparam("newer", expanding=True)),
+)
 _FREE = (
     select(run.c.id, run.c.lease_owner)
     .where(
@@ -55,6 +63,7 @@ _FREE = (
         run.c.not_before <= bindparam("now"),
         or_(run.c.lease_until.is_(None), run.c.lease_until < bindparam("now"), _DROPPED),
         _NOT_IN_WORK,
+        _OURS,
     )
     .order_by(run.c.not_before)
     .limit(bindparam("most"))
@@ -71,13 +80,13 @@ _LEASED = select(run).where(_CHOSEN).order_by(run.c.not_before)
 # In two, since each has an index then: in a storm there are thousands of active runs, and one look after each of them.
 _NEXT_FREE = (
     select(run.c.not_before)
-    .where(run.c.active, or_(run.c.lease_until.is_(None), _DROPPED), _NOT_IN_WORK)
+    .where(run.c.active, or_(run.c.lease_until.is_(None), _DROPPED), _NOT_IN_WORK, _OURS)
     .order_by(run.c.not_before)
     .limit(1)
 )
 _NEXT_LEASE = select(
     func.min(case((run.c.lease_until > run.c.not_before, run.c.lease_until), else_=run.c.not_before))
-).where(run.c.lease_until.is_not(None), run.c.active, run.c.lease_owner != bindparam("owner"))
+).where(run.c.lease_until.is_not(None), run.c.active, run.c.lease_owner != bindparam("owner"), _OURS)
 
 
 async def claim(tx: AsyncConnection, claimant: Claimant, now: datetime, limit: int, *, acting: bool = False) -> Claimed:
@@ -86,6 +95,7 @@ async def claim(tx: AsyncConnection, claimant: Claimant, now: datetime, limit: i
     With `acting` only those that hold their target: they act, or watch what they did.
     """
     asked = {"owner": claimant.owner, "now": now, "in_work": list(claimant.in_work), "most": limit}
+    asked |= {"newer": list(claimant.newer)}
     rows = (await tx.execute(_ACTING if acting else _FREE, asked)).all()
     if not rows:
         return Claimed([])
@@ -147,7 +157,8 @@ async def release_owned(tx: AsyncConnection, owner: str) -> None:
 
 async def next_due(tx: AsyncConnection, claimant: Claimant) -> datetime | None:
     """When the next run that may be claimed is due (or its lease runs out); None when there is none."""
-    asked = {"owner": claimant.owner, "in_work": list(claimant.in_work)}
+    others = {"owner": claimant.owner, "newer": list(claimant.newer)}
+    asked = others | {"in_work": list(claimant.in_work)}
     free: datetime | None = (await tx.execute(_NEXT_FREE, asked)).scalar_one_or_none()
-    lease: datetime | None = (await tx.execute(_NEXT_LEASE, {"owner": claimant.owner})).scalar_one_or_none()
+    lease: datetime | None = (await tx.execute(_NEXT_LEASE, others)).scalar_one_or_none()
     return min((one for one in (free, lease) if one is not None), default=None)

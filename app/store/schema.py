@@ -324,6 +324,14 @@ storm = Table(
     Index("ix_storm_remediation", "remediation", "until"),
 )
 
+catalog = Table(
+    "catalog",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("number", BigInteger, nullable=False),  # the highest is the newest
+    Column("served_at", Timestamp, nullable=False),  # by any replica, as it last said
+)
+
 standing = Table(
     "standing",
     metadata,
