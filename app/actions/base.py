@@ -50,6 +50,9 @@ class Action(ABC, Generic[P]):
     # counts such things. An approval still means the same plan when only these differ.
     drifts: ClassVar[frozenset[str]] = frozenset()
 
+    # Parameters that are words for people. Two alerts share a run although its messages name only one of them.
+    words: ClassVar[frozenset[str]] = frozenset()
+
     def can_repeat(self, step: PlannedStep) -> bool:  # noqa: ARG002 - for actions whose parameters decide
         """Whether applying this very step again is harmless; what a takeover asks, instead of `repeatable`."""
         return self.repeatable

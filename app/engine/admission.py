@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import structlog
@@ -17,7 +18,7 @@ from app.domain.plans import Plan
 from app.domain.reasons import Reason
 from app.domain.remediation import Purpose, Switchable
 from app.domain.states import RunState
-from app.engine import standing
+from app.engine import sharing, standing
 from app.engine.asking import approved_plan, ask, differences, void, with_changes
 from app.engine.closing import close, still_wanted, undefer, unwanted
 from app.engine.parts import Parts, Turn
@@ -162,7 +163,8 @@ async def admit(parts: Parts, matter: Matter) -> Run | None:
         if not await still_wanted(turn, run):
             return await unwanted(turn, run)
         if plan is not None and run.admitted_at is None and run.purpose is Purpose.REMEDY:
-            other = await runs.sharing(turn.tx, run, plan.target.key)
+            answering = partial(sharing.answers, candidate=run, target=plan.target)
+            other = await runs.sharing(turn.tx, run, plan.target.key, answering)
             if other is not None:
                 await runs.fold(turn.tx, run, other, turn.now)
                 return None

@@ -17,7 +17,7 @@ from app.engine.judging import tell_breaker
 from app.engine.parts import Parts, Turn
 from app.engine.precedence import is_older
 from app.engine.telling import End, tell_of_end
-from app.store import breakers, episodes, runs, undos
+from app.store import breakers, episodes, runs, undos, waking
 from app.store.events import Entry
 from app.store.runs import Run, Setback
 from app.store.wakeups import announce
@@ -67,7 +67,7 @@ async def close(
         changes["judge_at"] = turn.now + run.remediation.effective_within
     pending = await _towards(turn, run, state)
     closed = await runs.move(turn.tx, pending, state, turn.now, entry, **changes)
-    await runs.wake_refused(turn.tx, turn.now, closed)
+    await waking.of_run(turn.tx, turn.now, closed)
     await announce(turn.tx)
     await undoing.after(turn, closed, firing=firing)
     again = None

@@ -27,7 +27,7 @@ from app.engine import undoing
 from app.engine.judging import learn
 from app.engine.parts import Parts, Turn
 from app.engine.timekeeping import steady
-from app.store import effects, episodes, inbox, runs, undos
+from app.store import effects, episodes, inbox, runs, undos, waking
 from app.store.inbox import Inbox, Waiting
 from app.store.pace import work_in_background
 from app.store.rerun import rerun
@@ -296,7 +296,7 @@ async def _write(turn: Turn, batch: _Batch) -> None:
     if batch.runs or batch.ended:
         await announce(tx)
     if batch.ended:
-        await runs.wake_resolved(tx, batch.now, batch.ended)
+        await waking.of_alerts(tx, batch.now, batch.ended)
         await undoing.give_back(tx, batch.now, batch.ended)
         judged = await effects.record_resolution(tx, batch.now, batch.ended)
         for one in judged:

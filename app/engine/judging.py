@@ -19,7 +19,7 @@ from app.domain.standings import Mark
 from app.engine import standing
 from app.engine.parts import Parts, Turn
 from app.engine.telling import Notice, tell, tell_of_wait
-from app.store import breakers, effects, events, messages, runs, standings, waiting
+from app.store import breakers, effects, events, messages, standings, waiting, waking
 from app.store.breakers import Ended
 from app.store.effects import Judged
 from app.store.events import Entry, Event, catalog_chain
@@ -90,7 +90,7 @@ async def follow(parts: Parts, followed: Catalog | None) -> Catalog:
     woken = _BATCH
     while woken == _BATCH:  # in short transactions: notifications are recorded between them
         async with parts.turn(lock="intake") as turn:
-            woken = await runs.wake_deferred(turn.tx, turn.now, catalog.digest, _BATCH)
+            woken = await waking.of_catalog(turn.tx, turn.now, catalog.digest, _BATCH)
     parts.work.set()
     async with parts.database.read() as tx:
         known = await standings.get_all(tx)

@@ -17,7 +17,7 @@ from app.domain.errors import ConflictError, NotFoundError
 from app.domain.reasons import Reason
 from app.domain.states import RunState, may_become
 from app.domain.wording import one_line
-from app.store import episodes, events, messages, runs
+from app.store import episodes, events, messages, runs, waking
 from app.store.connection import AsyncConnection
 from app.store.events import Entry, Event
 from app.store.runs import Run
@@ -106,7 +106,7 @@ async def decide(tx: AsyncConnection, run_id: str, word: Word, now: datetime) ->
     if decided is None:
         raise NotFoundError(f"there is no run {run_id}")
     if effect.after.is_final:
-        await runs.wake_refused(tx, now, decided)
+        await waking.of_run(tx, now, decided)
     await _tell(tx, decided, effect.done, word.message, now)
     return Decided(decided, helped)
 
@@ -149,7 +149,7 @@ async def _too_late(tx: AsyncConnection, run_id: str, now: datetime) -> Decided:
     cancelled = await runs.get(tx, run_id)
     if cancelled is None:
         raise NotFoundError(f"there is no run {run_id}")
-    await runs.wake_refused(tx, now, cancelled)
+    await waking.of_run(tx, now, cancelled)
     await _tell(tx, cancelled, "cancelled", said, now)
     return Decided(cancelled, refused=f"{said}; run {run_id} is cancelled")
 

@@ -5,7 +5,7 @@ Every write of a worker is fenced by its lease: who lost it changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache, lru_cache
@@ -31,7 +31,7 @@ from app.store.schema import event, run, run_episode
 
 _CHUNK = 500  # ids per statement, well under SQLite's limit of variables
 _INDEXED = 500  # characters; PostgreSQL refuses a row whose indexed text is longer than about 2,700 bytes
-_NEXT = 4  # runs that a freed place is offered to
+_MOST_SHARING = 10  # runs on one target that are asked whether they answer another alert, too
 _PURPOSE = "purpose"  # in the stored specification of what takes a run back
 _WAITS = {RunState.PENDING, RunState.DEFERRED}
 _FREE = {"lease_owner": None, "lease_until": None}
@@ -295,13 +295,6 @@ def woken(ids: Select[tuple[str]]) -> Update:
     return update(run).where(run.c.id.in_(ids.with_for_update(skip_locked=True))).values(not_before=bindparam("now"))
 
 
-async def wake_deferred(tx: AsyncConnection, now: datetime, digest: str, limit: int) -> int:
-    """Let what another catalog put off be decided again: its freeze or its limit may be gone. Returns how many."""
-    waits = and_(run.c.active, run.c.state == RunState.DEFERRED, run.c.digest != digest, run.c.not_before > now)
-    some = select(run.c.id).where(waits, run.c.purpose == Purpose.REMEDY).limit(limit)
-    return int((await tx.execute(woken(some), {"now": now})).rowcount)
-
-
 async def would_have_acted(tx: AsyncConnection, run_id: str) -> bool:
     """Whether nothing but its mode kept a run from acting, by the guards' latest answers."""
     decisions = (await tx.execute(select(run.c.decisions).where(run.c.id == run_id))).scalar_one()
@@ -309,7 +302,7 @@ async def would_have_acted(tx: AsyncConnection, run_id: str) -> bool:
     return bool(decisions) and all(decision["verdict"] in harmless for decision in decisions)
 
 
-_SHARING = (
+_ON_TARGET = (
     select(run)
     .where(
         run.c.active,
@@ -320,16 +313,30 @@ _SHARING = (
         run.c.id != bindparam("but"),
     )
     .order_by(run.c.created_at, run.c.id)  # by the id alone it would be looked for among all runs of the remediation
-    .limit(1)
-    .with_for_update()
+    .limit(_MOST_SHARING)
 )
+_STILL_ACTIVE = select(run).where(run.c.id == bindparam("id"), run.c.active).with_for_update()
 
 
-async def sharing(tx: AsyncConnection, candidate: Run, target_key: str) -> Run | None:
-    """An active run that answers alerts by the same remediation on the same target; active for this transaction."""
+async def sharing(
+    tx: AsyncConnection, candidate: Run, target_key: str, answers: Callable[[Run], bool] = lambda _: True
+) -> Run | None:
+    """An active run of the same remediation on the same target that answers; active for this transaction."""
     asked = {"key": target_key, "name": candidate.remediation.name, "but": candidate.id}
-    row = (await tx.execute(_SHARING, asked)).one_or_none()
-    return None if row is None else from_row(row)
+    for row in (await tx.execute(_ON_TARGET, asked)).all():
+        if not _answers(row, answers):
+            continue
+        kept = (await tx.execute(_STILL_ACTIVE, {"id": row.id})).one_or_none()
+        if kept is not None and _answers(kept, answers):  # it may have gone on, or ended, meanwhile
+            return from_row(kept)
+    return None
+
+
+def _answers(row: Row[Any], answers: Callable[[Run], bool]) -> bool:
+    try:
+        return answers(from_row(row))
+    except UnreadableError:  # another release knows whether it does
+        return False
 
 
 async def fold(tx: AsyncConnection, folded: Run, into: Run, now: datetime) -> None:
@@ -342,7 +349,7 @@ async def fold(tx: AsyncConnection, folded: Run, into: Run, now: datetime) -> No
         await tx.execute(insert(run_episode), [{"run_id": into.id, "episode_id": one} for one in episodes])
     await tx.execute(delete(run_episode).where(run_episode.c.run_id == folded.id))
     await tx.execute(delete(run).where(run.c.id == folded.id))
-    message = f"joined run {into.id}: same remediation, same target"
+    message = f"joined run {into.id}: same remediation, same target, same steps"
     await note(tx, folded, now, "folded", Entry(message, data={"run": into.id}))
     message = f"another alert ({folded.labels.get('alertname') or folded.fingerprint}) shares this run"
     await note(tx, into, now, "joined", Entry(message, data={"labels": folded.labels, "run": folded.id}))
@@ -353,37 +360,3 @@ async def folded_into(tx: AsyncConnection, run_id: str) -> str | None:
     query = select(event.c.data).where(event.c.run_id == run_id, event.c.kind == "folded")
     data = (await tx.execute(query)).scalar_one_or_none()
     return None if data is None else str(data["run"])
-
-
-_PARKED = (RunState.DEFERRED, RunState.PENDING, RunState.AWAITING_APPROVAL, RunState.VERIFYING)
-
-
-async def wake_resolved(tx: AsyncConnection, now: datetime, episode_ids: Sequence[str]) -> None:
-    """Let waiting runs whose alert ended be looked at now."""
-    for start in range(0, len(episode_ids), _CHUNK):
-        linked = select(run_episode.c.run_id).where(run_episode.c.episode_id.in_(episode_ids[start : start + _CHUNK]))
-        waiting = and_(run.c.active, run.c.state.in_(_PARKED), run.c.not_before > now, run.c.id.in_(linked))
-        waiting = and_(waiting, run.c.purpose == Purpose.REMEDY)
-        await tx.execute(update(run).where(waiting).values(not_before=now))
-
-
-# What is due already is in work or about to be.
-_LATER = and_(run.c.state == RunState.DEFERRED, run.c.not_before > bindparam("now"))
-_WAKE_FOR_TARGET = woken(
-    select(run.c.id)
-    .where(_LATER, run.c.reason.in_((Reason.TARGET_BUSY, Reason.COVERED)))
-    .where(run.c.target_key == bindparam("key"), run.c.finished_at.is_(None))
-)
-_WAKE_FOR_LIMIT = woken(
-    select(run.c.id).where(_LATER, run.c.reason == Reason.TOO_MANY_TARGETS, run.c.remediation == bindparam("name"))
-)
-# One has ended: some may go on, and the thousands behind them need not all ask.
-_WAKE_NEXT = woken(select(run.c.id).where(_LATER, run.c.reason == Reason.CONCURRENCY).order_by(run.c.id).limit(_NEXT))
-
-
-async def wake_refused(tx: AsyncConnection, now: datetime, ended: Run) -> None:
-    """Let runs be decided again that waited for the target, or for the number of targets, of a run that ended."""
-    await tx.execute(_WAKE_FOR_TARGET, {"now": now, "key": ended.target_key})
-    await tx.execute(_WAKE_FOR_LIMIT, {"now": now, "name": ended.remediation.name})
-    if ended.admitted_at is not None:
-        await tx.execute(_WAKE_NEXT, {"now": now})

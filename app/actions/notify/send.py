@@ -29,6 +29,7 @@ class Send(Action[SendParams]):
     Params = SendParams
     risk = Risk.LOW
     repeatable = False
+    words = frozenset({"title", "body"})
 
     async def plan(self, context: Context, params: SendParams) -> PlannedStep:
         """Check that the channel exists; sends nothing."""

@@ -4,28 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from app.clients.connections import Connections, RedisConnection, SecretSource
+from app.clients.connections import Connections, NotifyChannel, RedisConnection, SecretSource
 from app.domain.errors import ConflictError
 from app.domain.obstacles import Hold
+from app.domain.plans import Target
 from app.domain.reasons import Reason
 from app.domain.states import RunState
+from app.engine import sharing
 from app.engine.again import decide_again
+from app.engine.intake import pending_run
 from app.engine.judging import follow
 from app.store import holds
 from app.store.events import Entry
 from app.store.holds import Held
+from app.store.runs import Run
 from tests.support.aio import run
-from tests.support.engine import Engine, engine, sqlite, until
+from tests.support.alerts import NOW
+from tests.support.engine import Engine, engine, read, sqlite, until
 from tests.support.entries import asked, cache, flush, poke, request
+from tests.support.ledger import new_episode
 from tests.support.redis import RedisServer
 from tests.support.web import WebServer
 
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 HOUR = timedelta(hours=1)
 ON = Held("target", "redis:cache/0")
 
@@ -156,3 +165,106 @@ def test_a_run_that_waits_at_a_rung_that_is_gone_begins_anew(tmp_path: Path, sin
                 assert Reason.UNEXPECTED != row.reason
 
     run(scenario())
+
+
+def _tenants(sink: WebServer, **fields: Any) -> dict[str, Any]:
+    """What is done for one tenant of a shared database."""
+    step = request(sink, "/flush/{{ labels.tenant }}")
+    return flush("0", **({"steps": [step]} | fields))
+
+
+@pytest.mark.parametrize("way", ["url", "pattern", "verify", "next rung", "words only"])
+def test_alerts_whose_plans_differ_do_not_share_a_run(
+    tmp_path: Path, redis_server: RedisServer, sink: WebServer, way: str
+) -> None:
+    """The second waits for the target, and is then done, too."""
+
+    async def scenario() -> None:
+        here = "/of/{{ labels.tenant }}"
+        entry = {
+            "url": _tenants(sink),
+            "pattern": flush(
+                steps=[{"action": "redis.delete_matching", "with": {"pattern": "tenant:{{ labels.tenant }}:*"}}]
+            ),
+            "verify": flush(verify=[{"check": "http.ok", "with": {"url": f"{sink.url}{here}"}}]),
+            "next rung": flush(escalate=[{"steps": [request(sink, here)]}]),
+            "words only": flush(steps=[_page("{{ labels.tenant }}")]),
+        }[way]
+        with redis_server.client() as client:
+            client.mset({"tenant:a:1": "x", "tenant:b:1": "x"})
+        connections = cache(redis_server).model_copy(update={"notify": _channel(sink)})
+        async with engine(sqlite(tmp_path), tmp_path, entry, connections=connections) as one:
+            await pause(one)
+            await one.fire(tenant="a")
+            await one.reached(RunState.DEFERRED, count=1)
+            await one.fire(tenant="b")
+            await one.reached(RunState.DEFERRED, count=2)
+            await resume(one)
+            rows = await one.ended(count=2)
+            assert {RunState.SUCCEEDED} == {row.state for row in rows}
+            assert {"a", "b"} == {row.labels["tenant"] for row in rows}
+            with redis_server.client() as client:
+                assert way != "pattern" or client.keys("tenant:*") == []
+            if way == "url":
+                assert (1, 1) == (asked(sink, "/flush/a"), asked(sink, "/flush/b"))
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("way", ["label of no use", "words of a page"])
+def test_alerts_that_one_plan_answers_share_a_run(
+    tmp_path: Path, redis_server: RedisServer, sink: WebServer, way: str
+) -> None:
+    """Labels that nothing is made of do not count, nor do the words of a page of the last rung."""
+
+    async def scenario() -> None:
+        page = _page("{{ labels.pod }} since {{ alert.starts_at }}")
+        entry = flush() if way == "label of no use" else flush(escalate=[{"steps": [page]}])
+        connections = cache(redis_server).model_copy(update={"notify": _channel(sink)})
+        async with engine(sqlite(tmp_path), tmp_path, entry, connections=connections) as one:
+            await pause(one)
+            for pod in "abc":
+                await one.fire(pod=pod)
+                await one.reached(RunState.DEFERRED, count=1)
+            await resume(one)
+            await one.ended(count=1)
+
+    run(scenario())
+
+
+def _page(body: str) -> dict[str, Any]:
+    return {"action": "notify.send", "with": {"channel": "people", "title": "page", "body": body}}
+
+
+def _channel(sink: WebServer) -> dict[str, NotifyChannel]:
+    url = SecretSource(value=SecretStr(sink.url.replace("http://", "json://")))
+    return {"people": NotifyChannel(urls=(url,))}
+
+
+WHEN = {"check": "http.ok", "with": {"url": "http://127.0.0.1/{{ labels.pod }}"}}
+
+
+def _run(entry: dict[str, Any] | None = None, **fields: Any) -> Run:
+    """A run of this entry for an alert with the label `pod`."""
+    remediation = read(**(entry or {}))
+    alert = replace(new_episode(), labels={"alertname": "Down", "pod": "a"})
+    return replace(pending_run(remediation, "digest", alert, NOW), **fields)
+
+
+@pytest.mark.parametrize(
+    ("other", "candidate", "shares"),
+    [
+        (_run(), _run(), True),
+        (_run(), _run({"summary": "In other words.", "channel": "other"}), True),
+        (_run(rung=1, admitted_at=NOW), _run(), False),  # the first rung is over
+        (_run(), _run({"mode": "approve"}), False),  # a catalog that was changed
+        (_run(), _run(approved_by="ann"), False),  # the yes would be lost
+        (_run(approved_by="ann"), _run(), True),
+        (_run(admitted_at=NOW), _run(approved_by="ann"), True),
+        (_run({"when": [WHEN]}), _run({"when": [WHEN]}, labels={"alertname": "Down", "pod": "b"}), False),
+        (_run({"when": [WHEN]}, admitted_at=NOW), _run({"when": [WHEN]}, labels={"pod": "b"}), True),  # it did hold
+    ],
+)
+def test_which_run_answers_another_alert(other: Run, candidate: Run, *, shares: bool) -> None:
+    """Where one plan does for both what each would do by itself."""
+    assert shares == sharing.answers(other, candidate, Target(backend="none", key="none:here"))
