@@ -14,6 +14,7 @@ from app.domain.remediation import Purpose, Remediation
 from app.domain.states import RunState
 from app.store import episodes, events, runs
 from app.store.connection import AsyncConnection
+from app.store.dialects import led_by
 from app.store.events import Entry, Event
 from app.store.runs import Run
 from app.store.schema import episode, run, run_episode
@@ -82,14 +83,16 @@ async def judge(tx: AsyncConnection, run_id: str, now: datetime) -> Judged | Non
 async def recurring(tx: AsyncConnection, new: Sequence[tuple[str, str]], now: datetime) -> list[str]:
     """The remediations whose effective runs did not keep an alert away, for new episodes (id, identity)."""
     found: list[str] = []
+    lately = and_(run.c.effective, run.c.purpose == Purpose.REMEDY, run.c.resolved_at > now - RECURS_WITHIN)
+    # Few runs helped lately; an alert may have had very many episodes. So written no index of theirs is tempting.
+    helped = led_by(select(run.c.id, run.c.remediation).where(lately), run, "ix_run_helped").subquery()
     for start in range(0, len(new), _CHUNK):
         chunk = new[start : start + _CHUNK]
         ids, identities = [one for one, _ in chunk], [identity for _, identity in chunk]
-        links = run.join(run_episode).join(episode)
-        query = select(run.c.remediation, episode.c.identity).select_from(links).distinct()
-        before = and_(episode.c.identity.in_(identities), episode.c.id.not_in(ids))
-        lately = and_(run.c.effective, run.c.purpose == Purpose.REMEDY, run.c.resolved_at > now - RECURS_WITHIN)
-        found += [row.remediation for row in await tx.execute(query.where(before, lately))]
+        before = and_(episode.c.identity.concat("").in_(identities), episode.c.id.not_in(ids))
+        links = helped.join(run_episode, run_episode.c.run_id == helped.c.id).join(episode)
+        query = select(helped.c.remediation, episode.c.identity).select_from(links).where(before).distinct()
+        found += [row.remediation for row in await tx.execute(query)]
     return found
 
 

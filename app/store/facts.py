@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import (
     BindParameter,
+    Boolean,
     ColumnElement,
     Select,
     and_,
@@ -22,20 +23,19 @@ from sqlalchemy import (
     false,
     func,
     literal,
+    literal_column,
     or_,
     select,
+    union_all,
 )
 
 from app.domain.durations import Rate
 from app.domain.ids import lowest_id
 from app.domain.obstacles import Busy
-from app.domain.reasons import Reason
 from app.domain.remediation import Purpose, Risk
 from app.store.connection import AsyncConnection
-from app.store.schema import Timestamp, breaker, episode, hold, run, run_episode, storm
-
-# People said no, or nothing: asking again at once would only teach them to say yes without looking.
-_ANSWERS = (Reason.APPROVAL_EXPIRED, Reason.APPROVAL_REJECTED, Reason.CANCELLED_BY_PERSON)
+from app.store.dialects import led_by
+from app.store.schema import REFUSED_BY_PEOPLE, Timestamp, breaker, episode, hold, run, run_episode, storm
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def _glance(windows: tuple[int, ...], *, has_target: bool) -> Select[Any]:
         found = [_reached(f"{kind}_{number}", kind, admissions.get(kind)) for number in range(count)]
         full.append(or_(false(), *found))
     on_target = (
-        exists().where(run.c.target_key == key, run.c.finished_at.is_not(None)),
+        or_(*(ended.exists() for ended in _ended(key, literal(1)))),
         exists().where(run.c.target_key == key, run.c.holds_target),
     )
     return select(
@@ -134,12 +134,24 @@ def _reached(prefix: str, kind: str, among: ColumnElement[bool] | None) -> Colum
 
 async def last_outcome(tx: AsyncConnection, target_key: str, but: str) -> tuple[datetime, str] | None:
     """When the last run ended that acted on the target or that people refused, and which it was."""
-    counts = or_(run.c.admitted_at.is_not(None), run.c.reason.in_(_ANSWERS))
-    query = select(run.c.finished_at, run.c.id).where(
-        run.c.target_key == target_key, run.c.finished_at.is_not(None), counts, run.c.id != but
-    )
-    row = (await tx.execute(query.order_by(run.c.finished_at.desc()).limit(1))).one_or_none()
+    newest = []
+    for ended in _ended(literal(target_key), run.c.finished_at, run.c.id):
+        query = ended.where(run.c.id != but).order_by(run.c.finished_at.desc()).limit(1)
+        newest.append(select(query.subquery()))
+    found = union_all(*newest).subquery()
+    row = (await tx.execute(select(found).order_by(found.c.finished_at.desc()).limit(1))).one_or_none()
     return None if row is None else (row.finished_at, row.id)
+
+
+def _ended(key: ColumnElement[str], *columns: ColumnElement[Any]) -> tuple[Select[Any], Select[Any]]:
+    """What a cooldown begins with on a target: runs that acted, and those that people refused.
+
+    Where people said no, or nothing, asking again at once would only teach them to say yes without looking.
+    """
+    here = select(*columns).where(run.c.target_key == key, run.c.finished_at.is_not(None))
+    acted = here.where(run.c.admitted_at.is_not(None))
+    refused = here.where(literal_column(f"({REFUSED_BY_PEOPLE})", Boolean))
+    return led_by(acted, run, "ix_run_target_acted"), led_by(refused, run, "ix_run_target_answered")
 
 
 async def rate_free_at(

@@ -135,6 +135,9 @@ episode = Table(
     ),
 )
 
+# People said no, or nothing. As a text, since an index is used only for the very same words.
+REFUSED_BY_PEOPLE = text("reason IN ('approval_expired', 'approval_rejected', 'cancelled_by_person')")
+
 run = Table(
     "run",
     metadata,
@@ -192,6 +195,11 @@ run = Table(
         sqlite_where=text("lease_until IS NOT NULL"),
     ),
     Index("ix_run_target_key", "target_key", "finished_at"),
+    # Beside a target's observed runs, of which there may be very many, these are few.
+    Index("ix_run_target_acted", "target_key", "finished_at", sqlite_where=text("admitted_at IS NOT NULL")),
+    Index("ix_run_target_admitted", "target_key", "admitted_at", sqlite_where=text("admitted_at IS NOT NULL")),
+    Index("ix_run_target_answered", "target_key", "finished_at", sqlite_where=REFUSED_BY_PEOPLE),
+    Index("ix_run_helped", "resolved_at", sqlite_where=text("effective")),
     Index("ix_run_admitted", "admitted_at"),
     Index("ix_run_remediation_admitted", "remediation", "admitted_at"),
     Index(  # what records.py asks, without reading the rows; its first columns serve pages of one remediation too

@@ -92,6 +92,10 @@ class _Compiler(SQLiteCompiler):
         """`active`, not `active = 1`: a partial index serves only those conditions that it was made with."""
         return self.process(element.element, **kw)
 
+    def get_from_hint_text(self, table: Any, text: str | None) -> str | None:  # noqa: ARG002 - SQLAlchemy's
+        """`INDEXED BY`, which SQLAlchemy leaves out."""
+        return text
+
 
 class Dialect(SQLiteDialect_pysqlite):
     """What SQLAlchemy's own driver does, for an `AsyncConnection`."""
