@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
@@ -158,7 +159,8 @@ class Service:
         self.database = Database(settings.store_url, self.metrics.store_errors.inc, audit_key_of(settings))
         self.inbox = Inbox(self.database)
         self.clock = Timekeeper(self.database, utc_now, settings.lease)
-        self.parts = parts_of(settings, self.catalog, self.metrics, self.database, self.clock)
+        parts = parts_of(settings, self.catalog, self.metrics, self.database, self.clock)
+        self.parts = replace(parts, timekeeper=self.clock)
         self.worker = Worker(self.parts)
         self.preflight = Preflight(self.parts)
         self.stopping = asyncio.Event()

@@ -226,10 +226,11 @@ async def _close(services: Services, name: str, given: BreakerWord, who: Identit
 
 @rerun
 async def _put(services: Services, held: Held, given: Pause, who: Identity) -> Paused:
-    now = services.clock()
-    until = given.end(now)
-    async with services.database.write(lock=_LOCK) as tx:
-        await holds.put(tx, held, Hold(held.scope, who.name, given.why, until), now)
+    async with services.parts.turn(_LOCK) as turn:
+        tx, now = turn.tx, turn.now
+        until = given.end(now)
+        is_length = given.duration is not None
+        await holds.put(tx, held, Hold(held.scope, who.name, given.why, until), now, is_length=is_length)
         end = f" until {until:%Y-%m-%d %H:%M:%S} UTC" if until else ""
         said = f"{_told(held)} paused by {who.name}{end}: {given.why}"
         await events.append(tx, [_event(held, now, "paused", Entry(said, actor=who.name))])

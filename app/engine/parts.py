@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from app.catalog.catalog import Catalog
 from app.clients.clients import Clients
@@ -20,6 +21,8 @@ from app.engine.tenure import Tenure
 from app.store.connection import AsyncConnection
 from app.store.database import Database
 from app.telemetry.metrics import Metrics
+
+_APART_SECONDS = 0.02  # two looks whether another replica has followed the clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,16 @@ class Currency:
     looked_at: float = -math.inf  # by the steady clock, as the times in `seen`
 
 
+class Timekeeping(Protocol):
+    """What sees to it that the clock is the one of the store."""
+
+    async def is_timely(self, tx: AsyncConnection) -> bool:
+        """Whether the clock goes by the times that the store has, until the transaction ends; else `compare`."""
+
+    async def compare(self) -> None:
+        """Follow the store's time."""
+
+
 @dataclass(frozen=True)
 class Parts:
     """The engine's collaborators."""
@@ -74,6 +87,7 @@ class Parts:
     policy: Policy
     clock: Callable[[], datetime]
     owner: str
+    timekeeper: Timekeeping | None = None  # where the clock can be set, or other replicas follow it
     work: asyncio.Event = field(default_factory=asyncio.Event)  # set whenever a run may have become due
     handover: Handover = field(default_factory=Handover)
     outbox: asyncio.Event = field(default_factory=asyncio.Event)  # set whenever a message may have become due
@@ -85,6 +99,15 @@ class Parts:
 
     @asynccontextmanager
     async def turn(self, lock: str | None = None, *, synced: bool = True) -> AsyncIterator[Turn]:
-        """A write transaction whose `now` is taken once, when it has begun; `synced` as in `Database.write`."""
-        async with self.database.write(lock, synced=synced) as tx:
-            yield Turn(tx, self.clock(), self)
+        """A write transaction whose `now` is taken once, when it has begun; `synced` as in `Database.write`.
+
+        It goes by the clock that the store's times go by, also while that is being set.
+        """
+        while True:
+            async with self.database.write(lock, synced=synced) as tx:
+                timekeeper = self.timekeeper
+                if timekeeper is None or await timekeeper.is_timely(tx):
+                    yield Turn(tx, self.clock(), self)
+                    return
+            await asyncio.sleep(_APART_SECONDS)
+            await timekeeper.compare()

@@ -102,10 +102,10 @@ class Worker:
         most = room if self._parts.database.is_sqlite else min(room, _KEPT)
         self._parts.handover.room = 0 if is_due else most
         at_once = _HURRIED_CLAIM if self._parts.database.pace.is_hurried else _CLAIM
-        if is_due and room > 0 and await self._lease(begun, now, min(room, at_once)):
+        if is_due and room > 0 and await self._lease(begun, min(room, at_once)):
             return 0.0
         if room <= 0:  # what holds a target does not wait for those that are still to be decided on
-            found = is_due and await self._lease(begun, now, _CLAIM, acting=True)
+            found = is_due and await self._lease(begun, _CLAIM, acting=True)
             return 0.0 if found else _LONGEST_NAP_SECONDS
         if due is None:
             return self._parts.look_again
@@ -116,9 +116,9 @@ class Worker:
         return Claimant(self._parts.owner, now + self._parts.policy.lease, in_work, self._parts.currency.newer)
 
     @rerun
-    async def _lease(self, begun: float, now: datetime, most: int, *, acting: bool = False) -> int:
-        async with self._parts.database.write(synced=False) as tx:
-            claimed = await leases.claim(tx, self._claimant(now), now, most, acting=acting)
+    async def _lease(self, begun: float, most: int, *, acting: bool = False) -> int:
+        async with self._parts.turn(synced=False) as turn:
+            claimed = await leases.claim(turn.tx, self._claimant(turn.now), turn.now, most, acting=acting)
         self._parts.metrics.lease_takeovers.inc(claimed.taken_over)
         for run_id in claimed.unreadable:
             log.error("a run cannot be read and was ended as failed", run=run_id)
@@ -230,9 +230,8 @@ class Worker:
 
     @rerun
     async def _renew(self, run_ids: list[str]) -> set[str]:
-        async with self._parts.database.write() as tx:
-            until = self._parts.clock() + self._parts.policy.lease
-            return await leases.renew(tx, self._parts.owner, run_ids, until)
+        async with self._parts.turn() as turn:
+            return await leases.renew(turn.tx, self._parts.owner, run_ids, turn.now + self._parts.policy.lease)
 
     @rerun
     async def _release(self) -> None:

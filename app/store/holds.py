@@ -89,11 +89,16 @@ async def standing(tx: AsyncConnection, now: datetime) -> Sequence[Row[Any]]:
     return (await tx.execute(select(hold).where(_stands(now)).order_by(hold.c.since, hold.c.id))).all()
 
 
-async def put(tx: AsyncConnection, held: Held, given: Hold, now: datetime) -> str:
-    """Put a hold, instead of an earlier one of the same holder on the same; the caller holds a lock against others."""
+async def put(tx: AsyncConnection, held: Held, given: Hold, now: datetime, *, is_length: bool = False) -> str:
+    """Put a hold, instead of an earlier one of the same holder on the same; the caller holds a lock against others.
+
+    With `is_length` its end was given as how long it lasts, which a step of the clock does not change.
+    """
     await take(tx, held, given.holder, given.holder, now)
     new = {"id": new_id(now), "scope": held.scope, "subject": held.subject, "holder": given.holder}
-    await tx.execute(insert(hold), [new | {"why": given.why, "since": now, "until": given.until}])
+    await tx.execute(
+        insert(hold), [new | {"why": given.why, "since": now, "until": given.until, "is_length": is_length}]
+    )
     return str(new["id"])
 
 

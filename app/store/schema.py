@@ -22,6 +22,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.engine import Dialect
@@ -289,6 +290,7 @@ hold = Table(
     Column("why", Text, nullable=False),
     Column("since", Timestamp, nullable=False),
     Column("until", Timestamp),
+    Column("is_length", Boolean, nullable=False, server_default=false()),  # it was given as a length, not as its end
     Column("ended_at", Timestamp),
     Column("ended_by", Text),
     Index(
@@ -299,6 +301,14 @@ hold = Table(
         unique=True,
         sqlite_where=text("ended_at IS NULL"),
     ),
+)
+
+clock = Table(  # one row
+    "clock",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("shifted", BigInteger, nullable=False),  # microseconds by which the times here were moved, after the clock
+    Column("seen_at", Timestamp),  # when a replica last compared
 )
 
 leadership = Table(  # on PostgreSQL, by its clock

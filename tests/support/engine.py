@@ -24,6 +24,7 @@ from app.domain.scope import Scope
 from app.domain.states import RunState
 from app.engine.intake import take_in
 from app.engine.parts import Parts, Policy
+from app.engine.timekeeping import Timekeeper
 from app.engine.worker import Worker
 from app.store.database import Database
 from app.store.inbox import Inbox, Received
@@ -182,9 +183,10 @@ async def engine(
     clock: Clock | None = None,
     working: bool = True,
     owner: str = "replica-1",
+    timed: bool = False,
     **policy: Any,
 ) -> AsyncIterator[Engine]:
-    """Run one replica on a store; `working=False` leaves the worker's loops out."""
+    """Run one replica on a store; `working=False` leaves the worker's loops out, `timed` goes by the store's clock."""
     clock = clock or Clock()
     catalog = Shelf(directory / f"catalog-{owner}.yaml", clock)
     catalog.put(*remediations)
@@ -192,7 +194,12 @@ async def engine(
     database = Database(store)
     await migrate(database)
     clients = Clients(connections or Connections(), rules.scope)
-    replica = Engine(Parts(database, catalog, clients, Metrics("test"), rules, clock, owner), clock)
+    parts = Parts(database, catalog, clients, Metrics("test"), rules, clock, owner)
+    if timed:
+        keeper = Timekeeper(database, clock, rules.lease)
+        await keeper.start()
+        parts = replace(parts, clock=keeper, timekeeper=keeper)
+    replica = Engine(parts, clock)
     replica.catalog = catalog
     replica.loops.append(asyncio.create_task(replica.box.commit_forever()))
     if working:
