@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,9 +18,10 @@ from app import __version__
 from app.catalog.loader import load
 from app.catalog.reload import CatalogHolder
 from app.cli.options import CANNOT_TELL, NO, has_run, with_settings
-from app.domain.alerts import Alert, Notification, fingerprint_of
+from app.domain.alerts import UNSET_YEAR, Alert, fingerprint_of
 from app.domain.durations import format_duration
 from app.domain.errors import ConfigError
+from app.engine.asking import step_in_words
 from app.engine.explain import Explanation, Prospect, explain
 from app.main import parts_of, utc_now
 from app.settings import Settings
@@ -76,27 +79,62 @@ async def _store_for_reading(settings: Settings, empty: Path) -> Database:
 
 
 def read_alerts(body: bytes) -> list[Alert]:
-    """The alerts of a notification, of a list, or one alert; what but the labels is missing is made up."""
+    """The alerts that a file holds, in whichever form Alertmanager or amtool writes them.
+
+    One alert, a list of them, a webhook notification, or what `amtool alert -o json` and `GET /api/v2/alerts` (and
+    `/groups`) print. What but the labels is missing is made up.
+    """
+    alerts: list[Alert] = []
     try:
-        document = json.loads(body)
-        if isinstance(document, dict) and isinstance(document.get("body"), dict):
-            document = document["body"]
-        if isinstance(document, dict) and "alerts" in document:
-            return Notification.model_validate(document).alerts
-        given = document if isinstance(document, list) else [document]
-        return [_completed(one) for one in given]
+        found = list(_given(json.loads(body)))
+    except ValueError as error:
+        raise ConfigError(f"--alert: not JSON: {error}") from error
+    try:
+        alerts.extend(_completed(one) for one in found)
     except (ValueError, TypeError) as error:
-        problem = (
-            error.errors(include_url=False, include_input=False)[0] if isinstance(error, ValidationError) else None
-        )
-        where = ".".join(map(str, problem["loc"])) + ": " + problem["msg"] if problem else str(error)
-        raise ConfigError(f"--alert: not an alert or notification of Alertmanager: {where}") from error
+        where = str(error)
+        if isinstance(error, ValidationError):
+            problem = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, problem["loc"])) + ": " + problem["msg"]
+        which = f"alert {len(alerts) + 1} of {len(found)}: " if len(found) > 1 else ""
+        raise ConfigError(f"--alert: not an alert or notification of Alertmanager: {which}{where}") from error
+    return alerts
 
 
-def _completed(one: dict[str, Any]) -> Alert:
+def _given(document: Any) -> Iterator[Any]:
+    """The alerts in a document, as they are."""
+    if isinstance(document, dict) and isinstance(document.get("body"), dict):
+        document = document["body"]
+    if document is None:  # what amtool prints when there is none
+        return
+    if isinstance(document, list):
+        for one in document:
+            yield from _given(one)
+    elif isinstance(document, dict) and isinstance(document.get("alerts"), list):
+        yield from document["alerts"]
+    else:
+        yield document
+
+
+def _completed(one: Any) -> Alert:
     """An alert of which perhaps only the labels are given, with the fingerprint that they have."""
-    alert = Alert.model_validate({"status": "firing", "fingerprint": "0", "startsAt": utc_now().isoformat()} | one)
-    return alert if "fingerprint" in one else alert.model_copy(update={"fingerprint": fingerprint_of(alert.labels)})
+    if not isinstance(one, dict):
+        raise TypeError(f"{json.dumps(one)[:60]} is none")
+    given = {name: value for name, value in one.items() if value is not None}
+    status = given.get("status")
+    if isinstance(status, dict):  # of the API: whether it is silenced or inhibited, which the guard `fresh` asks for
+        given["status"] = "resolved" if _is_over(given.get("endsAt")) else "firing"
+    alert = Alert.model_validate({"status": "firing", "fingerprint": "0", "startsAt": utc_now().isoformat()} | given)
+    return alert if "fingerprint" in given else alert.model_copy(update={"fingerprint": fingerprint_of(alert.labels)})
+
+
+def _is_over(ends_at: Any) -> bool:
+    """Whether an alert of the API has ended: an active one has the time at which Alertmanager would give it up."""
+    try:
+        end = datetime.fromisoformat(str(ends_at))
+    except ValueError:
+        return False
+    return end.tzinfo is not None and end.year > UNSET_YEAR and end <= utc_now()
 
 
 def describe(explanation: Explanation) -> str:
@@ -129,8 +167,7 @@ def _describe_prospect(prospect: Prospect) -> list[str]:
             lines.append(
                 f"    step {number}   {step.action}: {step.summary}{'' if step.changes else ' (nothing to do)'}"
             )
-            lines.append(f"      before {json.dumps(step.before, default=str)}")
-            lines.append(f"      after  {json.dumps(step.desired, default=str)}")
+            lines += [f"      {line}" for line in (step_in_words(step) if step.changes else ())]
         lines += [f"    verify   {check.check} within {format_duration(check.timeout)}" for check in found.verify]
         if found.settle is not None:
             lines.append(f"    settle   the alert must resolve within {format_duration(found.settle)}")

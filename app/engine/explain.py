@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
+
+from sqlalchemy.engine import Row
 
 from app.catalog.matchers import Matcher
 from app.domain.alerts import Alert, identity
 from app.domain.decisions import Decision, Verdict
-from app.domain.episodes import receive
+from app.domain.episodes import Episode, receive
 from app.domain.errors import AppError
 from app.domain.model import Value
 from app.domain.plans import Plan
@@ -22,7 +25,7 @@ from app.engine.admission import Matter, gather
 from app.engine.intake import pending_run
 from app.engine.outside import look_outside
 from app.engine.parts import Parts
-from app.engine.pipeline import trigger
+from app.engine.pipeline import trigger as trigger_of
 from app.engine.planning import Planner
 from app.guards import chain
 from app.store import episodes
@@ -38,6 +41,7 @@ class Prospect(Value):
     verdict: str  # would_run | would_ask | would_wait | would_observe | would_refuse | cannot_plan | has_run
     reason: Reason | None = None
     message: str = ""
+    retry: str | None = None  # where it has run: the verdict on a retry, which mode, plan and decisions are then about
     mode: Mode | None = None  # that holds now: its own, under the ceiling and what it has earned
     plan: Plan | None = None
     decisions: tuple[Decision, ...] = ()
@@ -92,33 +96,37 @@ async def explain(parts: Parts, alert: Alert) -> Explanation:
     async with parts.database.browse() as tx:
         open_now = (await episodes.newest(tx, [name])).get(name)
         spent = await episodes.runs_for(tx, open_now.id) if open_now is not None and open_now.is_open else {}
+    trigger = receive(alert, name, None, parts.clock(), parts.policy.episodes).written[0]
     prospects = [
-        _has_run(remediation, spent[remediation.name])
+        await _has_run(parts, remediation, open_now or trigger, spent[remediation.name])
         if remediation.name in spent
-        else await _prospect(parts, remediation, alert, name)
+        else await _prospect(parts, remediation, trigger)
         for remediation in matching
     ]
     return Explanation(labels=alert.labels, status=alert.status, prospects=tuple(prospects))
 
 
-def _has_run(remediation: Remediation, run: tuple[str, str]) -> Prospect:
-    run_id, state = run
-    message = f"this alert has triggered run {run_id} ({state}), "
-    if RunState(state).is_final:
-        message += f"and triggers again once it has resolved, or by POST /remediations/{run_id}/retry"
-    else:
-        message += f"which is not over: GET /remediations/{run_id} says what it waits for, and until when"
-    return Prospect(remediation=remediation.name, summary=remediation.summary, verdict="has_run", message=message)
+async def _has_run(parts: Parts, remediation: Remediation, trigger: Episode, run: Row[Any]) -> Prospect:
+    """It does nothing more by itself; what a person's retry would do is shown where one can be asked for."""
+    message = f"this alert has triggered run {run.id} ({run.state}), "
+    if not RunState(run.state).is_final:
+        message += f"which is not over: GET /remediations/{run.id} says what it waits for, and until when"
+        return Prospect(remediation=remediation.name, summary=remediation.summary, verdict="has_run", message=message)
+    message += f"and triggers again once it has resolved, or by POST /remediations/{run.id}/retry"
+    again = await _prospect(parts, remediation, trigger, run.attempt)
+    why = ": ".join(part for part in (f" ({again.reason})" if again.reason else "", again.message) if part)
+    verdict = "cannot be planned" if again.verdict == "cannot_plan" else again.verdict.replace("_", " ")
+    message += f", which {verdict}{why}"
+    return again.model_copy(update={"verdict": "has_run", "reason": None, "message": message, "retry": again.verdict})
 
 
-async def _prospect(parts: Parts, remediation: Remediation, alert: Alert, name: str) -> Prospect:
+async def _prospect(parts: Parts, remediation: Remediation, trigger: Episode, attempt: int = 1) -> Prospect:
     now = parts.clock()
-    received = receive(alert, name, None, now, parts.policy.episodes)
-    run = pending_run(remediation, parts.catalog().digest, received.written[0], now)
+    run = pending_run(remediation, parts.catalog().digest, trigger, now, attempt=attempt)
     shown = {"remediation": remediation.name, "summary": remediation.summary}
     planner = Planner(parts.clients, parts.policy.scope, parts.policy.plan_timeout / timedelta(seconds=1))
     try:
-        plan = await planner.plan(trigger(parts, run))
+        plan = await planner.plan(trigger_of(parts, run))
     except AppError as error:
         return Prospect(**shown, verdict="cannot_plan", reason=error.reason, message=error.message)
     matter = Matter(run, plan, await look_outside(parts, run, plan))

@@ -11,6 +11,7 @@ from sqlalchemy import and_, bindparam, exists, func, insert, or_, select, updat
 from sqlalchemy.engine import Row
 
 from app.domain.episodes import Episode
+from app.domain.remediation import Purpose
 from app.store.connection import AsyncConnection
 from app.store.schema import episode, from_microseconds, microseconds, run, run_episode
 
@@ -118,11 +119,11 @@ async def of_run(tx: AsyncConnection, run_id: str) -> list[Episode]:
     return [from_row(row) for row in await tx.execute(_OF_RUN, {"run": run_id})]
 
 
-async def runs_for(tx: AsyncConnection, episode_id: str) -> dict[str, tuple[str, str]]:
-    """The newest run (id, state) of each remediation that acts for an episode, by the remediation's name."""
-    query = select(run.c.remediation, run.c.id, run.c.state).join(run_episode)
-    rows = await tx.execute(query.where(run_episode.c.episode_id == episode_id).order_by(run.c.id))
-    return {row.remediation: (row.id, row.state) for row in rows}
+async def runs_for(tx: AsyncConnection, episode_id: str) -> dict[str, Row[Any]]:
+    """The newest run (id, state, attempt) of each remediation that acts for an episode, by the remediation's name."""
+    query = select(run.c.remediation, run.c.id, run.c.state, run.c.attempt).join(run_episode)
+    answers = and_(run_episode.c.episode_id == episode_id, run.c.purpose == Purpose.REMEDY)
+    return {row.remediation: row for row in await tx.execute(query.where(answers).order_by(run.c.id))}
 
 
 _OPEN = (

@@ -199,8 +199,8 @@ def test_plan_on_postgresql_changes_nothing(database: Shop, tmp_path: Path) -> N
     assert 0 == done.returncode, done.stderr
     assert "verdict  would ask (approval_required): the mode is approve" in done.stdout
     assert f"target   postgres:main/{database.database}" in done.stdout
-    assert 'before {"connections": 3, "idle": 3, "qualifying": 3' in done.stdout
-    assert 'after  {"terminated": [[' in done.stdout
+    assert "      3 connections, 3 of them idle; these are ended:\n" in done.stdout
+    assert 3 == len(re.findall(r"^ +\d+ +\S+ .* idle +\S+$", done.stdout, re.MULTILINE)), done.stdout
     assert re.search(r"guard +scope +allow\n", done.stdout)
     assert re.search(r"guard +approval +needs_approval: the mode is approve\n", done.stdout)
     assert [(1,)] * 3 == [session.execute("SELECT 1").fetchone() for session in sessions]

@@ -146,10 +146,10 @@ async def _refusal(one: Engine, run_id: str) -> str:
 
 
 def test_plan_says_that_an_alert_has_had_its_run(tmp_path: Path, sink: WebServer) -> None:
-    """Otherwise it would promise what will not happen."""
+    """Otherwise it would promise what will not happen; and what the limits would say of a retry."""
 
     async def scenario() -> None:
-        async with engine(sqlite(tmp_path), tmp_path, poke(sink)) as one:
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink, limits={"cooldown": "10m"})) as one:
             down = one.firing()
             before = await explain(one.parts, Alert.model_validate(down))
             assert (True, "would_run") == (before.would_act, before.prospects[0].verdict)
@@ -157,7 +157,14 @@ def test_plan_says_that_an_alert_has_had_its_run(tmp_path: Path, sink: WebServer
             (row,) = await one.ended(count=1)
             after = await explain(one.parts, Alert.model_validate(down))
             assert (False, "has_run") == (after.would_act, after.prospects[0].verdict)
-            assert f"POST /remediations/{row.id}/retry" in after.prospects[0].message
+            (has_run,) = after.prospects
+            assert f"POST /remediations/{row.id}/retry, which would wait (cooldown): " in has_run.message
+            assert ("would_wait", 1) == (has_run.retry, len(has_run.plan.steps if has_run.plan else ()))
+            assert Reason.COOLDOWN in {decision.reason for decision in has_run.decisions}
+            one.forward(timedelta(hours=1))
+            (has_run,) = (await explain(one.parts, Alert.model_validate(down))).prospects
+            assert ("has_run", "would_run") == (has_run.verdict, has_run.retry)
+            assert has_run.message.endswith(f"/remediations/{row.id}/retry, which would run")
 
     run(scenario())
 
