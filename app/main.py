@@ -25,7 +25,7 @@ from app.api.app import create_app
 from app.api.auth import Authenticator
 from app.api.services import Limits, Services
 from app.catalog.catalog import Catalog
-from app.catalog.connected import ambiguous, unconfigured
+from app.catalog.connected import Installation
 from app.catalog.loader import load
 from app.catalog.reload import CatalogHolder
 from app.checks.registry import checks
@@ -125,6 +125,13 @@ def read_files(settings: Settings) -> None:
     certificates.server_options(settings.tls)
 
 
+def installation_of(settings: Settings) -> Installation:
+    """What a catalog is held against."""
+    return Installation(
+        settings.connections, policy_of(settings).scope, settings.channel, settings.episodes.ignored_labels
+    )
+
+
 def parts_of(
     settings: Settings, catalog: CatalogHolder, metrics: Metrics, database: Database, clock: Callable[[], datetime]
 ) -> Parts:
@@ -150,9 +157,8 @@ class Service:
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None  # once it runs
         self.metrics = Metrics(__version__)
-        self._scope = policy_of(settings).scope
         catalog = load(settings.catalog, utc_now())
-        self.catalog = CatalogHolder(settings.catalog, catalog, self._reloaded)
+        self.catalog = CatalogHolder(settings.catalog, catalog, self._reloaded, installation_of(settings).warnings)
         self._reloaded(successful=True, catalog=catalog, error=None)
         self.auth = Authenticator(settings.auth.tokens)
         self.auth.check()
@@ -179,12 +185,7 @@ class Service:
             metrics.catalog_remediations.labels(mode).set(count)
         metrics.initialise(catalog.remediations, actions(), checks())
         log.info("catalog loaded", remediations=len(catalog), digest=catalog.short_digest)
-        given = self.settings
-        warnings = [
-            *unconfigured(catalog, given.connections, self._scope, given.channel),
-            *ambiguous(catalog, given.episodes.ignored_labels),
-            *catalog.warnings,
-        ]
+        warnings = self.catalog.warnings
         for warning in warnings[:_MOST_WARNINGS]:
             log.warning("catalog", at=str(warning))
         if len(warnings) > _MOST_WARNINGS:

@@ -32,7 +32,8 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
-from app.catalog.diagnostics import sentence, unknown_field
+from app.catalog.diagnostics import sentence
+from app.catalog.fields import unknown_field
 from app.catalog.names import did_you_mean
 from app.clients.connections import Connections, SecretSource
 from app.domain.durations import Duration, Rate, Rates, format_duration
@@ -272,7 +273,8 @@ def is_loopback(host: str) -> bool:
 def load_settings(config: Path | None, flags: Mapping[str, Any]) -> Settings:
     """Read all settings; raises ConfigError with every problem, each with its key and where it came from."""
     if config is not None and not config.is_file():
-        raise ConfigError(f"the config file {config} does not exist")
+        wrong = "is a directory; name the file in it" if config.is_dir() else "does not exist"
+        raise ConfigError(f"the config file {config} {wrong}")
     _refuse_unknown_variables()
     located = type("Settings", (Settings,), {"config_file": config, "__module__": __name__})
     try:
@@ -310,7 +312,9 @@ def _refuse_unknown_variables() -> None:
 
 def _diagnostic(config: Path | None, problem: Any) -> Diagnostic:
     loc = problem["loc"] or ("listen",)  # the one rule over several settings
-    if problem["type"] == "extra_forbidden":
+    if loc == ("remediations",):
+        message = "this is a file of the catalog, not the configuration; name it with --catalog"
+    elif problem["type"] == "extra_forbidden":
         message = unknown_field(Settings, loc, "the configuration")
     else:
         message = sentence(problem)

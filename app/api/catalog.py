@@ -84,7 +84,7 @@ async def show_catalog(services: Served, _who: Viewer) -> Listing:
             for name in catalog.remediations
         ],
         freezes=[_freeze(one, services.clock()) for one in catalog.freezes],
-        warnings=[str(warning) for warning in catalog.warnings],
+        warnings=[str(warning) for warning in services.catalog.warnings],
         last_reload_error=None if error is None else _problems(error),
         is_newest=not services.parts.currency.newer,
     )
@@ -164,7 +164,7 @@ async def reload(services: Served, who: Admin) -> Reloaded:
         digest=catalog.digest,
         loaded_at=catalog.loaded_at,
         remediations=len(catalog),
-        warnings=[str(warning) for warning in catalog.warnings],
+        warnings=[str(warning) for warning in services.catalog.warnings],
     )
 
 

@@ -6,6 +6,7 @@ Warnings only: one catalog may serve several installations, and a run that needs
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain
 from urllib.parse import urlsplit
 
@@ -23,6 +24,21 @@ _ONE_ALERT = (
     'it uses the label "{label}", which is one of episodes.ignored_labels: alerts that differ only there are one, '
     "and the first is acted on; take the label from that setting, or from the remediation"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """As much of a configuration as a catalog has to fit."""
+
+    connections: Connections
+    scope: Scope
+    channel: str | None = None
+    ignored_labels: tuple[str, ...] = ()
+
+    def warnings(self, catalog: Catalog) -> tuple[Diagnostic, ...]:
+        """Everything that is told of a catalog that is in order: by `check`, at the start, at a reload, by the API."""
+        lacking = unconfigured(catalog, self.connections, self.scope, self.channel)
+        return tuple(sorted([*catalog.warnings, *lacking, *ambiguous(catalog, self.ignored_labels)]))
 
 
 def unconfigured(

@@ -8,18 +8,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from app.catalog.document import Node, Position
+from app.catalog.fields import Loc, beside_with, unknown_field
 from app.catalog.names import did_you_mean, listed
 from app.catalog.templates import contains_template
 from app.domain import former
 from app.domain.errors import Diagnostic
 
-Loc = tuple[str | int, ...]
 _WORD = re.compile(r"[A-Za-z0-9_.-]+")
 _LONGEST_SHOWN = 60
 
@@ -146,7 +146,8 @@ def _found(place: Place, details: ErrorDetails, model: type[BaseModel], subject:
         return _Found(here.at, here.path, f'missing "{loc[-1]}"')
     if details["type"] == "extra_forbidden":
         parent, _ = place.walk(loc[:-1])
-        return _Found(parent.at_key(str(loc[-1])), here.path, unknown_field(model, loc, subject))
+        message = beside_with(parent.path, loc) or unknown_field(model, loc, subject)
+        return _Found(parent.at_key(str(loc[-1])), here.path, message)
     return _Found(here.at, here.path, sentence(details), part_of_union=bool(rest))
 
 
@@ -171,38 +172,6 @@ def _either(first: str, second: str) -> str:
         return f"{first}, or {second}"
     joined = f"{first_part} or {second_part.removeprefix('must be ')}"
     return f"{joined}, not {rest}" if rest else joined
-
-
-def unknown_field(model: type[BaseModel], loc: Loc, subject: str) -> str:
-    """That the last part of `loc` is no field, and which one was probably meant."""
-    owner = model
-    for key in loc[:-1]:
-        if isinstance(key, str):
-            subject = f'"{key}"' if key in field_names(owner) else subject
-            owner = _model_of(owner, key) or owner
-    known = field_names(owner)
-    if (renamed := former.FIELDS.get(str(loc[-1]))) in known:
-        return f"{loc[-1]} was renamed to {renamed}"
-    hint = did_you_mean(str(loc[-1]), known) or f"; there are {listed(known)}"
-    return f'unknown field "{loc[-1]}" for {subject}{hint}'
-
-
-def field_names(model: type[BaseModel]) -> list[str]:
-    """The fields of a model as YAML names them."""
-    return [info.alias or name for name, info in model.model_fields.items()]
-
-
-def _model_of(model: type[BaseModel], key: str) -> type[BaseModel] | None:
-    for name, info in model.model_fields.items():
-        if key in {name, info.alias}:
-            return _first_model(info.annotation)
-    return None
-
-
-def _first_model(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for part in get_args(annotation) if (found := _first_model(part))), None)
 
 
 def sentence(details: ErrorDetails) -> str:

@@ -16,6 +16,7 @@ from app.actions.registry import actions as all_actions
 from app.catalog.catalog import Catalog
 from app.catalog.diagnostics import Place, Report, join_path, show, summary
 from app.catalog.document import Node, read_document
+from app.catalog.fields import field_names
 from app.catalog.files import find_files, snapshot
 from app.catalog.names import did_you_mean
 from app.catalog.validation import Entry, Vocabulary, read_entry, read_freeze
@@ -23,6 +24,7 @@ from app.checks.base import Check
 from app.checks.registry import checks as all_checks
 from app.domain.errors import ConfigError
 from app.domain.freezes import Freeze
+from app.domain.remediation import Remediation
 
 _START = (1, 1)
 _KEY = "remediations"
@@ -105,6 +107,7 @@ class _Loading:
         for key, at in root.keys.items():
             if key not in {_KEY, _FREEZES}:
                 hint = did_you_mean(key, [_KEY, _FREEZES]) or f'; a file holds "{_KEY}", "{_FREEZES}" and nothing else'
+                hint = f'; it belongs to an entry of "{_KEY}"' if key in field_names(Remediation) else hint
                 report.problem(at, key, f'unknown field "{key}"{hint}')
         if not root.keys.keys() & {_KEY, _FREEZES}:
             report.problem(root.at, "", f'missing "{_KEY}"')

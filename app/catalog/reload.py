@@ -17,7 +17,7 @@ from pathlib import Path
 from app.catalog.catalog import Catalog
 from app.catalog.files import snapshot
 from app.catalog.loader import load
-from app.domain.errors import ConfigError
+from app.domain.errors import ConfigError, Diagnostic
 
 # Files are compared, and no events waited for: network file systems send none, and a watch costs many wake-ups more.
 _LOOK_SECONDS = 2.0
@@ -28,6 +28,12 @@ _NEVER = 1_000_000
 
 # Whether the load went well, the catalog that is current now, and why it did not go well.
 OnReload = Callable[[bool, Catalog, ConfigError | None], None]
+Review = Callable[[Catalog], Sequence[Diagnostic]]
+
+
+def _own_warnings(catalog: Catalog) -> Sequence[Diagnostic]:
+    """What its files say, where nothing is configured that it could be held against."""
+    return catalog.warnings
 
 
 @contextmanager
@@ -49,8 +55,12 @@ def _others_first() -> Iterator[None]:
 class CatalogHolder:
     """The current catalog and the outcome of the last reload."""
 
-    def __init__(self, paths: Sequence[Path], catalog: Catalog, on_reload: OnReload) -> None:
+    def __init__(
+        self, paths: Sequence[Path], catalog: Catalog, on_reload: OnReload, review: Review = _own_warnings
+    ) -> None:
         self.current = catalog
+        self._review = review
+        self.warnings = review(catalog)  # what is told of the current catalog
         self.last_error: ConfigError | None = None
         self._paths = tuple(paths)
         self._seen = catalog.seen  # what the files looked like when they were last read
@@ -68,6 +78,8 @@ class CatalogHolder:
                     catalog = await asyncio.to_thread(load, self._paths, now)
                 except ConfigError as refusal:
                     error = refusal
+                if error is None:
+                    self.warnings = await asyncio.to_thread(self._review, catalog)
                 await asyncio.to_thread(self._on_reload, error is None, catalog, error)
             self.current, self.last_error = catalog, error
             return self.last_error is None

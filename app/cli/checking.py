@@ -12,7 +12,6 @@ import click
 
 from app import __version__
 from app.catalog.catalog import Catalog
-from app.catalog.connected import ambiguous, unconfigured
 from app.catalog.diagnostics import counted
 from app.catalog.loader import load
 from app.catalog.reload import CatalogHolder
@@ -21,7 +20,7 @@ from app.cli.options import NO, with_settings
 from app.domain.errors import ConfigError
 from app.domain.findings import Report, Result
 from app.engine.preflight import Preflight
-from app.main import parts_of, policy_of, read_files, utc_now
+from app.main import installation_of, parts_of, read_files, utc_now
 from app.settings import Settings
 from app.store.database import Database
 from app.telemetry.metrics import Metrics
@@ -50,12 +49,7 @@ def check(settings: Settings, paths: tuple[Path, ...], *, live: bool, as_json: b
                 click.echo(str(diagnostic), err=True)
             click.echo(error.message, err=True)
         sys.exit(NO)
-    scope = policy_of(settings).scope
-    warnings = [
-        *catalog.warnings,
-        *unconfigured(catalog, settings.connections, scope, settings.channel),
-        *ambiguous(catalog, settings.episodes.ignored_labels),
-    ]
+    warnings = installation_of(settings).warnings(catalog)
     reports = asyncio.run(_look(settings, catalog)) if live else []
     can_run = not any(report.result is Result.CANNOT for report in reports)
     if as_json:

@@ -29,7 +29,7 @@ def serve_command(settings: Settings) -> None:
 
 
 def _make_directory(path: Path) -> None:
-    """The defaults work in an empty directory; a path that somebody named must exist."""
+    """The defaults work in an empty directory; a catalog that somebody named must exist."""
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
@@ -43,6 +43,8 @@ def migrate_command(settings: Settings) -> None:
 
     async def upgrade() -> tuple[str | None, str | None]:
         database = Database(settings.store_url)
+        if database.is_sqlite:
+            _make_directory(Path(str(database.url.database)).parent)
         try:
             return await migrate(database)
         finally:

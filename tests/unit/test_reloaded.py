@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
+import httpx
 import structlog
 
 from app.clients.connections import Connections
 from app.domain.scope import Scope
-from app.main import Service, utc_now
+from app.main import Service, installation_of, utc_now
 from app.settings import Settings
+from app.store.migrate import migrate
 from tests.support import quiet
 
 STEP = '{action: notify.send, with: {channel: ops, title: "t", body: "b"}}'
@@ -45,3 +48,30 @@ def test_a_label_that_hides_alerts_is_told_at_the_start_and_after_a_reload(tmp_p
         assert asyncio.run(service.catalog.reload(utc_now()))
     told = [line["at"] for line in lines if 'uses the label "prometheus_replica"' in line.get("at", "")]
     assert 2 == len(told)
+
+
+def test_check_the_log_and_the_api_say_the_same_of_a_catalog(tmp_path: Path) -> None:
+    """Also after a reload; who asks the API does not read the log."""
+    file = tmp_path / "catalog.yaml"
+    step = '{action: http.request, with: {url: "http://b/"}}'
+    other = f'{{name: other, summary: s, matchers: [alertname="B"], steps: [{step}]}}'
+    file.write_text(f"{ENTRY[:-1]}, {other}]")
+    settings = Settings(catalog=(file,), data=tmp_path)
+    with quiet.plain_logs(), structlog.testing.capture_logs() as lines:
+        service = Service(settings)
+        answers = asyncio.run(_ask(service))
+    expected = [str(one) for one in installation_of(settings).warnings(service.catalog.current)]
+    assert 3 == len(expected)
+    assert [expected, expected, expected] == [answer["warnings"] for answer in answers]
+    assert expected * 2 == [line["at"] for line in lines if line["event"] == "catalog"]
+
+
+async def _ask(service: Service) -> list[dict[str, Any]]:
+    """GET, reload, GET."""
+    await migrate(service.database)
+    transport = httpx.ASGITransport(app=service.application())
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        asked = [await client.get("/catalog"), await client.post("/-/reload"), await client.get("/catalog")]
+    await service.parts.clients.close()
+    await service.database.close()
+    return [one.raise_for_status().json() for one in asked]
