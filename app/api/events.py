@@ -20,7 +20,7 @@ from app.api.services import Served, Services
 from app.domain.errors import StoreUnavailableError
 from app.store import stream
 from app.store.seals import Cursor
-from app.store.stream import Wanted
+from app.store.stream import Page, Wanted
 
 _LOOK_SECONDS = 1.0
 _SILENT_LOOKS = 15  # then a comment is sent, so that proxies keep the connection
@@ -95,17 +95,17 @@ async def _server_sent(request: Request, services: Services, start: Cursor, want
     silent = 0
     while not services.stopping.is_set() and _still_may(request):
         try:
-            rows = await stream.page(services.database, start, wanted)
+            found = await stream.page(services.database, start, wanted)
         except StoreUnavailableError:
-            rows = []  # it comes back, and then nothing is missing
-        for row in rows:
+            found = Page([], start, has_more=False)  # it comes back, and then nothing is missing
+        for row in found.rows:
             described = stream.described(row)
             yield f"id: {described['cursor']}\nevent: {row.kind}\ndata: {json.dumps(described)}\n\n"
-        if rows:
-            start, silent = Cursor(rows[-1].tx, rows[-1].id), 0
+        start = found.end
+        if found.has_more:
             continue
-        silent += 1
-        if silent % _SILENT_LOOKS == 0:
+        silent = 0 if found.rows else silent + 1
+        if silent and silent % _SILENT_LOOKS == 0:
             yield ": nothing new\n\n"
         with suppress(TimeoutError):
             async with asyncio.timeout(_LOOK_SECONDS):

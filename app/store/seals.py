@@ -55,6 +55,13 @@ def after(tx: AsyncConnection, cursor: Cursor) -> ColumnElement[bool]:
     return and_(event.c.tx == cursor.tx, event.c.id > cursor.id)
 
 
+def until(tx: AsyncConnection, cursor: Cursor) -> ColumnElement[bool]:
+    """Events that became visible up to that place, for the end of what `after` begins."""
+    if tx.dialect.name == "postgresql":
+        return tuple_(event.c.tx, event.c.id) <= tuple_(literal(cursor.tx, BigInteger), literal(cursor.id, BigInteger))
+    return and_(event.c.tx == cursor.tx, event.c.id <= cursor.id)
+
+
 async def settled(tx: AsyncConnection) -> ColumnElement[bool]:
     """Events before which no other one can still appear: all transactions up to theirs have ended."""
     if tx.dialect.name != "postgresql":

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, text, update
+from sqlalchemy import Connection, and_, insert, text, update
 from sqlalchemy.event import listen
 
 from app.domain.durations import Rate
@@ -17,12 +17,14 @@ from app.domain.ids import new_id
 from app.domain.reasons import Reason
 from app.domain.states import RunState
 from app.engine.intake import pending_run
-from app.store import effects, episodes, facts, runs
+from app.store import effects, episodes, facts, runs, seals, stream
 from app.store.connection import AsyncConnection
 from app.store.database import Database
 from app.store.facts import Asked
-from app.store.schema import REFUSED_BY_PEOPLE
+from app.store.schema import REFUSED_BY_PEOPLE, event
 from app.store.schema import run as run_table
+from app.store.seals import Cursor
+from app.store.stream import Wanted
 from tests.support.aio import run
 from tests.support.alerts import NOW
 from tests.support.engine import read
@@ -129,6 +131,40 @@ def test_observed_runs_are_not_read(store: str, ask: Question) -> None:
 
     few, many = run(scenario())
     assert many < 3 * few + 30
+
+
+async def _audit(database: Database, count: int) -> None:
+    row = {"run_id": "service", "at": NOW, "kind": "noise", "state": "", "message": "", "actor": "us", "data": {}}
+    async with database.write() as tx:
+        await tx.execute(insert(event), [row | {"tx": int(not database.is_sqlite)}] * count)
+
+
+def test_a_filtered_stream_looks_at_each_event_once(store: str) -> None:
+    """It passes by what is not wanted, a bounded number at a time, and does not come back to it each second."""
+
+    async def scenario() -> None:
+        async with opened(store) as database:
+            await _audit(database, 2 * stream._LOOKED_AT + 10)
+            async with database.write() as tx:
+                await tx.execute(text("ANALYZE" if not database.is_sqlite else "SELECT 1"))
+            place, pages = Cursor(int(not database.is_sqlite)), []
+            for _ in range(4):
+                pages.append(await stream.page(database, place, Wanted(kinds=("paused",))))
+                place = pages[-1].end
+            assert [True, True, False, False] == [one.has_more for one in pages]
+            assert pages[2].end == pages[3].end
+
+            async def look(tx: AsyncConnection) -> None:
+                end, _ = await stream._end(tx, and_(seals.after(tx, place), await seals.settled(tx)))
+                assert end is None
+
+            assert await _cost(database, look) < 20
+            wanted = Wanted(kinds=("noise",), remediation="poke")
+            assert [] == [row async for row in stream.read(database, Cursor(place.tx), wanted)]
+            told = [row.id async for row in stream.read(database, Cursor(place.tx), Wanted(kinds=("noise",)))]
+            assert 2 * stream._LOOKED_AT + 10 == len(told) == len(set(told))
+
+    run(scenario())
 
 
 def test_the_last_outcome_is_the_newest_of_what_acted_and_what_people_refused(store: str) -> None:

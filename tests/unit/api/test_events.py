@@ -7,8 +7,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from fastapi import Request
 
+from app.api import events
 from app.domain.states import RunState
+from app.store import stream
+from app.store.database import Database
+from app.store.seals import Cursor
+from app.store.stream import Page, Wanted
 from tests.support.edge import NOW, TOKENS, Edge, StartEdge, bearer
 
 
@@ -65,3 +71,25 @@ def test_only_who_may_look_sees_events(start_edge: StartEdge) -> None:
     assert 401 == edge.get("/events").status_code
     assert 403 == edge.get("/events", headers=bearer("secret-of-alertmanager")).status_code
     assert 200 == edge.get("/events", headers=bearer("secret-of-viewer")).status_code
+
+
+def test_a_filtered_stream_does_not_look_at_the_same_events_again(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look of server-sent events begins where the one before ended, although nothing was wanted there."""
+    pause(edge)
+    starts, look = [], stream.page
+
+    async def page(database: Database, start: Cursor, wanted: Wanted) -> Page:
+        starts.append(start)
+        if len(starts) == 3:
+            edge.services.stopping.set()
+        return await look(database, start, wanted)
+
+    async def follow() -> None:
+        request = Request({"type": "http", "app": edge.app, "headers": [], "client": ("127.0.0.1", 1)})
+        async for _ in events._server_sent(request, edge.services, Cursor(), Wanted(kinds=("resumed",))):
+            continue
+
+    monkeypatch.setattr(stream, "page", page)
+    monkeypatch.setattr(events, "_LOOK_SECONDS", 0.01)
+    edge.run(follow())
+    assert [Cursor(0, 0), Cursor(0, 1), Cursor(0, 1)] == starts
