@@ -54,6 +54,7 @@ PROGRAMS: Mapping[str, Program] = {
     "amtool": Program(("amtool",), "AMTOOL_BIN", "prometheus-alertmanager"),
     "initdb": Program(("initdb",), "POSTGRES_BIN_DIR", "postgresql", for_demo=True),
     "postgres": Program(("postgres",), "POSTGRES_BIN_DIR", "postgresql", for_demo=True),
+    "pgbouncer": Program(("pgbouncer",), "PGBOUNCER_BIN", "pgbouncer"),
     "redis-server": Program(("redis-server",), "REDIS_SERVER_BIN", "redis-server", for_demo=True),
     "ip": Program(("ip",), "IP_BIN", "iproute2"),
     "openssl": Program(("openssl",), "OPENSSL_BIN", "openssl"),

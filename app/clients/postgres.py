@@ -8,32 +8,43 @@ read it, so only text that the server sent is passed on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 
 from app.clients.connections import APPLICATION_NAME, PostgresConnection
-from app.domain.errors import ActionError, ConfigError, PermanentError, TransientError
+from app.clients.postgres_errors import ask_why, refused, translated
+from app.domain.errors import ConfigError, PermanentError, TransientError
 from app.domain.plans import Target
 from app.domain.reasons import Reason
 
 MAX_NAME_BYTES = 63  # NAMEDATALEN - 1
 
-Connection = psycopg.AsyncConnection[DictRow]
-
-# While connecting libpq gives no SQLSTATE, only the server's text. What is not known here counts as transient.
-_FORBIDDEN = ("authentication failed", "no pg_hba.conf entry", "permission denied", "not permitted to log in")
-_PHRASES = (
-    ("refused", "connection refused"),
-    ("resolve host", "its host name cannot be resolved"),
-    ("timeout", "timed out"),
-    ("no password supplied", "the server asks for a password and the URL has none"),
+# Nothing that lives as long as a session is relied upon or left behind: behind a pooler such as PgBouncer the next
+# transaction may be in another session, and this one somebody else's.
+_SETTINGS = {"DateStyle": "ISO, MDY", "TimeZone": "UTC", "IntervalStyle": "postgres", "search_path": "pg_catalog"}
+_SET: LiteralString = (
+    "SELECT pg_catalog.set_config(name, value, true) FROM unnest(%s::text[], %s::text[]) AS setting(name, value)"
 )
+
+
+class Connection:
+    """An open connection; each statement is a transaction of its own."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[DictRow], timeout: float) -> None:
+        self._connection = connection
+        self._settings = {"statement_timeout": f"{timeout:g}s", **_SETTINGS}
+
+    async def fetch(self, statement: LiteralString, values: Mapping[str, Any] | None = None) -> list[DictRow]:
+        """Run a statement, and return its rows."""
+        async with self._connection.transaction():
+            await self._connection.execute(_SET, [list(self._settings), list(self._settings.values())])
+            return await (await self._connection.execute(statement, values)).fetchall()
 
 
 def server_of(connection: PostgresConnection) -> tuple[str | None, int | None]:
@@ -64,21 +75,21 @@ class PostgresClient:
 
     @asynccontextmanager
     async def connect(self, database: str) -> AsyncIterator[Connection]:
-        """Open an autocommit connection to `database`; whatever the body does, too, raises our errors only."""
+        """Open a connection to `database`; whatever the body does, too, raises our errors only."""
         connection = await self._open(database)
         try:
             # statement_timeout is the server's; this one also ends waiting for a server that hangs.
             async with asyncio.timeout(2 * self._timeout):
-                yield connection
+                yield Connection(connection, self._timeout)
         except psycopg.Error as error:
-            raise _translated(error) from None
+            raise translated(error) from None
         except TimeoutError:
             msg = f"PostgreSQL gave no answer within {2 * self._timeout:g}s"
             raise TransientError(msg) from None
         finally:
             await connection.close()
 
-    async def _open(self, database: str) -> Connection:
+    async def _open(self, database: str) -> psycopg.AsyncConnection[DictRow]:
         _validate(database)
         options = self._options() | {
             "dbname": database,
@@ -86,17 +97,13 @@ class PostgresClient:
             "client_encoding": "utf8",
             "connect_timeout": max(1, round(self._timeout)),
         }
+        connect = psycopg.AsyncConnection.connect
         try:
-            connection = await psycopg.AsyncConnection.connect(**options, autocommit=True, row_factory=dict_row)
+            return await connect(**options, autocommit=True, prepare_threshold=None, row_factory=dict_row)
+        except psycopg.errors.ConnectionTimeout as error:
+            raise refused(error, None) from None
         except psycopg.Error as error:
-            raise _refused(error) from None
-        try:
-            # Not a start-up option: poolers such as PgBouncer refuse those.
-            await connection.execute("SELECT set_config('statement_timeout', %s, false)", [f"{self._timeout:g}s"])
-        except psycopg.Error as error:
-            await connection.close()
-            raise _translated(error) from None
-        return connection
+            raise refused(error, await asyncio.to_thread(ask_why, options, self._timeout)) from None
 
     def _options(self) -> dict[str, Any]:
         try:
@@ -111,29 +118,3 @@ def _validate(database: str) -> None:
     if not size or size > MAX_NAME_BYTES or "\0" in database:
         msg = f"{database[:MAX_NAME_BYTES]!r} is no database name: 1 to {MAX_NAME_BYTES} bytes without NUL"
         raise PermanentError(msg, reason=Reason.TARGET_NOT_FOUND)
-
-
-def _refused(error: psycopg.Error) -> ActionError:
-    """What a failed connection attempt means; nothing was done yet."""
-    text = str(error)
-    told = text.rpartition("FATAL:")[2].strip() if "FATAL:" in text else ""
-    missing = told.endswith("does not exist")
-    if missing and told.startswith("database"):
-        return PermanentError(f"PostgreSQL: {told}", reason=Reason.TARGET_NOT_FOUND)
-    if missing or any(phrase in told for phrase in _FORBIDDEN) or "no password supplied" in text:
-        return PermanentError(f"PostgreSQL: {told or _phrase(text)}", reason=Reason.FORBIDDEN)
-    return TransientError(f"cannot connect to PostgreSQL: {told or _phrase(text)}")
-
-
-def _phrase(text: str) -> str:
-    return next((phrase for sign, phrase in _PHRASES if sign in text), "no connection could be made")
-
-
-def _translated(error: psycopg.Error) -> ActionError:
-    """What a failed statement means, by its SQLSTATE."""
-    told = f"PostgreSQL: {error.diag.message_primary or 'the connection was lost'}"
-    if isinstance(error, psycopg.errors.InsufficientPrivilege):
-        return PermanentError(told, reason=Reason.FORBIDDEN)
-    if isinstance(error, psycopg.OperationalError):
-        return TransientError(told)
-    return PermanentError(told)

@@ -33,7 +33,7 @@ class PostgresServer:
         self._home = home
         self._settings = {**SETTINGS, **settings}
         self._process: Process | None = None
-        self._user = _server_user()
+        self._user = server_user()
 
     @property
     def data(self) -> Path:
@@ -145,8 +145,8 @@ def serve(settings: Mapping[str, str] | None = None) -> Iterator[PostgresServer]
         shutil.rmtree(home)
 
 
-def _server_user() -> str | None:
-    # PostgreSQL refuses to run as root.
+def server_user() -> str | None:
+    """The user to run as, since PostgreSQL refuses to run as root; None for whoever runs the tests."""
     if os.geteuid() != 0:
         return None
     names = {entry.pw_name for entry in pwd.getpwall()}

@@ -122,7 +122,7 @@ class TerminateIdle(Action[TerminateIdleParams]):
         database = context.target.name
         async with context.clients.postgres(context.target.instance).connect(database) as connection:
             counts = await _counts(connection)
-            rows = await (await connection.execute(_CANDIDATES, params.bindings())).fetchall()
+            rows = await connection.fetch(_CANDIDATES, params.bindings())
         _require_sight(counts)
         qualifying = [row for row in rows if params.selects(row["username"], row["application"])]
         selected = qualifying[: params.max]
@@ -155,7 +155,7 @@ class TerminateIdle(Action[TerminateIdleParams]):
         planned = step.desired["terminated"]
         sessions = {"pids": [pid for pid, _ in planned], "starts": [start for _, start in planned]}
         async with context.clients.postgres(context.target.instance).connect(context.target.name) as connection:
-            rows = await (await connection.execute(_TERMINATE, params.bindings() | sessions)).fetchall()
+            rows = await connection.fetch(_TERMINATE, params.bindings() | sessions)
             ended = {row["pid"] for row in rows if row["signalled"]}
             remaining = await _wait_until_gone(connection, [each for each in planned if each[0] in ended])
             counts = await _counts(connection)
@@ -168,8 +168,8 @@ class TerminateIdle(Action[TerminateIdleParams]):
 
 
 async def _counts(connection: Connection) -> DictRow:
-    row = await (await connection.execute(_COUNTS)).fetchone()
-    return row or {}
+    (row,) = await connection.fetch(_COUNTS)
+    return row
 
 
 async def _wait_until_gone(connection: Connection, sessions: Sequence[Sequence[Any]]) -> int:
@@ -177,8 +177,8 @@ async def _wait_until_gone(connection: Connection, sessions: Sequence[Sequence[A
     bindings = {"pids": [pid for pid, _ in sessions], "starts": [start for _, start in sessions]}
     deadline = asyncio.get_running_loop().time() + _GONE_WITHIN_SECONDS
     while True:
-        row = await (await connection.execute(_REMAINING, bindings)).fetchone()
-        remaining = int(row["remaining"]) if row else 0
+        (row,) = await connection.fetch(_REMAINING, bindings)
+        remaining = int(row["remaining"])
         if not remaining or asyncio.get_running_loop().time() > deadline:
             return remaining
         await asyncio.sleep(_POLL_SECONDS)

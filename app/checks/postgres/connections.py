@@ -63,7 +63,7 @@ class Connections(Check[ConnectionsParams]):
         bindings = {"server": params.scope == "server", "state": params.state}
         with observing():
             async with context.clients.postgres(context.target.instance).connect(context.target.name) as connection:
-                row = await (await connection.execute(_LOOK, bindings)).fetchone() or {}
+                (row,) = await connection.fetch(_LOOK, bindings)
         if row["hidden"]:
             msg = f"PostgreSQL hides {row['hidden']} sessions from role {row['role']!r}; grant it pg_read_all_stats"
             raise CheckError(msg)
