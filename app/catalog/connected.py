@@ -5,15 +5,14 @@ Warnings only: one catalog may serve several installations, and a run that needs
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from urllib.parse import urlsplit
 
 from app.catalog.catalog import Catalog
 from app.catalog.matchers import Matcher
 from app.catalog.names import did_you_mean, listed
-from app.catalog.templates import contains_template, is_template, labels_used
+from app.catalog.templates import contains_template, is_template, labels_used, texts
 from app.clients.connections import Connections
 from app.domain.errors import Diagnostic
 from app.domain.plans import Target
@@ -66,19 +65,10 @@ def ambiguous(catalog: Catalog, ignored: Collection[str]) -> list[Diagnostic]:
 def _labels(remediation: Remediation, wanted: Collection[str]) -> set[str]:
     """The labels that its matchers and templates name; a template without any wanted name is not parsed."""
     found = {Matcher.parse(text).name for text in remediation.matchers}
-    for text in _texts(remediation.model_dump(mode="json", by_alias=True)):
+    for text in texts(remediation.model_dump(mode="json", by_alias=True)):
         if is_template(text) and any(name in text for name in wanted):
             found |= labels_used(text)
     return found
-
-
-def _texts(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from chain.from_iterable(map(_texts, value.values()))
-    elif isinstance(value, list):
-        yield from chain.from_iterable(map(_texts, value))
 
 
 def _missing(remediation: Remediation, connections: Connections) -> Iterator[str]:

@@ -8,7 +8,7 @@ kind of text that it becomes a part of (app.catalog.escaping). What a rendering 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -150,6 +150,15 @@ def validate(source: str, names: Collection[str] = NAMES, kind: Text = Text.PLAI
     problem = None if plain else _problem(source, tuple(names), kind)
     if problem is not None:
         raise InvalidTemplateError(*problem)
+
+
+def texts(value: object) -> Iterator[str]:
+    """Every text within a JSON value, keys aside."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from texts(item)
 
 
 def labels_used(source: str) -> frozenset[str]:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from app.actions.base import Action
 from app.catalog.diagnostics import Place, Report, join_path, report_errors, show
 from app.catalog.document import Node, Position
+from app.catalog.exported import exporters
 from app.catalog.matchers import Matcher, MatcherError
 from app.catalog.names import did_you_mean, listed
 from app.catalog.targets import objection
@@ -228,6 +229,7 @@ def _warn(place: Place, remediation: Remediation, vocabulary: Vocabulary, report
     if remediation.revert is None and "revert_after" in remediation.model_fields_set:
         message = 'means nothing without "revert: on_resolved"'
         report.warning(place.at_key("revert_after"), join_path(place.path, "revert_after"), message)
+    _warn_of_exporter(place, remediation, report)
     if "mode" not in remediation.model_fields_set:
         report.warning(place.at, place.path, "mode is observe, its default: what would be done is only shown")
     if remediation.mode is not Mode.AUTO:
@@ -237,3 +239,13 @@ def _warn(place: Place, remediation: Remediation, vocabulary: Vocabulary, report
         if risky and not rung.verify:
             where = place if number == 0 else place.walk(("escalate", number - 1))[0]
             report.warning(where.at, where.path, f'{risky[0]} runs by itself and nothing verifies it; add "verify"')
+
+
+def _warn_of_exporter(place: Place, remediation: Remediation, report: Report) -> None:
+    """What is matched by `exported_pod` is not about `pod`."""
+    named = {Matcher.parse(text).name for text in remediation.matchers}
+    twins = {name.removeprefix("exported_") for name in named if name.startswith("exported_")}
+    target = {} if remediation.target is None else remediation.target.model_dump()
+    for name in exporters(target, twins):
+        message = f"labels.{name} names the exporter where an alert has exported_{name}; use labels.exported_{name}"
+        report.warning(place.at_key("target"), join_path(place.path, "target"), message)

@@ -54,6 +54,7 @@ class Reason(StrEnum):
     NOTHING_TO_UNDO = "nothing_to_undo"
     # planning failed
     TEMPLATE_FAILED = "template_failed"  # a label that a template needs is missing, or its value has the wrong type
+    EXPORTED_LABEL = "exported_label"  # a label names the exporter, and its twin exported_... what the alert is about
     TARGET_NOT_FOUND = "target_not_found"
     TARGET_UNREACHABLE = "target_unreachable"
     FORBIDDEN = "forbidden"

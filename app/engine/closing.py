@@ -23,7 +23,10 @@ from app.store.runs import Run, Setback
 from app.store.wakeups import announce
 
 # After these nobody knows what a second attempt would meet.
-_NEVER_AGAIN = {Reason.OUTCOME_UNKNOWN, Reason.OUT_OF_SCOPE, Reason.FORBIDDEN, Reason.UNEXPECTED, Reason.TAKEN_BACK}
+_NEVER_AGAIN = {
+    *(Reason.OUTCOME_UNKNOWN, Reason.OUT_OF_SCOPE, Reason.FORBIDDEN, Reason.UNEXPECTED, Reason.TAKEN_BACK),
+    Reason.EXPORTED_LABEL,
+}
 _UNDECIDED = {RunState.PENDING, RunState.DEFERRED}
 _NOT_WELL = {RunState.FAILED, RunState.INTERRUPTED, RunState.EXPIRED, RunState.DENIED}
 log = structlog.get_logger()

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from app.actions.base import Context
 from app.actions.registry import actions
+from app.catalog import exported
 from app.catalog.targets import render_target
 from app.catalog.templates import TemplateContext, render_params
 from app.checks.base import CheckContext
@@ -24,7 +25,7 @@ from app.domain.model import JsonObject, Value
 from app.domain.plans import Observation, Plan, PlannedCheck, PlannedStep, Target
 from app.domain.reasons import Reason
 from app.domain.redaction import redact, redact_all
-from app.domain.remediation import CheckSpec, Remediation, StepSpec
+from app.domain.remediation import CheckSpec, Remediation, Risk, StepSpec
 from app.domain.scope import Scope
 from app.domain.texts import kinds_of
 
@@ -82,6 +83,7 @@ class Planner:
         spec = trigger.remediation.target
         if spec is None:
             return _nowhere(trigger)
+        _refuse_exporter(spec.model_dump(), trigger.alert)
         rendered = render_target(spec, trigger.alert)
         if rendered.kubernetes is not None:
             named = rendered.kubernetes
@@ -103,6 +105,8 @@ class Planner:
 
     async def _plan_step(self, trigger: Trigger, alert: TemplateContext, spec: StepSpec) -> PlannedStep:
         action = actions()[spec.action]
+        if action.risk is not Risk.LOW:  # a message may name both; people can tell them apart
+            _refuse_exporter(spec.with_, alert)
         params = self._params(alert, action.Params, spec.with_, spec.action)
         context = Context(self._clients, self._scope, trigger.run_id, _target(alert), trigger.now)
         planned = await action.plan(context, params)
@@ -149,6 +153,12 @@ def _nowhere(trigger: Trigger) -> Target:
 def _refuse(objection: str | None) -> None:
     if objection is not None:
         raise PermanentError(objection, reason=Reason.OUT_OF_SCOPE)
+
+
+def _refuse_exporter(value: object, alert: TemplateContext) -> None:
+    objection = exported.objection(value, alert.labels)
+    if objection is not None:
+        raise PermanentError(objection, reason=Reason.EXPORTED_LABEL)
 
 
 def _target(alert: TemplateContext) -> Target:

@@ -8,10 +8,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pydantic import SecretStr
 from sqlalchemy.engine import Row
 
 from app.clients.connections import Connections, RedisConnection, SecretSource
+from app.domain.alerts import Alert
 from app.domain.decisions import Verdict
 from app.domain.durations import Rate
 from app.domain.plans import Plan
@@ -19,6 +21,7 @@ from app.domain.reasons import Reason
 from app.domain.remediation import Mode
 from app.domain.scope import Scope
 from app.domain.states import RunState
+from app.engine.explain import explain
 from tests.support.aio import run
 from tests.support.alerts import alert
 from tests.support.engine import Engine, engine, sqlite, until
@@ -231,6 +234,30 @@ def test_a_missing_label_fails_the_run(tmp_path: Path, sink: WebServer) -> None:
             (row,) = await one.ended()
             assert (RunState.FAILED, Reason.TEMPLATE_FAILED, 0) == (row.state, row.reason, asked(sink))
             assert '"pod"' in row.message
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("where", ["target", "step"])
+def test_the_exporter_is_not_acted_on(tmp_path: Path, sink: WebServer, where: str) -> None:
+    """Where the alert's own subject was renamed by Prometheus: nothing is contacted, nor tried again."""
+
+    async def scenario() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as trap:
+            url = f"redis://127.0.0.1:{trap.getsockname()[1]}"
+            connections = Connections(redis={"cache": RedisConnection(url=SecretSource(value=SecretStr(url)))})
+            entry = flush("{{ labels.db }}", limits={"attempts": 3})
+            if where == "step":
+                entry = poke(sink, steps=[request(sink, json={"db": "{{ labels.db }}"})], limits={"attempts": 3})
+            async with engine(sqlite(tmp_path), tmp_path, entry, connections=connections) as one:
+                labels = {"db": "1", "exported_db": "2"}
+                (prospect,) = (await explain(one.parts, Alert.model_validate(one.firing(**labels)))).prospects
+                assert ("cannot_plan", Reason.EXPORTED_LABEL) == (prospect.verdict, prospect.reason)
+                assert "use labels.exported_db" in prospect.message
+                await one.fire(**labels)
+                (row,) = await one.ended(count=1)
+                assert (RunState.FAILED, Reason.EXPORTED_LABEL, 0) == (row.state, row.reason, asked(sink))
+                assert ([], [], []) == sockets.select([trap], [], [], 0)
 
     run(scenario())
 
