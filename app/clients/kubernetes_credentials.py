@@ -217,8 +217,8 @@ def _problems_of_cluster(cluster: _Cluster, user: _User) -> Iterator[str]:
         yield "cluster.certificate-authority and cluster.certificate-authority-data are both given"
     if any(authorities) and cluster.insecure_skip_tls_verify:
         yield "cluster.insecure-skip-tls-verify would leave the given certificate-authority out; remove one of them"
-    if address.scheme == "http" and (user.has_certificate or any(authorities) or cluster.tls_server_name):
-        yield "cluster.server is http, so its certificates would be left out; use https"
+    if address.scheme == "http" and user.has_certificate:
+        yield "cluster.server is http, where the user's certificate would be left out; use https"
     if cluster.proxy_url and urlsplit(cluster.proxy_url).scheme not in {"http", "https"}:
         yield "cluster.proxy-url must be an http or https URL; other proxies are not supported"
 

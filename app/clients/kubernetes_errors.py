@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 
 from app.clients.kubernetes_objects import ObjectRef
 from app.domain.errors import ActionError, PermanentError, TransientError
@@ -13,6 +14,8 @@ from app.domain.reasons import Reason
 from app.domain.redaction import redact
 
 _SHOWN = 300
+# Gone: the rest of a list that was begun too long ago; to be asked for anew.
+_PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.GONE})
 
 
 class StaleWriteError(PermanentError):
@@ -36,33 +39,35 @@ class Call:
 
 
 def error_of(call: Call, status: int, body: bytes, headers: Mapping[str, str]) -> ActionError:
-    """The error for an answer that is not a success."""
-    said = _message(body)
+    """The error for an answer that is not a success, by its status and the reason that the API server gives with it."""
+    told = _status(body)
+    reason, said = str(told.get("reason") or ""), _words(told, body)
     if status == HTTPStatus.UNAUTHORIZED:
         message = f"the cluster did not accept the remediator's credentials to {call}: {said}"
         return PermanentError(message, reason=Reason.FORBIDDEN)
     if status == HTTPStatus.FORBIDDEN:
         return PermanentError(f"not allowed to {call}: {said}", reason=Reason.FORBIDDEN)
-    if status == HTTPStatus.NOT_FOUND:
-        message = f"{call.ref} does not exist" if call.ref.name else f"the cluster cannot {call}: {said}"
-        return PermanentError(message, reason=Reason.TARGET_NOT_FOUND)
-    if status == HTTPStatus.CONFLICT:
+    if status == HTTPStatus.NOT_FOUND and reason == "NotFound" and call.ref.name:
+        return PermanentError(f"{call.ref} does not exist", reason=Reason.TARGET_NOT_FOUND)
+    if status == HTTPStatus.CONFLICT and reason == "Conflict":
         return StaleWriteError(f"{call.ref} changed in the meantime: {said}")
     message = f"the cluster answered {status} when asked to {call}: {said}"
-    if (
-        status in {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
-        or status >= HTTPStatus.INTERNAL_SERVER_ERROR
-    ):
+    if status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return TransientError(message, retry_after=_retry_after(headers))
     return PermanentError(message)
 
 
-def _message(body: bytes) -> str:
+def _status(body: bytes) -> Mapping[str, Any]:
+    """The Status object that the API server explains a refusal with; empty where something else has answered."""
     try:
         status = json.loads(body)
     except ValueError:
-        status = None
-    said = status.get("message") if isinstance(status, dict) else body.decode(errors="replace")
+        return {}
+    return status if isinstance(status, dict) and status.get("kind", "Status") == "Status" else {}
+
+
+def _words(status: Mapping[str, Any], body: bytes) -> str:
+    said = status.get("message") or ("" if status else body.decode(errors="replace"))
     return redact(" ".join(str(said or "no explanation").split()))[:_SHOWN]
 
 

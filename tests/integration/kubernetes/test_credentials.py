@@ -148,7 +148,6 @@ def test_what_cannot_be_honoured_of_a_user_is_refused(kube: Any, user: Mapping[s
         ({"insecure-skip-tls-verify": "false"}, "cluster.insecure-skip-tls-verify: input should be a valid boolean"),
         ({"certificate-authority-data": "eA=="}, "are both given"),
         ({"proxy-url": "socks5://127.0.0.1:1080"}, "http or https URL"),
-        ({"server": "http://127.0.0.1:1"}, "use https"),
         ({"server": "https://me:correct-horse@127.0.0.1:1"}, "must not hold a user"),
         ({"tlsServerName": "api"}, "cluster.tlsServerName is no field"),
     ],
@@ -156,6 +155,12 @@ def test_what_cannot_be_honoured_of_a_user_is_refused(kube: Any, user: Mapping[s
 def test_what_cannot_be_honoured_of_a_cluster_is_refused(kube: Any, given: Mapping[str, Any], problem: str) -> None:
     """A server that is not checked as the file says is not spoken to."""
     _assert_refused(as_user(kube, {"token": "correct-horse"}, given), problem)
+
+
+def test_a_certificate_needs_a_connection_that_carries_it(kube: Any) -> None:
+    """Over HTTP the user would be nobody."""
+    user = {"client-certificate-data": "eA==", "client-key-data": "eA=="}
+    _assert_refused(as_user(kube, user, {"server": "http://127.0.0.1:1"}), "use https")
 
 
 def test_a_context_whose_user_is_missing_is_refused(kube: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
@@ -12,8 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
+from app.clients import kubernetes_objects
 from app.clients.connections import KubernetesConnection
 from app.clients.kubernetes import KubernetesClient
+from app.clients.kubernetes_errors import StaleWriteError
 from app.clients.kubernetes_objects import ObjectRef
 from app.domain.errors import ActionError, PermanentError, TransientError
 from app.domain.reasons import Reason
@@ -161,6 +164,42 @@ def test_an_overloaded_or_failing_server_is_transient(tmp_path: Path, status: in
     error = _error_of_get(tmp_path, f"HTTP/1.1 {status} Error\r\nRetry-After: 7\r\n", '{"message": "later"}')
     assert (TransientError, 7.0) == (type(error), getattr(error, "retry_after", None))
     assert f"answered {status} when asked to get deployments (apps) in namespace shop: later" in error.message
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "kind", "reason"),
+    [
+        (
+            404,
+            {"kind": "Status", "reason": "NotFound", "message": "nicht gefunden"},
+            PermanentError,
+            "target_not_found",
+        ),
+        (404, "404 page not found", PermanentError, "action_failed"),
+        (404, {"message": 'deployments.apps "api" not found'}, PermanentError, "action_failed"),
+        (409, {"kind": "Status", "reason": "Conflict", "message": "x"}, StaleWriteError, "changed_since_planned"),
+        (409, {"kind": "Status", "reason": "AlreadyExists", "message": "x"}, PermanentError, "action_failed"),
+        (403, {"kind": "Status", "reason": "Forbidden", "message": "not found"}, PermanentError, "forbidden"),
+        (410, {"kind": "Status", "reason": "Expired", "message": "x"}, TransientError, "target_unreachable"),
+        (422, {"kind": "Status", "reason": "Invalid", "message": "Unauthorized"}, PermanentError, "action_failed"),
+        (400, "<html>Forbidden</html>", PermanentError, "action_failed"),
+    ],
+)
+def test_a_refusal_is_known_by_its_codes(
+    tmp_path: Path, status: int, content: Any, kind: type[ActionError], reason: str
+) -> None:
+    """Status and reason decide; the message is for people, and a proxy's page proves nothing about an object."""
+    text = content if isinstance(content, str) else json.dumps(content)
+    error = _error_of_get(tmp_path, f"HTTP/1.1 {status} Error\r\n", text)
+    assert (kind, reason) == (type(error), error.reason.value)
+
+
+def test_an_api_that_the_cluster_does_not_have_is_no_missing_object(kube: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An older or smaller cluster answers 404 for all of a kind; nothing is known of an object then."""
+    monkeypatch.setitem(kubernetes_objects._RESOURCES, "Deployment", ("apps.example.com", "v1", "deployments"))
+    with pytest.raises(PermanentError, match="answered 404") as caught:
+        kube.resolve("Deployment", "api")
+    assert Reason.ACTION_FAILED is caught.value.reason
 
 
 def test_an_answer_of_something_else_is_transient(tmp_path: Path) -> None:
