@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
@@ -20,6 +20,7 @@ from app.domain.reasons import Reason
 from app.domain.redaction import SECRETS
 
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+CREDENTIAL_NAME = re.compile(r"authori[sz]ation|cookie|token|secret|password|api-?key", re.IGNORECASE)
 # Which the remediator, or the protocol, sets.
 OWN_HEADERS = frozenset(
     {"host", "content-length", "content-type", "transfer-encoding", "connection", "accept-encoding", "idempotency-key"}
@@ -30,6 +31,7 @@ APPLICATION_NAME = "remediator"  # how sessions of PostgreSQL show that they are
 class SecretSource(Value):
     """A secret given by a file (read at each use, so that it can be rotated) or in place."""
 
+    is_secret: ClassVar[bool] = True
     value: SecretStr | None = None
     file: Path | None = None
 
@@ -38,7 +40,7 @@ class SecretSource(Value):
         if (self.value is None) == (self.file is None):
             msg = "exactly one of value and file must be given"
             raise ValueError(msg)
-        if self.value is not None:
+        if self.value is not None and self.is_secret:
             secret = self.value.get_secret_value()
             SECRETS.learn(secret, secret)
         return self
@@ -70,9 +72,22 @@ def is_header_value(text: str) -> bool:
     return bool(text) and text.isascii() and text.isprintable()
 
 
-def _in_place(value: object) -> object:
-    """A header that is no secret may be written as it is."""
-    return {"value": value} if isinstance(value, str) else value
+class _Plain(SecretSource):
+    """A text in the place of a secret: it is none, so that it is not taken out of what others say."""
+
+    is_secret = False
+
+
+def _in_place(headers: object) -> object:
+    """A header may be written as it is; what its name makes a credential is kept as one."""
+    if not isinstance(headers, Mapping):
+        return headers
+    return {
+        name: _Plain(value=SecretStr(value))
+        if isinstance(value, str) and not CREDENTIAL_NAME.search(str(name))
+        else ({"value": value} if isinstance(value, str) else value)
+        for name, value in headers.items()
+    }
 
 
 def _sendable(headers: Mapping[str, SecretSource]) -> Mapping[str, SecretSource]:
@@ -88,7 +103,7 @@ def _sendable(headers: Mapping[str, SecretSource]) -> Mapping[str, SecretSource]
     return headers
 
 
-Headers = Annotated[dict[str, Annotated[SecretSource, BeforeValidator(_in_place)]], AfterValidator(_sendable)]
+Headers = Annotated[dict[str, SecretSource], BeforeValidator(_in_place), AfterValidator(_sendable)]
 
 
 class KubernetesConnection(Value):

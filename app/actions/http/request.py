@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from app.actions.base import Action, Context
-from app.clients.connections import HEADER_NAME, OWN_HEADERS
+from app.clients.connections import CREDENTIAL_NAME, HEADER_NAME, OWN_HEADERS
 from app.clients.http import HttpRequest, HttpResponse, describe
 from app.domain.errors import OutcomeUnknownError, PermanentError, TransientError
 from app.domain.model import JsonObject, Value
@@ -27,7 +27,6 @@ _FORBIDDEN_STATUS = frozenset({401, 403})
 _TOO_MANY = 429
 _SERVER_ERROR = 500
 
-_CREDENTIAL_NAME = re.compile(r"authori[sz]ation|cookie|token|secret|password|api-?key", re.IGNORECASE)
 _CREDENTIAL_VALUE = re.compile(r"\s*(basic|bearer|digest|negotiate)\s", re.IGNORECASE)
 _OWN = OWN_HEADERS - {"content-type", "accept-encoding"}
 
@@ -54,7 +53,7 @@ class RequestParams(Value):
             if name.lower() in _OWN:
                 msg = f"header {name!r} is set by the remediator"
                 raise ValueError(msg)
-            if _CREDENTIAL_NAME.search(name) or _CREDENTIAL_VALUE.match(value):
+            if CREDENTIAL_NAME.search(name) or _CREDENTIAL_VALUE.match(value):
                 msg = (
                     f"header {name!r} looks like a credential and would be stored; use bearer_token or connections.http"
                 )

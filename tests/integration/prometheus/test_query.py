@@ -17,6 +17,7 @@ from app.catalog.templates import TemplateContext, render_params
 from app.checks.prometheus.query import Query
 from app.clients.connections import Connections
 from app.domain.errors import CheckError
+from app.domain.redaction import redact
 from app.domain.texts import kinds_of
 from tests.conftest import StartPrometheus
 from tests.support import contexts, prometheus, web
@@ -195,6 +196,14 @@ def test_a_tenant_can_be_named(tmp_path: Path) -> None:
             sent = site.requests[-1].headers
             assert ("shop|team-a", key) == (sent["X-Scope-OrgID"], sent["X-Api-Key"])
             assert "no-store" in sent["Cache-Control"]
+
+
+def test_a_tenant_is_no_secret_and_a_key_is_one() -> None:
+    """A tenant may be called as a namespace is, which must stay readable in everything that people see."""
+    headers = {"X-Scope-OrgID": "storefront", "X-Api-Key": "c0rrect-horse", "X-Auth": {"value": "b4ttery-staple"}}
+    to_prometheus("http://p", headers=headers)
+    said = "Deployment storefront/api: c0rrect-horse b4ttery-staple"
+    assert "Deployment storefront/api: [hidden] [hidden]" == redact(said)
 
 
 def test_what_the_server_says_of_a_refusal_is_passed_on() -> None:
