@@ -40,6 +40,7 @@ from app.domain.durations import Duration, Rate, Rates, format_duration
 from app.domain.episodes import REPLICA_LABELS
 from app.domain.errors import ConfigError, Diagnostic
 from app.domain.model import Value
+from app.domain.moments import MAX_COUNT, Positive
 from app.domain.remediation import Mode
 from app.domain.scope import Scope
 
@@ -152,7 +153,7 @@ class Settings(BaseSettings):
     rate: Annotated[Rates, NoDecode] = Field(
         default=(Rate(60, timedelta(hours=1)),), description="Admitted runs over all remediations and replicas."
     )
-    concurrency: int = Field(default=10, ge=1, description="Runs that act at the same time, over all replicas.")
+    concurrency: Positive = Field(default=10, description="Runs that act at the same time, over all replicas.")
     storm: Annotated[Rates, NoDecode] = Field(
         default=(Rate(200, timedelta(minutes=10)),),
         description="More alerts that trigger a remediation than this are one outage: nothing is done.",
@@ -194,11 +195,11 @@ class Settings(BaseSettings):
         description="How often it is found out whether each remediation could run; 0 turns that off.",
     )
     max_body_bytes: int = Field(
-        default=16 * 1024 * 1024, ge=1024, description="The largest notification that is accepted."
+        default=16 * 1024 * 1024, ge=1024, le=MAX_COUNT, description="The largest notification that is accepted."
     )
-    max_alerts: int = Field(default=20_000, ge=1, description="The most alerts that one notification may have.")
-    max_requests: int = Field(
-        default=128, ge=1, description="Notifications that are received at once; more are told to come again."
+    max_alerts: Positive = Field(default=20_000, description="The most alerts that one notification may have.")
+    max_requests: Positive = Field(
+        default=128, description="Notifications that are received at once; more are told to come again."
     )
     episodes: EpisodeSettings = EpisodeSettings()
     retention: Duration = Field(

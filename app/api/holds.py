@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from app.api.auth import Approver, Identity, Role, Viewer
 from app.api.given import body_of, read_given, storable
@@ -17,6 +17,7 @@ from app.api.services import Served, Services
 from app.catalog.names import did_you_mean
 from app.domain.durations import Duration
 from app.domain.errors import NotFoundError
+from app.domain.moments import BoundedMoment
 from app.domain.obstacles import Hold
 from app.domain.plans import BACKENDS
 from app.domain.states import RunState
@@ -41,7 +42,7 @@ class Pause(BaseModel):
 
     why: Annotated[Words, Field(min_length=1)]
     duration: Duration | None = Field(default=None, alias="for")
-    until: AwareDatetime | None = None
+    until: BoundedMoment | None = None
 
     @model_validator(mode="after")
     def _one_end(self) -> Pause:

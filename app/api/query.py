@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from app.api.problems import ProblemError, ProblemReason
 from app.catalog.names import did_you_mean, listed
 from app.domain.durations import parse_duration
+from app.domain.moments import clamp
 from app.domain.states import FINAL_STATES, RunState
 from app.store.audit import Alerts, EpisodeFilter, Page, RunFilter
 
@@ -70,12 +71,12 @@ def moment(text: str, now: datetime) -> datetime:
     wrong = f"{text[:60]!r} is no time; write 2026-01-31T12:00:00Z, or how long ago, for example 90m or 7d"
     if text[4:5] != "-":
         try:
-            return now - parse_duration(text)
+            return clamp(now - parse_duration(text))
         except (ValueError, OverflowError) as error:
             raise ValueError(wrong) from error
     try:
         parsed = _TIME.validate_python(_ZONE.sub(r"+\1", text))
-        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
+        return clamp((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC))
     except (ValidationError, OverflowError) as error:
         raise ValueError(wrong) from error
 

@@ -22,6 +22,7 @@ from app.domain.errors import Diagnostic
 
 _WORD = re.compile(r"[A-Za-z0-9_.-]+")
 _LONGEST_SHOWN = 60
+_LONGEST_SAID = 500
 
 
 @dataclass(slots=True)
@@ -201,6 +202,13 @@ def show(value: object) -> str:
     return f"'{text}'" if '"' in text else f'"{text}"'
 
 
+def _short(said: str) -> str:
+    """What a rule says may quote the value, however long that is: the rule stands at the end."""
+    if len(said) <= _LONGEST_SAID:
+        return said
+    return f"{said[:_LONGEST_SHOWN]}...{said[_LONGEST_SHOWN - _LONGEST_SAID :]}"
+
+
 def _one_of(context: dict[str, Any], given: object) -> str:
     known = re.findall(r"'([^']*)'", str(context.get("expected", "")))
     if (renamed := former.GUARDS.get(str(given))) in known:
@@ -241,7 +249,7 @@ _SENTENCES: dict[str, Callable[[dict[str, Any], object], str]] = {
     "string_too_short": _text_too_short,
     "string_too_long": _text_too_long,
     "string_pattern_mismatch": lambda context, given: f"{show(given)} does not have the form {context['pattern']}",
-    "value_error": lambda context, _: str(context["error"]),
+    "value_error": lambda context, _: _short(str(context["error"])),
     "greater_than_equal": lambda context, given: f"must be at least {context['ge']}, not {show(given)}",
     "greater_than": lambda context, given: f"must be more than {context['gt']}, not {show(given)}",
     "less_than_equal": lambda context, given: f"must be at most {context['le']}, not {show(given)}",

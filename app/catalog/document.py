@@ -25,6 +25,7 @@ _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOL = {word: value for value in (True, False) for word in (str(value), str(value).lower(), str(value).upper())}
 _INT = re.compile(r"[-+]?[0-9]{1,300}|0o[0-7]{1,300}|0x[0-9a-fA-F]{1,300}", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", re.ASCII)
+_MAX_INT = 2**63 - 1
 _BASES = {"0o": 8, "0x": 16}
 
 
@@ -187,10 +188,17 @@ class _Composer:
         if text in _BOOL:
             return _BOOL[text]
         if _INT.fullmatch(text):
-            return int(text, _BASES.get(text[:2], 10))
+            return self._bounded(event, int(text, _BASES.get(text[:2], 10)))
         if _FLOAT.fullmatch(text) and math.isfinite(float(text)):
             return float(text)
         return text
+
+    def _bounded(self, event: Any, number: int) -> int:
+        """Beyond these no database and no other language holds a whole number."""
+        if not -_MAX_INT <= number <= _MAX_INT:
+            self._problem(event, f"the number is too large; whole numbers go from -{_MAX_INT} to {_MAX_INT}")
+            return 0
+        return number
 
     def _refuse_tag(self, event: Any, own: str) -> None:
         if event.tag not in {None, "!", f"{_CORE}{own}"}:

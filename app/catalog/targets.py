@@ -16,6 +16,7 @@ from app.domain.remediation import TargetSpec
 
 KINDS = ("Deployment", "StatefulSet", "DaemonSet", "Pod")
 _MAX_LABEL, _MAX_NAME = 63, 253
+_MAX_DIGITS = 9
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _INSTANCE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -51,7 +52,8 @@ def objection(backend: str, field: str, value: object) -> str | None:  # noqa: P
         case "kubernetes", "name":
             return _unless(_NAME, _MAX_NAME, text, "a name")
         case "redis", "database":
-            return None if text.isascii() and text.isdigit() else f'"{text}" is not the number of a database'
+            fits = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
+            return None if fits else f'"{text[: _MAX_LABEL + 1]}" is not the number of a database'
         case _, "instance":
             return _unless(_INSTANCE, _MAX_LABEL, text, "the name of a connection")
         case _:

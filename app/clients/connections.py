@@ -203,4 +203,6 @@ class Connections(Value):
     http: Annotated[dict[str, HttpConnection], AfterValidator(_hosts)] = Field(default_factory=dict)
     notify: dict[str, NotifyChannel] = Field(default_factory=dict)
     secrets: dict[str, SecretSource] = Field(default_factory=dict, description="Named secrets for http.request.")
-    timeout: Duration = Field(default=timedelta(seconds=10), description="Of one call to any of them.")
+    timeout: Duration = Field(
+        default=timedelta(seconds=10), le=timedelta(hours=1), description="Of one call to any of them."
+    )

@@ -18,9 +18,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
 from http import HTTPStatus
+from typing import Annotated
 from urllib.request import getproxies
 
 import httpx
+from pydantic import Field
 
 from app.clients.connections import HttpConnection, SecretSource
 from app.domain.addresses import is_refused
@@ -36,6 +38,9 @@ _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _BODY_LIMIT = 1024 * 1024
 _SHOWN = 200
 _PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
+
+
+Status = Annotated[int, Field(ge=100, le=999)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,4 +285,4 @@ async def _read(response: httpx.Response, limit: int) -> bytes:
 
 
 def _seconds(text: str) -> float:
-    return float(text) if text.isascii() and text.isdigit() else 0.0
+    return float(text[:9]) if text.isascii() and text.isdigit() else 0.0

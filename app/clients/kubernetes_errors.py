@@ -73,4 +73,4 @@ def _words(status: Mapping[str, Any], body: bytes) -> str:
 
 def _retry_after(headers: Mapping[str, str]) -> float:
     seconds = headers.get("Retry-After", "")
-    return float(seconds) if seconds.isdecimal() else 0.0
+    return float(seconds[:9]) if seconds.isdecimal() else 0.0

@@ -7,6 +7,7 @@ The recurring ones follow the vocabulary of Alertmanager's time intervals
 from __future__ import annotations
 
 import calendar
+import math
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, time, timedelta
@@ -14,9 +15,10 @@ from fnmatch import fnmatchcase
 from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from app.domain.model import Value
+from app.domain.moments import EARLIEST, LATEST, BoundedMoment
 from app.domain.remediation import Name
 
 _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -37,6 +39,10 @@ def _month(text: str) -> int:
 
 def _day(text: str) -> int:
     return _within(int(text), -_LONGEST_MONTH, _LONGEST_MONTH)
+
+
+def _year(text: str) -> int:
+    return _within(int(text), EARLIEST.year, LATEST.year)
 
 
 def _within(number: int, lowest: int, highest: int) -> int:
@@ -99,7 +105,7 @@ Months = Annotated[
     _OR_NUMBER,
 ]
 Years = Annotated[
-    str, BeforeValidator(_text), AfterValidator(_spans("a year or a range, such as 2026:2027", int)), _OR_NUMBER
+    str, BeforeValidator(_text), AfterValidator(_spans("a year or a range, such as 2026:2027", _year)), _OR_NUMBER
 ]
 ClockTime = Annotated[str, AfterValidator(_clock)]
 
@@ -122,8 +128,8 @@ class Freeze(Value):
 
     name: Name
     summary: str = Field(min_length=1, max_length=200, description="Why; shown wherever a run waits for it.")
-    begins: AwareDatetime | None = Field(default=None, description="Not before this moment, with its offset.")
-    ends: AwareDatetime | None = Field(default=None, description="No longer than to this moment, with its offset.")
+    begins: BoundedMoment | None = Field(default=None, description="Not before this moment, with its offset.")
+    ends: BoundedMoment | None = Field(default=None, description="No longer than to this moment, with its offset.")
     times: tuple[TimeRange, ...] = ()
     weekdays: tuple[Weekdays, ...] = ()
     days_of_month: tuple[Days, ...] = Field(default=(), description="From the end of the month with a minus.")
@@ -160,7 +166,7 @@ class Freeze(Value):
     def is_over(self, now: datetime) -> bool:
         """Whether it holds at no moment from now on."""
         year = now.astimezone(ZoneInfo(self.location)).year
-        last_year = max((_span(text, int)[1] for text in self.years), default=year)
+        last_year = max((_span(text, _year)[1] for text in self.years), default=year)
         return last_year < year or (self.ends is not None and self.ends <= now)
 
     def concerns(self, remediation: str) -> bool:
@@ -176,7 +182,7 @@ class Freeze(Value):
             (
                 _among(self.weekdays, _weekday, local.weekday()),
                 _among(self.months, _month, local.month),
-                _among(self.years, int, local.year),
+                _among(self.years, _year, local.year),
                 self._has_day(local),
                 self._has_time(local),
             )
@@ -186,21 +192,23 @@ class Freeze(Value):
         """When a freeze that holds at `now` stops to hold; far ahead, where that is far ahead."""
         moment = now
         while self.holds(moment) and moment < now + _LOOK_AHEAD:
-            moment = min(self._edges(moment))
+            edge = min(edge for edge in self._edges(moment) if edge > moment)
+            moment = min(edge, _next_shift(moment, edge, ZoneInfo(self.location)))
         return moment
 
     def _edges(self, moment: datetime) -> Iterator[datetime]:
-        """The moments after this one at which it may stop: the ends of today's ranges, midnight, and its own end."""
+        """When it may stop: the ends of today's ranges, midnight, and its own end.
+
+        On the night the clocks go back a time of day comes twice. So both are edges.
+        """
         zone = ZoneInfo(self.location)
-        local = moment.astimezone(zone)
-        tomorrow = datetime.combine(local.date() + timedelta(days=1), time(), zone).astimezone(UTC)
-        yield tomorrow
-        for part in self.times:
-            if part.end_time != _MIDNIGHT:
-                edge = datetime.combine(local.date(), time.fromisoformat(part.end_time), zone).astimezone(UTC)
-                if edge > moment:
-                    yield edge
-        if self.ends is not None and self.ends > moment:
+        today = moment.astimezone(zone).date()
+        ends = [time.fromisoformat(part.end_time) for part in self.times if part.end_time != _MIDNIGHT]
+        for day, clock in [(today + timedelta(days=1), time()), *((today, end) for end in ends)]:
+            for fold in (0, 1):
+                yield datetime.combine(day, clock.replace(fold=fold), zone).astimezone(UTC)
+        yield moment + timedelta(days=2)  # should a zone leave out a whole day
+        if self.ends is not None:
             yield self.ends.astimezone(UTC)
 
     def _has_day(self, local: datetime) -> bool:
@@ -213,6 +221,22 @@ class Freeze(Value):
     def _has_time(self, local: datetime) -> bool:
         clock = f"{local:%H:%M}"
         return not self.times or any(part.start_time <= clock < part.end_time for part in self.times)
+
+
+def _next_shift(begin: datetime, end: datetime, zone: ZoneInfo) -> datetime:
+    """When the zone's clocks are first set anew between two moments; the later moment where they are not.
+
+    A range can end in an hour that is left out; it ends then at the moment at which the clocks are set.
+    """
+    before = begin.astimezone(zone).utcoffset()
+    if end.astimezone(zone).utcoffset() == before:
+        return end
+    low, high = int(begin.timestamp()), math.ceil(end.timestamp())
+    while high - low > 1:
+        middle = (low + high) // 2
+        same = datetime.fromtimestamp(middle, zone).utcoffset() == before
+        low, high = (middle, high) if same else (low, middle)
+    return datetime.fromtimestamp(high, UTC)
 
 
 def _among(spans: tuple[str, ...], read: Callable[[str], int], value: int) -> bool:

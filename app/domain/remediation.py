@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, StrictBool, WithJsonSchema, model_va
 from app.domain import former
 from app.domain.durations import Duration, Rate, Rates
 from app.domain.model import JsonObject, Value
+from app.domain.moments import Positive
 from app.domain.shares import Share, ShareOrCount
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -153,11 +154,11 @@ class Earn(Value):
     """How a remediation earns its mode: it starts low and is promoted, or demoted, on its own record."""
 
     start: Mode = Mode.OBSERVE
-    approve_after: int = Field(default=5, ge=1, description="Runs that it would have done, before it may ask.")
-    auto_after: int = Field(
-        default=5, ge=1, description="Approved runs that helped, in a row, before it acts by itself."
+    approve_after: Positive = Field(default=5, description="Runs that it would have done, before it may ask.")
+    auto_after: Positive = Field(
+        default=5, description="Approved runs that helped, in a row, before it acts by itself."
     )
-    demote_after: int = Field(default=2, ge=1, description="Failed or ineffective runs in a row that cost it a step.")
+    demote_after: Positive = Field(default=2, description="Failed or ineffective runs in a row that cost it a step.")
 
 
 class Limits(Value):
@@ -169,8 +170,8 @@ class Limits(Value):
         default=(Rate(5, timedelta(days=1)),), description="Admissions on one target, by whatever remediation."
     )
     attempts: int = Field(default=1, ge=1, le=10, description="How often one episode may be tried.")
-    max_targets: int | None = Field(default=None, ge=1, description="How many targets may be worked on at once.")
-    breaker: int = Field(default=3, ge=1, description="After so many failed or ineffective runs in a row it stops.")
+    max_targets: Positive | None = Field(default=None, description="How many targets may be worked on at once.")
+    breaker: Positive = Field(default=3, description="After so many failed or ineffective runs in a row it stops.")
     breaker_pause: Duration = Field(
         default=timedelta(hours=1), description="After this the breaker lets one run through, as a trial."
     )

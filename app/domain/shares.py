@@ -8,6 +8,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
+from app.domain.moments import MAX_COUNT
+
 _PERCENT = re.compile(r"([0-9]{1,3})%", re.ASCII)
 
 
@@ -30,7 +32,7 @@ def parse_share(text: object) -> Share:
     """Read `3` or `40%`; raises ValueError with an example of the right form."""
     if isinstance(text, Share):
         return text
-    if isinstance(text, int) and not isinstance(text, bool) and text >= 0:
+    if isinstance(text, int) and not isinstance(text, bool) and 0 <= text <= MAX_COUNT:
         return Share(count=text)
     match = _PERCENT.fullmatch(text) if isinstance(text, str) else None
     if match is None or int(match[1]) > 100:  # noqa: PLR2004 - percent

@@ -14,7 +14,7 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 
 from app.actions.base import Action, Context
 from app.clients.connections import CREDENTIAL_NAME, HEADER_NAME, OWN_HEADERS
-from app.clients.http import HttpRequest, HttpResponse, describe
+from app.clients.http import HttpRequest, HttpResponse, Status, describe
 from app.domain.errors import OutcomeUnknownError, PermanentError, TransientError
 from app.domain.model import JsonObject, Value
 from app.domain.plans import PlannedStep
@@ -40,7 +40,7 @@ class RequestParams(Value):
     json_: JsonValue = Field(default=None, alias="json", description="Sent as JSON.")
     body: str | None = Field(default=None, description="Sent as it is.")
     bearer_token: str | None = Field(default=None, description="The name of a secret in connections.secrets.")
-    expect_status: tuple[int, ...] = Field(default=(), description="What counts as success. Default: any 2xx.")
+    expect_status: tuple[Status, ...] = Field(default=(), description="What counts as success. Default: any 2xx.")
     idempotent: bool = Field(default=False, description="Sending it twice does no more than sending it once.")
 
     @field_validator("headers")

@@ -18,6 +18,7 @@ from app.clients.kubernetes_origin import origin
 from app.clients.kubernetes_workloads import POPULATION_PERMISSIONS, Workload, has_come_back
 from app.domain.errors import PermanentError
 from app.domain.model import JsonObject, Value
+from app.domain.moments import MAX_COUNT, Count, Positive
 from app.domain.permissions import Permission
 from app.domain.plans import Condition, PlannedStep, Target
 from app.domain.reasons import Reason
@@ -29,10 +30,12 @@ _MAX_WITHOUT_BOUND = 100  # `to` may come from a label: without a `max` of its o
 class ScaleParams(Value):
     """How many replicas: a number to reach, or a difference within bounds."""
 
-    to: int | None = Field(default=None, ge=0, description="The number of replicas to reach.")
-    by: int | None = Field(default=None, description="How many replicas more, or with a minus fewer.")
-    min: int = Field(default=1, ge=0, description="Never fewer than this.")
-    max: int | None = Field(default=None, ge=1, description="Never more than this; required when `by` adds replicas.")
+    to: Count | None = Field(default=None, description="The number of replicas to reach.")
+    by: int | None = Field(
+        default=None, ge=-MAX_COUNT, le=MAX_COUNT, description="How many replicas more, or with a minus fewer."
+    )
+    min: Count = Field(default=1, description="Never fewer than this.")
+    max: Positive | None = Field(default=None, description="Never more than this; required when `by` adds replicas.")
 
     @model_validator(mode="after")
     def _consistent(self) -> ScaleParams:

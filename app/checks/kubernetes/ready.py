@@ -12,6 +12,7 @@ from pydantic import Field
 from app.checks.base import Check, CheckContext, observation
 from app.checks.kubernetes._target import PERMISSIONS, look, planned
 from app.domain.model import Value
+from app.domain.moments import Count
 from app.domain.plans import Observation
 
 _Percent = Annotated[str, Field(pattern=r"^(100|[1-9]?[0-9])%$")]
@@ -20,7 +21,7 @@ _Percent = Annotated[str, Field(pattern=r"^(100|[1-9]?[0-9])%$")]
 class ReadyParams(Value):
     """How many replicas are enough."""
 
-    min_ready: Annotated[int, Field(ge=0)] | _Percent = Field(
+    min_ready: Count | _Percent = Field(
         default="100%", description="A number, or a percentage of the desired replicas, rounded up."
     )
 

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from app.checks.base import Check, CheckContext, observation, observing
 from app.domain.errors import CheckError
 from app.domain.model import Value
+from app.domain.moments import Count
 from app.domain.permissions import Permission
 from app.domain.plans import Observation
 
@@ -33,8 +34,8 @@ WHERE usesysid IS NOT NULL AND coalesce(backend_type, 'client backend') = 'clien
 class ConnectionsParams(Value):
     """What to count and the bound: one of `max` and `min_free`."""
 
-    max: int | None = Field(default=None, ge=0, description="At most this many connections.")
-    min_free: int | None = Field(default=None, ge=0, description="At least this many of max_connections unused.")
+    max: Count | None = Field(default=None, description="At most this many connections.")
+    min_free: Count | None = Field(default=None, description="At least this many of max_connections unused.")
     state: Literal["idle", "active", "any"] = Field(default="any", description="With max: which sessions count.")
     scope: Literal["database", "server"] = Field(default="database", description="With max: where they count.")
 

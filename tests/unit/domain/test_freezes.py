@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -173,3 +173,49 @@ def test_its_times_are_said_in_one_line(fields: dict[str, Any], expected: str) -
 def test_one_that_will_never_hold_again_is_over(fields: dict[str, Any], now: str, *, expected: bool) -> None:
     """By its end or by its years."""
     assert freeze(**fields).is_over(at(now)) is expected
+
+
+# Where and when clocks are set: by an hour at night, by half an hour, at midnight, and twice within a year elsewhere.
+_SHIFTS = [
+    ("Europe/Berlin", "2026-10-25T01:00"),
+    ("Europe/Berlin", "2026-03-29T01:00"),
+    ("America/New_York", "2026-11-01T06:00"),
+    ("America/New_York", "2026-03-08T07:00"),
+    ("Australia/Lord_Howe", "2026-04-04T15:00"),
+    ("Australia/Lord_Howe", "2026-10-03T15:30"),
+    ("America/Santiago", "2026-04-05T03:00"),
+    ("America/Santiago", "2026-09-06T04:00"),
+    ("America/Havana", "2026-11-01T05:00"),
+    ("America/Havana", "2026-03-08T05:00"),
+    ("Atlantic/Azores", "2026-10-25T01:00"),
+    ("Africa/Casablanca", "2026-02-15T02:00"),
+]
+_CLOCK = st.builds("{:02}:{:02}".format, st.one_of(st.integers(0, 3), st.sampled_from([22, 23])), st.integers(0, 59))
+
+_HOURS = st.tuples(_CLOCK, st.one_of(_CLOCK, st.just("24:00"))).filter(lambda hours: "00:00" != hours[0] < hours[1])
+
+
+@settings(max_examples=150)
+@given(
+    st.sampled_from(_SHIFTS),
+    st.integers(-240, 240),
+    st.lists(_HOURS, max_size=3),
+    st.lists(st.sampled_from(["saturday", "sunday"]), max_size=1),
+)
+def test_it_ends_at_the_very_minute_on_the_night_the_clocks_are_set(
+    shift: tuple[str, str], offset: int, hours: list[tuple[str, str]], weekdays: list[str]
+) -> None:
+    """Held against a look at every minute: an hour that comes twice, or not at all, has no end of its own."""
+    zone, night = shift
+    assume(hours or weekdays)
+    times = [{"start_time": start, "end_time": end} for start, end in hours]
+    one = freeze(times=times, weekdays=weekdays, location=zone)
+    now = at(night) + offset * MINUTE
+    minutes = (now + number * MINUTE for number in range(60 * 24 * 2))
+    assert next(minute for minute in minutes if not one.holds(minute)) == one.end(now)
+
+
+def test_the_night_the_clocks_go_back_is_not_waited_out() -> None:
+    """From 02:10 the second time a freeze until 02:30 lasts 20 minutes, not until midnight."""
+    one = freeze(times=[{"start_time": "00:00", "end_time": "02:30"}], location="Europe/Berlin")
+    assert at("2026-10-25T01:30") == one.end(at("2026-10-25T01:10"))
