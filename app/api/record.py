@@ -87,7 +87,7 @@ class Record(Answer):
     last_run: LastRun | None
     breaker: BreakerAnswer
     standing: StandingAnswer | None = Field(description="Null where it need not earn its mode.")
-    holds: list[HoldAnswer]
+    pauses: list[HoldAnswer] = Field(description="That keep it from acting now.")
 
 
 class FindingAnswer(Answer):
@@ -155,7 +155,7 @@ async def record(tx: AsyncConnection, remediation: Remediation, now: datetime) -
             trial=breaker.trial,
         ),
         standing=None if standing is None else StandingAnswer.model_validate(standing),
-        holds=[HoldAnswer.model_validate(row) for row in rows],
+        pauses=[HoldAnswer.model_validate(row) for row in rows],
     )
 
 

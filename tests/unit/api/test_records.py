@@ -102,7 +102,7 @@ def test_breaker_and_pauses_are_shown(edge: Edge) -> None:
     edge.run(stop())
     found = edge.get("/catalog/restart-api").json()["record"]
     assert ("open", 3) == (found["breaker"]["state"], found["breaker"]["failures"])
-    assert [("all", "ada", "release")] == [(one["scope"], one["holder"], one["why"]) for one in found["holds"]]
+    assert [("all", "ada", "release")] == [(one["scope"], one["holder"], one["why"]) for one in found["pauses"]]
     assert 'remediator_breaker_state{remediation="restart-api"} 2.0' in edge.get("/metrics").text.splitlines()
     edge.now = NOW + 2 * HOUR
     listed = edge.get("/catalog").json()["items"][0]["record"]
