@@ -170,6 +170,10 @@ class Limits(Value):
         default=(Rate(5, timedelta(days=1)),), description="Admissions on one target, by whatever remediation."
     )
     attempts: int = Field(default=1, ge=1, le=10, description="How often one episode may be tried.")
+    reach_within: Duration = Field(
+        default=timedelta(minutes=5),
+        description="After so long without an answer of the target a rung did not help, and the next one is tried.",
+    )
     max_targets: Positive | None = Field(default=None, description="How many targets may be worked on at once.")
     breaker: Positive = Field(default=3, description="After so many failed or ineffective runs in a row it stops.")
     breaker_pause: Duration = Field(

@@ -20,7 +20,7 @@ from app.domain.remediation import Purpose, Switchable
 from app.domain.states import RunState
 from app.engine import sharing, standing
 from app.engine.asking import approved_plan, ask, differences, void, with_changes
-from app.engine.closing import close, still_wanted, undefer, unwanted
+from app.engine.closing import close, escalate, still_wanted, undefer, unwanted
 from app.engine.parts import Parts, Turn
 from app.engine.telling import Notice, tell
 from app.guards import chain
@@ -33,7 +33,8 @@ from app.store.facts import Asked, Glance
 from app.store.facts import rate_free_at as _full
 from app.store.runs import Run
 
-_NO_EVENT = {"decisions", "tell_at"}  # what may change while a run is refused for the same reason
+_ON_HOLD = {Reason.PAUSED, Reason.FROZEN}
+_NO_EVENT = {"decisions", "tell_at", "unreachable_since"}  # what may change while a run is refused for the same reason
 _ANSWERS = TypeAdapter(list[Decision])
 log = structlog.get_logger()
 
@@ -73,6 +74,7 @@ async def gather(tx: AsyncConnection, parts: Parts, matter: Matter, now: datetim
         attempt=run.attempt,
         admitted=run.admitted_at is not None,
         run_id=run.id,
+        rung=run.rung,
         purpose=run.purpose,
         approved_by=run.approved_by,
         # A run that was let through goes on as it was let through, whatever others have cost its remediation since.
@@ -211,15 +213,15 @@ async def _write(turn: Turn, run: Run, plan: Plan | None, decision: Decision, an
     """Turn the verdict into the run's next state, with the answer of every guard."""
     entry = Entry(decision.message, decision.reason, data={"guard": decision.guard})
     planned: dict[str, Any] = {"plan": plan, "target_key": plan.target.key} if plan else {}
+    # It has answered now, or people have said that it need not be asked.
+    reached = {"unreachable_since": None} if plan or decision.reason in _ON_HOLD else {}
     policy = turn.parts.policy
     if decision.verdict is not Verdict.ALLOW:
         turn.parts.metrics.refused(decision.verdict, decision.reason)
     log.info("run decided", verdict=decision.verdict.value, reason=decision.reason, message=decision.message)
     match decision.verdict:
         case Verdict.DENY:
-            # A run that has acted and may not go on has failed.
-            state = RunState.DENIED if run.admitted_at is None else RunState.FAILED
-            return await close(turn, run, state, entry, decisions=answers, **planned)
+            return await _deny(turn, run, entry, decisions=answers, **planned)
         case Verdict.OBSERVE:
             state = RunState.OBSERVED if run.admitted_at is None else RunState.FAILED
             return await close(turn, run, state, entry, decisions=answers, **planned)
@@ -228,7 +230,7 @@ async def _write(turn: Turn, run: Run, plan: Plan | None, decision: Decision, an
                 planned = {}
             if run.holds_target:  # the lock stays on what the run has acted on
                 planned.pop("target_key", None)
-            return await defer(turn, run, look_again(turn, decision), entry, decisions=answers, **planned)
+            return await defer(turn, run, look_again(turn, decision), entry, decisions=answers, **planned, **reached)
         case Verdict.NEEDS_APPROVAL:
             planned |= {"not_before": turn.now + policy.approval_timeout, "decisions": answers}
             if plan is not None:
@@ -240,6 +242,16 @@ async def _write(turn: Turn, run: Run, plan: Plan | None, decision: Decision, an
             planned |= {"started_at": run.started_at or turn.now, "decisions": answers}
             pending = await undefer(turn, run)
             return await runs.move(turn.tx, pending, RunState.RUNNING, turn.now, Entry("admitted"), **planned)
+
+
+async def _deny(turn: Turn, run: Run, entry: Entry, **changes: Any) -> Run:
+    """End a run that may not go on; one that looked for its target until its alert was too old tries the next rung."""
+    if entry.reason is Reason.MAX_AGE and run.unreachable_since is not None:
+        message = f"the target could not be reached, and {entry.message}"
+        return await escalate(turn, run, Entry(message, Reason.TARGET_UNREACHABLE, data=entry.data))
+    # A run that has acted and may not go on has failed.
+    state = RunState.DENIED if run.admitted_at is None else RunState.FAILED
+    return await close(turn, run, state, entry, **changes)
 
 
 def look_again(turn: Turn, decision: Decision) -> datetime:

@@ -191,22 +191,27 @@ def _count(turn: Turn, closed: Run, *, helped: bool | None) -> None:
 
 
 async def escalate_or_fail(parts: Parts, run: Run, entry: Entry) -> Run:
+    """The same as `escalate`, in a turn of its own."""
+    async with parts.turn() as turn:
+        return await escalate(turn, run, entry)
+
+
+async def escalate(turn: Turn, run: Run, entry: Entry) -> Run:
     """A rung did not help: try the next one while the alert fires, or end the run as failed.
 
     Where the alert has just resolved, a rung that was not begun, or that only waited for that, is no failure.
     """
-    async with parts.turn() as turn:
-        if run.purpose is not Purpose.REMEDY:
-            return await close(turn, run, RunState.FAILED, entry)
-        if await still_firing(turn, run):
-            if run.rung + 1 < len(run.remediation.rungs):
-                return await _next_rung(turn, run, entry)
-        elif entry.reason is Reason.ALERT_STILL_FIRING:
-            verified = Entry("applied and verified; the alert resolved at the end of its time", Reason.VERIFIED)
-            return await close(turn, run, RunState.SUCCEEDED, verified, firing=False)
-        elif run.state in _UNDECIDED:
-            return await unwanted(turn, run)
+    if run.purpose is not Purpose.REMEDY:
         return await close(turn, run, RunState.FAILED, entry)
+    if await still_firing(turn, run):
+        if run.rung + 1 < len(run.remediation.rungs):
+            return await _next_rung(turn, run, entry)
+    elif entry.reason is Reason.ALERT_STILL_FIRING:
+        verified = Entry("applied and verified; the alert resolved at the end of its time", Reason.VERIFIED)
+        return await close(turn, run, RunState.SUCCEEDED, verified, firing=False)
+    elif run.state in _UNDECIDED:
+        return await unwanted(turn, run)
+    return await close(turn, run, RunState.FAILED, entry)
 
 
 async def _next_rung(turn: Turn, run: Run, entry: Entry) -> Run:

@@ -16,6 +16,8 @@ a crash goes on where the ledger says. A stage that lost the lease raises LeaseL
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from app.catalog.templates import TemplateContext
 from app.domain.decisions import Decision, Verdict
 from app.domain.durations import format_duration
@@ -27,7 +29,7 @@ from app.domain.states import RunState
 from app.engine import undoing
 from app.engine.admission import Matter, admit, defer, refuse_early
 from app.engine.between import go_on, stands_at
-from app.engine.closing import close, escalate_or_fail, still_wanted, unwanted
+from app.engine.closing import close, escalate, escalate_or_fail, still_wanted, unwanted
 from app.engine.currency import follow_catalog, speak_for
 from app.engine.execution import apply
 from app.engine.outside import look_outside
@@ -75,8 +77,7 @@ async def decide(parts: Parts, run: Run) -> Run | None:
     try:
         plan = await _plan(parts, run)
     except TransientError as error:
-        async with parts.turn() as turn:
-            return await defer(turn, run, turn.now + parts.policy.recheck, Entry(error.message, error.reason))
+        return await _unreachable(parts, run, error)
     except AppError as error:
         return await _unplannable(parts, run, error)
     return await admit(parts, Matter(run, plan, await look_outside(parts, run, plan)))
@@ -109,6 +110,24 @@ def trigger(parts: Parts, run: Run) -> Trigger:
         generator_url=run.generator_url,
     )
     return Trigger(run.id, run.remediation, run.rung, alert, parts.clock())
+
+
+async def _unreachable(parts: Parts, run: Run, error: TransientError) -> Run:
+    """Look again soon; after `reach_within` the rung did not help, as any other, and the next one may page.
+
+    What takes a run back looks for as long as it takes, since no rung is left that could.
+    """
+    within = run.remediation.limits.reach_within
+    async with parts.turn() as turn:
+        since = run.unreachable_since or turn.now
+        entry = Entry(error.message, error.reason)
+        until = turn.now + parts.policy.recheck
+        if run.purpose is Purpose.REMEDY:
+            if turn.now >= since + within:
+                message = f"the target could not be reached for {format_duration(within)}: {error.message}"
+                return await escalate(turn, run, replace(entry, message=message))
+            until = min(until, since + within)
+        return await defer(turn, run, until, entry, unreachable_since=since)
 
 
 async def _unplannable(parts: Parts, run: Run, error: AppError) -> Run:

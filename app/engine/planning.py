@@ -59,11 +59,14 @@ class Planner:
 
     async def _plan(self, trigger: Trigger) -> Plan:
         rung = trigger.remediation.rungs[trigger.rung]
+        needs_target = trigger.rung == 0 or any(actions()[step.action].target_backend for step in rung.steps)
         try:
-            target = await self._resolve(trigger)
-        except (PermanentError, TransientError):
+            # A target that does not answer must leave time for the rest.
+            async with asyncio.timeout(None if needs_target else self._deadline_seconds / 2):
+                target = await self._resolve(trigger)
+        except (PermanentError, TransientError, TimeoutError):
             # A later rung that only tells people must reach them, most of all when the target is gone.
-            if trigger.rung == 0 or any(actions()[step.action].target_backend for step in rung.steps):
+            if needs_target:
                 raise
             target = _nowhere(trigger)
         alert = replace(trigger.alert, target=target)

@@ -27,6 +27,7 @@ class Facts:
     attempt: int
     admitted: bool  # the run was admitted before: this is a further rung of it
     run_id: str = ""
+    rung: int = 0
     purpose: Purpose = Purpose.REMEDY
     approved_by: str | None = None
     earned: Mode | None = None  # as far as its record lets it; None: it need not earn its mode

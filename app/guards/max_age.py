@@ -11,10 +11,10 @@ from app.guards.base import Facts
 
 
 def max_age(facts: Facts) -> Decision:
-    """Deny what began longer ago than `max_age`; a run that has begun may go on, at least to page."""
+    """Deny what began longer ago than `max_age`; a run that has begun, or tried a rung, may go on, at least to page."""
     age = facts.now - facts.alert_starts_at
     allowed = facts.remediation.max_age
-    if age <= allowed or facts.admitted or not facts.is_remedy:
+    if age <= allowed or facts.admitted or facts.rung > 0 or not facts.is_remedy:
         return allow("max_age")
     age = timedelta(seconds=int(age.total_seconds()))
     message = f"the alert began {format_duration(age)} ago, the remediation's max_age is {format_duration(allowed)}"
