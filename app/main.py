@@ -43,7 +43,7 @@ from app.engine.preflight import Preflight
 from app.engine.timekeeping import Timekeeper
 from app.engine.worker import Worker
 from app.settings import Settings
-from app.store import leases, seals
+from app.store import durability, leases, seals
 from app.store.database import Database, store_url
 from app.store.inbox import Inbox
 from app.store.migrate import migrate
@@ -257,6 +257,7 @@ class Service:
     async def _take_store(self) -> tuple[str | None, str | None]:
         self.database.claim_file()
         revisions = await migrate(self.database)
+        await durability.tell(self.database)
         async with self.database.write(lock="seal") as tx:
             await seals.after_restore(tx)
         if self.database.is_sqlite:

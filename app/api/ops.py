@@ -17,7 +17,7 @@ from app.domain.obstacles import Breaker
 from app.domain.standings import Standing
 from app.domain.states import RunState
 from app.engine.standing import present
-from app.store import audit, breakers, standings
+from app.store import audit, breakers, durability, standings
 from app.store.leadership import MATTERS, Leader, leaders
 from app.telemetry.metrics import CONTENT_TYPE
 
@@ -33,6 +33,7 @@ class _Stored:
     breakers: Mapping[str, Breaker]
     standings: Mapping[str, Standing]
     leaders: Sequence[Leader]
+    kept: durability.Kept
 
 
 @router.head("/-/healthy", include_in_schema=False)
@@ -53,13 +54,17 @@ async def healthy() -> str:
     responses=errors(503),
 )
 async def ready(services: Served) -> str:
-    """The body says which replica leads in what, and until when at least. 503 names everything that is missing."""
+    """The body says which replica leads in what until when at least, and what the store keeps.
+
+    503 names everything that is missing.
+    """
     problems = await services.ready()
     if problems:
         raise ProblemError(503, ProblemReason.NOT_READY, "; ".join(problems), errors=problems)
     async with services.database.browse() as tx:
-        led = await leaders(tx)
-    return "ready\n" + "".join(f"{one.matter}: led by {one.holder} until {one.until:%H:%M:%S} UTC\n" for one in led)
+        led, kept = await leaders(tx), await durability.look(tx)
+    lines = [f"{one.matter}: led by {one.holder} until {one.until:%H:%M:%S} UTC\n" for one in led]
+    return "ready\n" + "".join(lines if services.database.is_sqlite else [*lines, f"store: {kept}\n"])
 
 
 @router.head("/metrics", include_in_schema=False)
@@ -85,6 +90,7 @@ async def _stored(services: Services) -> _Stored | None:
                 breakers=await breakers.get_all(tx),
                 standings=await standings.get_all(tx),
                 leaders=await leaders(tx),
+                kept=await durability.look(tx),
             )
     except (StoreUnavailableError, TimeoutError):
         return None
@@ -99,6 +105,8 @@ def _set(services: Services, stored: _Stored | None) -> None:
     metrics.messages_waiting.set(math.nan if stored is None else stored.unfinished.messages)
     for matter in MATTERS:
         metrics.leader.labels(matter).set(math.nan if stored is None else _leads(services, stored, matter))
+    metrics.store_keeps.labels("crash").set(math.nan if stored is None else stored.kept.crash)
+    metrics.store_keeps.labels("failover").set(math.nan if stored is None else stored.kept.failover)
     _set_standings(services, stored)
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import Column, MetaData, PrimaryKeyConstraint, String, Table, in
 from app.domain.errors import ConfigError
 from app.store.connection import AsyncConnection
 from app.store.database import Database
+from app.store.durability import require_sessions
 from app.store.rerun import rerun
 from app.store.schema import metadata
 
@@ -33,8 +34,12 @@ def revisions() -> list[str]:
 
 @rerun
 async def migrate(database: Database) -> tuple[str | None, str | None]:
-    """Apply what is missing and return the revisions before and after; raises ConfigError on a newer schema."""
+    """Apply what is missing and return the revisions before and after.
+
+    Raises ConfigError on a newer schema, and behind a pooler that shares sessions.
+    """
     known = revisions()
+    await require_sessions(database)
     async with database.write(lock="migrate") as tx:
         if not database.is_sqlite:
             await tx.execute(_MAY_PAUSE)

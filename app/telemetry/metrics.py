@@ -309,6 +309,12 @@ class Metrics:
             ["matter"],
             registry=registry,
         )
+        self.store_keeps = Gauge(
+            "remediator_store_keeps",
+            "1 when the store keeps what was committed through a crash or a failover, else 0: things may happen twice.",
+            ["through"],
+            registry=registry,
+        )
         self.store_errors = Counter(
             "remediator_store_errors",
             "Store operations that failed. Rising: the database is away, full or slow.",
