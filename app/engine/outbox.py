@@ -1,6 +1,7 @@
 """Sends what is to be told to people: each replica takes due messages, sends them, and writes what became of them.
 
-Runs beside the worker and holds no run up. A message that nobody takes is tried again with growing pauses, for a day.
+Runs beside the worker and holds no run up. Each channel has a queue of its own. A message that nobody takes is tried
+again with growing pauses, for a day.
 """
 
 from __future__ import annotations
@@ -30,43 +31,78 @@ log = structlog.get_logger()
 
 
 async def send_forever(parts: Parts) -> None:
-    """Send messages as they become due, until cancelled."""
-    while True:
-        parts.outbox.clear()
-        try:
-            nap = await _nap(parts)
-            if not nap and not await send_due(parts):  # another replica has taken it meanwhile
-                nap = _PAUSE_SECONDS
-        except StoreUnavailableError as error:
-            nap = _PAUSE_SECONDS
-            log.debug("the outbox waits for the store", error=error.message)
-        except Exception:  # the loop: no message may stop the others
-            nap = _PAUSE_SECONDS
-            log.exception("the outbox could not send")
-        with suppress(TimeoutError):
-            async with asyncio.timeout(nap):
-                await parts.outbox.wait()
+    """Send messages as they become due, until cancelled; a channel that hangs holds no other up."""
+    at_work: dict[str, asyncio.Task[None]] = {}
+    try:
+        while True:
+            parts.outbox.clear()
+            nap = await _start_due(parts, at_work)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(nap):
+                    await parts.outbox.wait()
+    finally:
+        for task in at_work.values():
+            task.cancel()
+        await asyncio.gather(*at_work.values(), return_exceptions=True)
 
 
-async def _nap(parts: Parts) -> float:
-    """Seconds until the next message is due, as far as is known now."""
+async def _start_due(parts: Parts, at_work: dict[str, asyncio.Task[None]]) -> float:
+    """Have each channel that has something due work on it; seconds until one more may have, as far as is known now."""
+    for channel in [channel for channel, task in at_work.items() if task.done()]:
+        del at_work[channel]
+    try:
+        waiting = await _waiting(parts)
+    except StoreUnavailableError as error:
+        log.debug("the outbox waits for the store", error=error.message)
+        return _PAUSE_SECONDS
+    except Exception:  # the loop: no message may stop the others
+        log.exception("the outbox could not look for messages")
+        return _PAUSE_SECONDS
+    now, nap = parts.clock(), parts.look_again
+    for channel, due in waiting.items():
+        if channel in at_work:
+            continue
+        if due <= now:
+            at_work[channel] = asyncio.create_task(_work_on(parts, channel), name=f"outbox {channel}")
+        else:
+            nap = min(nap, (due - now).total_seconds())
+    return nap
+
+
+async def _waiting(parts: Parts) -> dict[str, datetime]:
     async with parts.database.read() as tx:
-        due = await messages.next_due(tx)
-    if due is None:
-        return parts.look_again
-    return min(max((due - parts.clock()).total_seconds(), 0.0), parts.look_again)
+        return await messages.next_due(tx)
+
+
+async def _work_on(parts: Parts, channel: str) -> None:
+    """Send a channel's messages until none is due."""
+    tried = 0
+    try:
+        while count := await _send_batch(parts, channel):
+            tried += count
+    except StoreUnavailableError as error:
+        tried = 0
+        log.debug("the outbox waits for the store", error=error.message)
+    except Exception:  # the channel's loop: it begins anew
+        tried = 0
+        log.exception("the outbox could not send", channel=channel)
+    if not tried:  # another replica is at it, or the store away
+        await asyncio.sleep(_PAUSE_SECONDS)
+    parts.outbox.set()
 
 
 async def send_due(parts: Parts) -> int:
-    """Send the messages that are due, at most a batch, and return how many were tried."""
+    """Send at most a batch of each channel that has messages due, and return how many were tried."""
     now = parts.clock()
-    async with parts.database.read() as tx:
-        due = await messages.next_due(tx)
-    if due is None or due > now:
-        return 0
+    due = [channel for channel, at in (await _waiting(parts)).items() if at <= now]
+    return sum(await asyncio.gather(*(_send_batch(parts, channel) for channel in due)))
+
+
+async def _send_batch(parts: Parts, channel: str) -> int:
+    now = parts.clock()
     until = now + parts.clients.connections.timeout * _BATCH + _MARGIN
     async with parts.database.write() as tx:
-        taken = await messages.take(tx, now, until, _BATCH)
+        taken = await messages.take(tx, channel, now, until, _BATCH)
     about: dict[str | None, list[Taken]] = {}
     for one in taken:
         about.setdefault(one.draft.run_id, []).append(one)

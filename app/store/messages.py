@@ -104,11 +104,11 @@ async def _question(tx: AsyncConnection, run_id: str) -> Row[Any] | None:
     return (await tx.execute(_QUESTION, {"run": run_id, "prefix": f"{_ASKED}:"})).one_or_none()
 
 
-async def take(tx: AsyncConnection, now: datetime, until: datetime, limit: int) -> list[Taken]:
-    """Take messages that are due; until then no other replica does."""
+async def take(tx: AsyncConnection, channel: str, now: datetime, until: datetime, limit: int) -> list[Taken]:
+    """Take messages of a channel that are due; until then no other replica does."""
     due = (
         select(message)
-        .where(_WAITING, message.c.not_before <= now)
+        .where(_WAITING, message.c.channel == channel, message.c.not_before <= now)
         .order_by(message.c.not_before, message.c.id)
         .limit(limit)
     )
@@ -122,10 +122,11 @@ async def take(tx: AsyncConnection, now: datetime, until: datetime, limit: int) 
     ]
 
 
-async def next_due(tx: AsyncConnection) -> datetime | None:
-    """When the next message may be sent; None when there is none."""
-    value: datetime | None = (await tx.execute(select(func.min(message.c.not_before)).where(_WAITING))).scalar_one()
-    return value
+async def next_due(tx: AsyncConnection) -> dict[str, datetime]:
+    """When the next message of each channel may be sent that has any."""
+    due = func.min(message.c.not_before).label("due")
+    query = select(message.c.channel, due).where(_WAITING).group_by(message.c.channel)
+    return {row.channel: row.due for row in await tx.execute(query)}
 
 
 async def settle(tx: AsyncConnection, taken: Taken, **values: Any) -> bool:

@@ -377,7 +377,8 @@ message = Table(
     Column("given_up_at", Timestamp),
     Column("error", Text),
     Index(
-        "ix_message_due",
+        "ix_message_channel_due",
+        "channel",
         "not_before",
         sqlite_where=text("sent_at IS NULL AND given_up_at IS NULL"),
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
@@ -16,14 +17,14 @@ from sqlalchemy import select
 from sqlalchemy.engine import Row
 
 from app.clients.connections import Connections, NotifyChannel, SecretSource
-from app.engine.outbox import pause, send_due
+from app.engine.outbox import pause, send_due, send_forever
 from app.store import messages
 from app.store.messages import Draft
 from app.store.schema import message
 from tests.support import web
 from tests.support.aio import run
 from tests.support.dial import Dial, dial, turns
-from tests.support.engine import Clock, Engine, engine
+from tests.support.engine import Clock, Engine, engine, until
 from tests.support.processes import free_port
 from tests.support.web import WebServer
 
@@ -175,6 +176,29 @@ def test_a_channel_that_is_configured_later_gets_its_messages(store: str, tmp_pa
     run(scenario())
 
 
+def test_a_channel_that_hangs_holds_no_other_up(store: str, tmp_path: Path, people: WebServer) -> None:
+    """It takes connections and never answers; its messages are older, and more than a batch."""
+
+    async def scenario() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            both = channels(hangs=f"http://127.0.0.1:{silent.getsockname()[1]}", ops=people.url)
+            given = both.model_copy(update={"timeout": timedelta(seconds=2)})
+            async with post(store, tmp_path, given) as one:
+                await queue(one, *["hangs"] * 7)
+                await queue(one, *["ops"] * 7)
+                sending = asyncio.create_task(send_forever(one.parts))
+
+                async def arrived() -> bool:
+                    return len(titles(people)) == 7
+
+                await until(arrived, 8, "the messages of the other channel")
+                assert not any(row.sent_at for row in await stored(one) if row.channel == "hangs")
+                sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
+
+    run(scenario())
+
+
 def test_of_two_replicas_one_sends_a_message(store: str, tmp_path: Path, people: WebServer) -> None:
     """Both look at the same moment, again and again."""
 
@@ -201,7 +225,7 @@ def test_a_message_whose_sender_died_is_sent_by_another(store: str, tmp_path: Pa
             await queue(one, "ops")
             now = one.clock()
             async with one.database.write() as tx:
-                (first,) = await messages.take(tx, now, now + timedelta(minutes=1), 10)
+                (first,) = await messages.take(tx, "ops", now, now + timedelta(minutes=1), 10)
             assert 0 == await send_due(one.parts)
             one.forward(timedelta(minutes=1, seconds=1))
             assert 1 == await send_due(one.parts)
