@@ -6,9 +6,9 @@ the same file. The rules are kubectl's, and stricter where kubectl picks one of 
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
@@ -17,45 +17,18 @@ from urllib.request import getproxies, proxy_bypass
 import yaml
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config
-from kubernetes.aio.config.exec_provider import ExecProvider
 from kubernetes.aio.config.kube_config import ConfigNode, KubeConfigLoader
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from app.clients.connections import KubernetesConnection
+from app.clients.kubernetes_plugin import Part, Plugin, Tokens
 
-_RENEWED_BEFORE = timedelta(minutes=5)  # the end of a plugin's token
-_NEVER_KEPT = "1970-01-02T00:00:00Z"  # the end of a token whose plugin names none
+_NOT_TOLD = {"certificate_authority", "extensions", "disable_compression"}
+_FOR_PLUGINS = "client.authentication.k8s.io/exec"  # the extension of a cluster that is its plugins' configuration
 _TOKEN_CHARACTERS = "!#$&'*+-.^_`|~"  # noqa: S105 - that a header's name may have beside letters and digits
 
 
-class _Part(BaseModel):
-    """A part of a kubeconfig with every field that Kubernetes gives it, each with the type that it has there."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        hide_input_in_errors=True,
-        alias_generator=lambda n: n.replace("_", "-"),
-    )
-
-
-class _Variable(_Part):
-    name: str
-    value: str = ""
-
-
-class _Exec(_Part):
-    api_version: str = Field(alias="apiVersion")
-    command: str
-    args: list[str] = Field(default_factory=list)
-    env: list[_Variable] = Field(default_factory=list)
-    install_hint: str = Field(default="", alias="installHint")
-    interactive_mode: str = Field(default="", alias="interactiveMode")
-    provide_cluster_info: bool = Field(default=False, alias="provideClusterInfo")
-
-
-class _User(_Part):
+class _User(Part):
     client_certificate: str = ""
     client_certificate_data: str = ""
     client_key: str = ""
@@ -69,7 +42,7 @@ class _User(_Part):
     username: str = ""
     password: str = ""
     auth_provider: Any = None
-    exec: _Exec | None = None
+    exec: Plugin | None = None
     extensions: Any = None
 
     @property
@@ -77,7 +50,7 @@ class _User(_Part):
         return bool(self.client_certificate or self.client_certificate_data)
 
 
-class _Cluster(_Part):
+class _Cluster(Part):
     server: str
     tls_server_name: str = ""
     insecure_skip_tls_verify: bool = False
@@ -87,8 +60,18 @@ class _Cluster(_Part):
     disable_compression: bool = False  # a wish about the answers' encoding, which changes nothing that is said
     extensions: Any = None
 
+    def told(self, base: Path) -> dict[str, Any]:
+        """What a plugin is told of the cluster that it is asked for."""
+        found: dict[str, Any] = self.model_dump(by_alias=True, exclude_unset=True, exclude=_NOT_TOLD)
+        if self.certificate_authority:
+            content = (base / self.certificate_authority).read_bytes()
+            found["certificate-authority-data"] = base64.b64encode(content).decode("ascii")
+        given = self.extensions if isinstance(self.extensions, list) else ()
+        config = [one.get("extension") for one in given if one.get("name") == _FOR_PLUGINS]
+        return found | ({"config": config[0]} if config else {})
 
-P = TypeVar("P", bound=_Part)
+
+P = TypeVar("P", bound=Part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +117,7 @@ def _accepted(path: Path, context: str | None) -> tuple[_Loader, _User]:
     cluster = _read(_Cluster, loader.cluster, "cluster")
     for problem in (*_problems_of_user(user), *_problems_of_cluster(cluster, user)):
         raise ConfigException(problem)
+    loader.tokens = Tokens(user.exec, cluster.told(path.absolute().parent)) if user.exec else None
     return loader, user
 
 
@@ -172,7 +156,6 @@ def _problems_of_user(user: _User) -> Iterator[str]:
         "token": user.token,
         "tokenFile": user.token_file,
         "username": user.username or user.password,
-        "client-certificate": user.has_certificate,
         "exec": user.exec,
     }
     given = [name for name, value in ways.items() if value]
@@ -192,18 +175,7 @@ def _problems_of_user(user: _User) -> Iterator[str]:
         yield "user.as-uid, as-groups and as-user-extra need user.as"
     if not all(value.isprintable() and value == value.strip() and value for _, value in _headers(user)):
         yield "user.as, as-uid, as-groups and as-user-extra must be printable text"
-    yield from _problems_of_plugin(user.exec)
-
-
-def _problems_of_plugin(plugin: _Exec | None) -> Iterator[str]:
-    if plugin is None:
-        return
-    if plugin.provide_cluster_info:
-        yield "user.exec.provideClusterInfo is not supported"
-    if plugin.interactive_mode == "Always":
-        yield "user.exec.interactiveMode: Always needs a person; the plugin must work without one"
-    if "/" in plugin.command and not plugin.command.startswith("/"):
-        yield "user.exec.command must be an absolute path, or a name that is found in PATH"
+    yield from user.exec.problems() if user.exec else ()
 
 
 def _problems_of_cluster(cluster: _Cluster, user: _User) -> Iterator[str]:
@@ -249,7 +221,7 @@ class _Loader(KubeConfigLoader):
 
     _user: Any
     _cluster: Any
-    _renew_at = datetime.min.replace(tzinfo=UTC)
+    tokens: Tokens | None = None
 
     @property
     def cluster(self) -> object:
@@ -269,16 +241,5 @@ class _Loader(KubeConfigLoader):
         return bool(found)
 
     async def load_from_exec_plugin(self) -> bool:
-        if datetime.now(UTC) < self._renew_at:
-            return True
-        command = self._user["exec"]["command"]
-        try:
-            status = await ExecProvider(self._user["exec"]).run()
-            token, end = status.get("token"), datetime.fromisoformat(status.get("expirationTimestamp") or _NEVER_KEPT)
-        except (ConfigException, OSError, AttributeError, ValueError) as error:  # what it prints may hold secrets
-            raise ConfigException(f"the plugin {command} gave no credentials; run it by hand to see why") from error
-        if not token:
-            raise ConfigException(f"the plugin {command} gave no token; its client certificates are not supported")
-        self.token = f"Bearer {token}"
-        self._renew_at = end.astimezone(UTC) - _RENEWED_BEFORE
-        return True
+        self.token = f"Bearer {await self.tokens.get()}" if self.tokens else ""
+        return bool(self.token)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+import structlog
+
 from app.actions.base import Context
 from app.actions.registry import actions
 from app.domain.errors import AppError
@@ -18,6 +20,7 @@ from app.store.events import Entry
 from app.store.runs import Run
 
 _PAUSE_SECONDS = 1.0
+log = structlog.get_logger()
 
 
 async def taken_back(parts: Parts, run: Run, plan: Plan, pause: timedelta = timedelta()) -> Entry | None:
@@ -54,4 +57,8 @@ async def _look(parts: Parts, run: Run, plan: Plan, step: PlannedStep) -> Entry 
                 return Entry(message, Reason.CHECK_UNOBSERVABLE)
             await asyncio.sleep(_PAUSE_SECONDS)
             continue
+        except Exception as error:  # the step boundary: what cannot be seen is not verified
+            log.exception("taken_back raised", action=step.action)
+            message = f"{step.action}: unexpected {type(error).__name__}; see the log of this run"
+            return Entry(message, Reason.CHECK_UNOBSERVABLE)
         return Entry(found, Reason.TAKEN_BACK, data={"action": step.action}) if found else None

@@ -20,7 +20,9 @@ import yaml
 from app.domain.errors import PermanentError, TransientError
 from app.domain.reasons import Reason
 from tests.support.binaries import find
+from tests.support.processes import wait_until
 
+KIND = "client.authentication.k8s.io/v1"
 READ = {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get"]}
 
 
@@ -126,14 +128,12 @@ def test_who_may_not_impersonate_is_forbidden(api: Any) -> None:
         ({"tokenFile": "token"}, "token and tokenFile"),
         ({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "true"}}, "token and exec"),
         ({"username": "jane", "password": "correct-horse"}, "token and username"),
-        ({"client-certificate-data": "eA==", "client-key-data": "eA=="}, "token and client-certificate"),
         ({"token": None, "client-certificate-data": "eA=="}, "go together"),
         ({"token": None, "client-key": "/key"}, "go together"),
         ({"token": None, "username": "jane"}, "go together"),
         ({"token": 12345678}, "user.token: input should be a valid string"),
         ({"token": None, "exec": {"apiVersion": "v1", "command": "./plugin"}}, "absolute path"),
         ({"token": None, "exec": {"apiVersion": "v1", "command": "p", "interactiveMode": "Always"}}, "a person"),
-        ({"token": None, "exec": {"apiVersion": "v1", "command": "p", "provideClusterInfo": True}}, "not supported"),
     ],
 )
 def test_what_cannot_be_honoured_of_a_user_is_refused(kube: Any, user: Mapping[str, Any], problem: str) -> None:
@@ -198,12 +198,11 @@ def _plugin(tmp_path: Path, text: str) -> dict[str, Any]:
     file = tmp_path / "plugin"
     file.write_text(f"#!/bin/sh\n{text}\n")
     file.chmod(file.stat().st_mode | stat.S_IXUSR)
-    kind = "client.authentication.k8s.io/v1"
-    return {"exec": {"apiVersion": kind, "command": str(file), "interactiveMode": "Never"}}
+    return {"exec": {"apiVersion": KIND, "command": str(file), "interactiveMode": "Never"}}
 
 
 def _credential(**status: str) -> str:
-    kind = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential"}
+    kind = {"apiVersion": KIND, "kind": "ExecCredential"}
     return f"cat <<'END'\n{json.dumps(kind | {'status': status})}\nEND"
 
 
@@ -211,6 +210,43 @@ def _credential(**status: str) -> str:
 def test_a_plugins_token_is_used(api: Any, tmp_path: Path, end: dict[str, str]) -> None:
     """An exec plugin says who we are."""
     assert reads(as_user(api, _plugin(tmp_path, _credential(token=admin(api), **end))))
+
+
+def test_a_plugin_is_told_of_the_cluster_where_it_asks(api: Any, tmp_path: Path) -> None:
+    """As those of GKE do; its arguments and variables are its own."""
+    text = 'printf "%s" "$KUBERNETES_EXEC_INFO $OWN $1" > "$(dirname "$0")/told"; ' + _credential(token=admin(api))
+    user = _plugin(tmp_path, text)
+    user["exec"] |= {"provideClusterInfo": True, "args": ["one"], "env": [{"name": "OWN", "value": "mine"}]}
+    assert reads(
+        as_user(api, user, {"extensions": [{"name": KIND.partition("/")[0] + "/exec", "extension": {"a": 1}}]})
+    )
+    told = (tmp_path / "told").read_text()
+    assert told.endswith(" mine one")
+    info = json.loads(told.removesuffix(" mine one"))
+    cluster = info["spec"]["cluster"]
+    assert (api.cluster.url, {"a": 1}) == (cluster["server"], cluster["config"])
+    assert api.cluster.ca.read_bytes() == base64.b64decode(cluster["certificate-authority-data"])
+
+
+def test_a_plugin_that_hangs_is_ended(api: Any, tmp_path: Path) -> None:
+    """With the call that needs its token."""
+    text = f'echo $$ > "$(dirname "$0")/pid"; test -e "$(dirname "$0")/on" && exec sleep 600; {_credential(token="x")}'
+    someone = as_user(api, _plugin(tmp_path, text))
+
+    async def work(clients: Any) -> None:
+        client = await clients.kubernetes()
+        client._timeout = 0.5
+        (tmp_path / "on").touch()
+        await client.resolve("Deployment", api.namespace, "api")
+
+    with pytest.raises(TransientError, match=r"no answer within 0.5 s"):
+        someone.use(work)
+    pid = (tmp_path / "pid").read_text().strip()
+    wait_until(
+        lambda: not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_text(),
+        10,
+        "it to end",
+    )
 
 
 @pytest.mark.parametrize(
@@ -239,6 +275,16 @@ def test_a_client_certificate_is_used(api: Any) -> None:
     assert reads(as_user(api, names))
     assert reads(as_user(api, data))
     assert not reads(as_user(api, {**data, "as": "john"}))
+
+
+def test_a_certificate_beside_a_token_counts_as_for_kubectl(api: Any) -> None:
+    """Both are sent, as AKS' administrators have them; which one counts is the API server's business."""
+    files = api.cluster.client_certificate("jane")
+    names = {"client-certificate": files[0].name, "client-key": files[1].name}
+    for token in (admin(api), "unknown"):
+        reads(as_user(api, {**names, "token": token}))
+    bind(api, "jane", {"kind": "User", "name": "jane"}, READ)
+    assert reads(as_user(api, {**names, "token": admin(api)}))
 
 
 def test_the_name_in_the_servers_certificate_is_checked(api: Any) -> None:
