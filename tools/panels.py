@@ -173,6 +173,12 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             width=6,
         ),
         graph(
+            "Pauses",
+            "Pauses that stand, by what they are on. all above 0: nothing is done at all.",
+            Query(f"max by (scope) ({own('remediator_pauses')})", "{{scope}}"),
+            width=6,
+        ),
+        graph(
             "Preflight by remediation",
             "1: it could run. 0: it lacks a right, or something cannot be reached; GET /catalog/{name} says what.",
             Query(f"min by (remediation) ({own('remediator_preflight_ok')})", "{{remediation}}"),

@@ -10,11 +10,12 @@ from pydantic.json_schema import models_json_schema
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import __version__
-from app.api import catalog, decisions, episodes, events, handlers, holds, ops, remediations, webhook
+from app.api import breakers, catalog, decisions, episodes, events, handlers, holds, ops, remediations, webhook
+from app.api.breakers import BreakerWord
 from app.api.catalog import StandingWord
 from app.api.decisions import Remark
 from app.api.edge import KnownHost, Measured, SameOrigin
-from app.api.holds import BreakerWord, Pause, PauseOf
+from app.api.holds import Pause, PauseOf
 from app.api.problems import Problem
 from app.api.query import only_known
 from app.api.services import Services
@@ -75,7 +76,7 @@ def create_app(services: Services) -> FastAPI:
     app = Application(services)
     for part in (webhook, ops):
         app.include_router(part.router)
-    for part in (remediations, decisions, episodes, events, holds, catalog):
+    for part in (remediations, decisions, episodes, events, holds, breakers, catalog):
         app.include_router(part.router, dependencies=[Depends(only_known)])
     handlers.install(app)
     return app

@@ -27,6 +27,8 @@ async def read_given(request: Request, model: type[M]) -> M:
 
 
 def _problem(found: list[Any], model: type[BaseModel]) -> ProblemError:
+    known = getattr(model, "MEANT", {})
+    found.sort(key=lambda one: not (one["type"] == "extra_forbidden" and one["loc"][-1] in known))  # says the most
     first = found[0]
     if first["loc"]:
         return wrong_field(found, _hint(first, model))
@@ -39,7 +41,11 @@ def _hint(problem: Any, model: type[BaseModel]) -> str:
     """Which field was probably meant by one that there is not."""
     if problem["type"] != "extra_forbidden":
         return ""
-    return did_you_mean(str(problem["loc"][-1]), [field.alias or name for name, field in model.model_fields.items()])
+    field = str(problem["loc"][-1])
+    meant = getattr(model, "MEANT", {}).get(field)
+    if meant is not None:
+        return f'; did you mean "{meant}"?'
+    return did_you_mean(field, [field.alias or name for name, field in model.model_fields.items()])
 
 
 def body_of(model: type[BaseModel], *, required: bool) -> dict[str, Any]:

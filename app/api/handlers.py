@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
 
 from app.api import webhook
 from app.api.problems import ProblemError, ProblemReason, store_unavailable, unexpected
@@ -64,11 +67,31 @@ async def _framework(request: Request, error: Exception) -> Response:
     if error.status_code == 404:  # noqa: PLR2004 - HTTP
         detail = "there is nothing at this path; /openapi.json lists what there is"
     if error.status_code == 405:  # noqa: PLR2004 - HTTP
-        allowed = (error.headers or {}).get("Allow", "another method")
+        allowed = _methods(request)
+        error.headers = {**(error.headers or {}), "Allow": allowed}
         detail = f"{request.method} is not possible here; use {allowed}"
         if request.url.path == webhook.PATH:
             detail += ". This is where Alertmanager posts its notifications (webhook_configs url)"
     return ProblemError(error.status_code, reason, detail, headers=error.headers).response()
+
+
+def _methods(request: Request) -> str:
+    """What can be done at a path, over all routes that it has; the framework names those of the first one."""
+    found: set[str] = set()
+    for route in _flat(request.app.routes):
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= getattr(route, "methods", None) or set()
+    return ", ".join(sorted(found)) or "another method"
+
+
+def _flat(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
+    """Routes, those of included routers too."""
+    for route in routes:
+        router = getattr(route, "original_router", None)
+        if router is None:
+            yield route
+        else:
+            yield from _flat(router.routes)
 
 
 def _wrong_path(request: Request) -> Response:

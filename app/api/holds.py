@@ -1,10 +1,10 @@
-"""Stops remediations and lets them go on: pauses of everything, one remediation or one target; breakers by hand."""
+"""Stops remediations and lets them go on: pauses of everything, one remediation or one target."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -14,21 +14,19 @@ from app.api.given import body_of, read_given, storable
 from app.api.models import Answer
 from app.api.problems import ProblemError, ProblemReason, errors
 from app.api.services import Served, Services
-from app.catalog.names import did_you_mean
+from app.api.targets import check_instance, key_objection, unseen
+from app.catalog.names import did_you_mean, listed
 from app.domain.durations import Duration
 from app.domain.errors import NotFoundError
 from app.domain.moments import BoundedMoment
 from app.domain.obstacles import Hold
-from app.domain.plans import BACKENDS
-from app.domain.states import RunState
-from app.store import approvals, breakers, events, holds
-from app.store.approvals import Verb, Word
-from app.store.events import SERVICE, Entry, Event, catalog_chain
+from app.engine import pausing
+from app.store import holds
 from app.store.holds import Held
 from app.store.rerun import rerun
 
-_ERRORS = errors(400, 401, 403, 404, 413, 415, 422, 503)
-_LOCK = "pause"  # of those who put and take them; the engine never has it
+ERRORS = errors(400, 401, 403, 404, 413, 415, 422, 503)
+_ENDLESS = 'this pause has NO END: it stands until somebody takes it away (DELETE /pause); "for": "2h" gives it one'
 _UNSEEN = "the pause stands, but a replica that was beginning a step does not answer: that one step may still be begun"
 Words = Annotated[str, AfterValidator(storable), Field(max_length=1000)]
 Name = Annotated[str, Path(description="The remediation's name.")]
@@ -39,6 +37,14 @@ class Pause(BaseModel):
     """Why and for how long; without an end it stands until it is taken away."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    # What people write who do not know the names: the right one is said.
+    MEANT: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(("reason", "comment", "message", "because", "note", "cause"), "why"),
+        **dict.fromkeys(("duration", "ttl", "time", "timeout", "hours", "minutes", "seconds", "period"), "for"),
+        **dict.fromkeys(("end", "ends", "endsAt", "ends_at", "expires", "expires_at", "to"), "until"),
+        **dict.fromkeys(("name", "rule", "runbook", "alert", "alertname"), "remediation"),
+        **dict.fromkeys(("object", "resource", "key", "deployment", "database"), "target"),
+    }
 
     why: Annotated[Words, Field(min_length=1)]
     duration: Duration | None = Field(default=None, alias="for")
@@ -73,8 +79,9 @@ class PauseOf(Pause):
     @field_validator("target")
     @classmethod
     def _a_key(cls, target: str | None) -> str | None:
-        if target is not None and target.partition(":")[0] not in BACKENDS:
-            raise ValueError("must be a target's key as runs show it, for example kubernetes:Deployment/shop/api")
+        objection = None if target is None else key_objection(target)
+        if objection is not None:
+            raise ValueError(objection)
         return target
 
 
@@ -101,22 +108,6 @@ class Paused(Pauses):
     warnings: list[str] = Field(description="What whoever asked should know of it.")
 
 
-class BreakerWord(BaseModel):
-    """What becomes of the runs that waited for the breaker."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    waiting: Literal["replay", "drop"] = Field(description="replay: decide them now; drop: cancel them.")
-    comment: Words = ""
-
-
-class BreakerClosed(Answer):
-    """What closing a breaker did."""
-
-    was_open: bool
-    dropped: int = Field(description="Runs that had waited and were cancelled.")
-
-
 @router.get(
     "/pause", operation_id="getPauses", summary="Show what is paused", responses=errors(401, 403), tags=["pause"]
 )
@@ -130,7 +121,7 @@ async def show_pauses(services: Served, _who: Viewer) -> Pauses:
     "/pause",
     operation_id="putPause",
     summary="Pause everything, one remediation or one target",
-    responses=_ERRORS,
+    responses=ERRORS,
     openapi_extra=body_of(PauseOf, required=True),
     tags=["pause"],
 )
@@ -138,8 +129,23 @@ async def put_pause(request: Request, services: Served, who: Approver) -> Paused
     """One pause for each person and subject: a second one replaces the first. Running steps finish. Role: approver."""
     given = await read_given(request, PauseOf)
     if given.remediation is not None:
-        _known(services, given.remediation)
+        known_remediation(services, given.remediation)
+    if given.target is not None:
+        check_instance(services, given.target)
     return await _put(services, _subject(given.remediation, given.target), given, who)
+
+
+@router.post(
+    "/pause",
+    operation_id="postPause",
+    summary="The same as PUT /pause",
+    responses=ERRORS,
+    openapi_extra=body_of(PauseOf, required=True),
+    tags=["pause"],
+)
+async def post_pause(request: Request, services: Served, who: Approver) -> Paused:
+    """For whoever stops everything in a hurry. Role: approver."""
+    return await put_pause(request, services, who)
 
 
 @router.delete(
@@ -164,14 +170,14 @@ async def delete_pause(
     "/catalog/{name}/pause",
     operation_id="pauseRemediation",
     summary="Pause one remediation",
-    responses=_ERRORS,
+    responses=ERRORS,
     openapi_extra=body_of(Pause, required=True),
     tags=["pause"],
 )
 async def pause_remediation(request: Request, services: Served, who: Approver, name: Name) -> Paused:
     """The same as PUT /pause with its name. Role: approver."""
     given = await read_given(request, Pause)
-    return await _put(services, Held("remediation", _known(services, name)), given, who)
+    return await _put(services, Held("remediation", known_remediation(services, name)), given, who)
 
 
 @router.post(
@@ -191,52 +197,19 @@ async def resume_remediation(
     return await _take(services, Held("remediation", name), who, holder)
 
 
-@router.post(
-    "/catalog/{name}/breaker/close",
-    operation_id="closeBreaker",
-    summary="Close a remediation's breaker by hand",
-    responses=_ERRORS,
-    openapi_extra=body_of(BreakerWord, required=True),
-    tags=["pause"],
-)
-async def close_breaker(request: Request, services: Served, who: Approver, name: Name) -> BreakerClosed:
-    """Says what becomes of the runs that waited for it. Role: approver."""
-    given = await read_given(request, BreakerWord)
-    _known(services, name)
-    closed = await _close(services, name, given, who)
-    services.metrics.runs.labels(name, RunState.CANCELLED).inc(closed.dropped)
-    services.work.set()
-    return closed
-
-
-@rerun
-async def _close(services: Services, name: str, given: BreakerWord, who: Identity) -> BreakerClosed:
-    now, dropped = services.clock(), 0
-    async with services.database.write(lock="admission") as tx:
-        if given.waiting == "drop":
-            for run_id in await breakers.waiting(tx, name):
-                await approvals.decide(tx, run_id, Word(Verb.DROP, who.name, given.comment), now)
-                dropped += 1
-        was_open = await breakers.close(tx, name, now)
-        said = f"breaker closed by {who.name}; what waited is " + ("dropped" if given.waiting == "drop" else "decided")
-        data = {"waiting": given.waiting, "dropped": dropped, "comment": given.comment}
-        entry = Entry(said if was_open else f"{said}; it was not open", actor=who.name, data=data)
-        await events.append(tx, [Event(catalog_chain(name), now, "breaker_closed", "", entry)])
-    return BreakerClosed(was_open=was_open, dropped=dropped)
-
-
 @rerun
 async def _put(services: Services, held: Held, given: Pause, who: Identity) -> Paused:
-    async with services.parts.turn(_LOCK) as turn:
+    async with services.parts.turn(pausing.LOCK) as turn:
         tx, now = turn.tx, turn.now
         until = given.end(now)
-        is_length = given.duration is not None
-        await holds.put(tx, held, Hold(held.scope, who.name, given.why, until), now, is_length=is_length)
-        end = f" until {until:%Y-%m-%d %H:%M:%S} UTC" if until else ""
-        said = f"{_told(held)} paused by {who.name}{end}: {given.why}"
-        await events.append(tx, [_event(held, now, "paused", Entry(said, actor=who.name))])
+        given_hold = Hold(held.scope, who.name, given.why, until)
+        await pausing.pause(turn, held, given_hold, is_length=given.duration is not None)
         standing = await holds.standing(tx, now)
-    warnings = [] if await holds.seen_by_all(services.database) else [_UNSEEN]
+    warnings = [] if until else [_ENDLESS]
+    if held.scope == "target":
+        warnings += await unseen(services, held.subject)
+    if not await holds.seen_by_all(services.database):
+        warnings.append(_UNSEEN)
     return Paused.model_validate({"items": standing, "warnings": warnings})
 
 
@@ -246,17 +219,23 @@ async def _take(services: Services, held: Held, who: Identity, holder: str | Non
     if whose != who.name and not who.role.may(Role.ADMIN):
         detail = "only an admin may take somebody else's pause away"
         raise ProblemError(403, ProblemReason.FORBIDDEN, detail)
-    now = services.clock()
-    async with services.database.write(lock=_LOCK) as tx:
-        if not await holds.take(tx, held, whose, who.name, now):
-            others = [row.holder for row in await holds.standing(tx, now) if (row.scope, row.subject) == _key(held)]
-            hint = f"; it is paused by {', '.join(others)} (holder=…)" if others else ""
-            raise NotFoundError(f"there is no pause of {_told(held)} by {whose}{hint}")
-        said = f"{_told(held)} resumed by {who.name}" + (f" for {whose}" if whose != who.name else "")
-        await events.append(tx, [_event(held, now, "resumed", Entry(said, actor=who.name))])
-        left = _answer(await holds.standing(tx, now))
+    async with services.parts.turn(pausing.LOCK) as turn:
+        if not await pausing.resume(turn, held, whose, who.name):
+            raise _none_of(held, whose, await holds.standing(turn.tx, turn.now))
+        left = _answer(await holds.standing(turn.tx, turn.now))
     services.work.set()
     return left
+
+
+def _none_of(held: Held, whose: str, standing: Sequence[Any]) -> NotFoundError:
+    others = [row.holder for row in standing if (row.scope, row.subject) == (held.scope, held.subject)]
+    hint = f"; it is paused by {', '.join(others)} (holder=…)" if others else ""
+    if not hint and held.subject:
+        hint = did_you_mean(held.subject, [row.subject for row in standing if row.scope == held.scope])
+    if not hint and standing:
+        stands = (f"{pausing.in_words(Held(row.scope, row.subject))} by {row.holder}" for row in standing)
+        hint = f"; what stands: {listed(stands)}"
+    return NotFoundError(f"there is no pause of {pausing.in_words(held)} by {whose}{hint}")
 
 
 def _subject(remediation: str | None, target: str | None) -> Held:
@@ -268,24 +247,12 @@ def _subject(remediation: str | None, target: str | None) -> Held:
     return Held("all") if target is None else Held("target", target)
 
 
-def _known(services: Services, name: str) -> str:
+def known_remediation(services: Services, name: str) -> str:
+    """The name, where the catalog has it; raises NotFoundError with the nearest one."""
     catalog = services.catalog.current
     if catalog.get(name) is None:
         raise NotFoundError(f"there is no remediation {name[:63]!r}{did_you_mean(name[:63], catalog.remediations)}")
     return name
-
-
-def _key(held: Held) -> tuple[str, str]:
-    return held.scope, held.subject
-
-
-def _told(held: Held) -> str:
-    return "everything" if held.scope == "all" else f"{held.scope} {held.subject}"
-
-
-def _event(held: Held, now: datetime, kind: str, entry: Entry) -> Event:
-    chain = catalog_chain(held.subject) if held.scope == "remediation" else SERVICE
-    return Event(chain, now, kind, "", replace(entry, data={"scope": held.scope, "subject": held.subject}))
 
 
 def _answer(rows: object) -> Pauses:

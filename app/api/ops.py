@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 
 from app.api.problems import ProblemError, ProblemReason, errors
 from app.api.services import Served, Services
+from app.catalog.diagnostics import counted
 from app.domain.errors import StoreUnavailableError
 from app.domain.obstacles import Breaker
 from app.domain.standings import Standing
 from app.domain.states import RunState
 from app.engine.standing import present
-from app.store import audit, breakers, durability, standings
+from app.store import audit, breakers, durability, holds, standings
 from app.store.leadership import MATTERS, Leader, leaders
 from app.telemetry.metrics import CONTENT_TYPE
 
@@ -34,6 +38,7 @@ class _Stored:
     standings: Mapping[str, Standing]
     leaders: Sequence[Leader]
     kept: durability.Kept
+    pauses: Counter[str]  # that stand, by their scope
 
 
 @router.head("/-/healthy", include_in_schema=False)
@@ -54,7 +59,7 @@ async def healthy() -> str:
     responses=errors(503),
 )
 async def ready(services: Served) -> str:
-    """The body says which replica leads in what until when at least, and what the store keeps.
+    """The body says which replica leads in what until when at least, what is paused, and what the store keeps.
 
     503 names everything that is missing.
     """
@@ -63,8 +68,27 @@ async def ready(services: Served) -> str:
         raise ProblemError(503, ProblemReason.NOT_READY, "; ".join(problems), errors=problems)
     async with services.database.browse() as tx:
         led, kept = await leaders(tx), await durability.look(tx)
-    lines = [f"{one.matter}: led by {one.holder} until {one.until:%H:%M:%S} UTC\n" for one in led]
-    return "ready\n" + "".join(lines if services.database.is_sqlite else [*lines, f"store: {kept}\n"])
+        paused = await holds.standing(tx, services.clock())
+    lines = [f"{one.matter}: led by {one.holder} until {one.until:%H:%M:%S} UTC" for one in led]
+    lines += [] if services.database.is_sqlite else [f"store: {kept}"]
+    return "\n".join(["ready", *lines, *_paused(paused)]) + "\n"
+
+
+def _paused(standing: Sequence[Any]) -> Iterator[str]:
+    """What is paused: without who and why, and without names of targets, since everybody may ask."""
+    yield from (f"PAUSED: everything, since {_time(one.since)}, {_end(one)}" for one in standing if one.scope == "all")
+    for scope in ("remediation", "target"):
+        count = sum(one.scope == scope for one in standing)
+        if count:
+            yield f"paused: {counted(count, scope)}"
+
+
+def _end(row: Any) -> str:
+    return f"until {_time(row.until)}" if row.until else "without an end"
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
 @router.head("/metrics", include_in_schema=False)
@@ -91,6 +115,7 @@ async def _stored(services: Services) -> _Stored | None:
                 standings=await standings.get_all(tx),
                 leaders=await leaders(tx),
                 kept=await durability.look(tx),
+                pauses=Counter(row.scope for row in await holds.standing(tx, services.clock())),
             )
     except (StoreUnavailableError, TimeoutError):
         return None
@@ -103,6 +128,8 @@ def _set(services: Services, stored: _Stored | None) -> None:
             metrics.active_runs.labels(state).set(math.nan if stored is None else stored.unfinished.runs[state])
     metrics.inbox.set(math.nan if stored is None else stored.unfinished.notifications)
     metrics.messages_waiting.set(math.nan if stored is None else stored.unfinished.messages)
+    for scope in ("all", "remediation", "target"):
+        metrics.pauses.labels(scope).set(math.nan if stored is None else stored.pauses[scope])
     for matter in MATTERS:
         metrics.leader.labels(matter).set(math.nan if stored is None else _leads(services, stored, matter))
     metrics.store_keeps.labels("crash").set(math.nan if stored is None else stored.kept.crash)

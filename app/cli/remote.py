@@ -26,13 +26,22 @@ class Service:
     """A running service, asked with the token of the environment."""
 
     url: str
+    token: str | None = None  # else the one of the environment
+
+    def put(self, path: str, body: Mapping[str, Any]) -> Any:
+        """The answer to a PUT; raises ConfigError with the service's own words."""
+        return self._answered(lambda client: client.put(path, json=body))
+
+    def delete(self, path: str, params: Mapping[str, Any]) -> Any:
+        """The answer to a DELETE; raises ConfigError with the service's own words."""
+        return self._answered(lambda client: client.delete(path, params=params))
 
     def get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
         """The answer to a GET; raises ConfigError with the service's own words."""
         return self._answered(lambda client: client.get(path, params=params))
 
     def _answered(self, ask: Callable[[httpx.Client], httpx.Response]) -> Any:
-        token = os.environ.get(TOKEN)
+        token = self.token or os.environ.get(TOKEN)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
             with httpx.Client(base_url=self.url, headers=headers, timeout=_SECONDS) as client:

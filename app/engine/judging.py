@@ -18,6 +18,7 @@ from app.domain.remediation import Purpose, Remediation
 from app.domain.standings import Mark
 from app.engine import standing
 from app.engine.parts import Parts, Turn
+from app.engine.pausing import end_what_is_over
 from app.engine.telling import Notice, tell, tell_of_wait
 from app.store import breakers, effects, events, messages, standings, waiting, waking
 from app.store.breakers import Ended
@@ -71,6 +72,7 @@ async def judge_forever(parts: Parts) -> None:
     while True:
         try:
             followed = await follow(parts, followed)
+            await end_what_is_over(parts)
             judged = max(await judge(parts), await tell_waiting(parts))
         except StoreUnavailableError as error:
             log.debug("judging waits for the store", error=error.message)

@@ -89,6 +89,11 @@ async def standing(tx: AsyncConnection, now: datetime) -> Sequence[Row[Any]]:
     return (await tx.execute(select(hold).where(_stands(now)).order_by(hold.c.since, hold.c.id))).all()
 
 
+async def over(tx: AsyncConnection, now: datetime) -> Sequence[Row[Any]]:
+    """Those whose time is over, and of which nobody has been told yet."""
+    return (await tx.execute(select(hold).where(hold.c.ended_at.is_(None), hold.c.until <= now))).all()
+
+
 async def put(tx: AsyncConnection, held: Held, given: Hold, now: datetime, *, is_length: bool = False) -> str:
     """Put a hold, instead of an earlier one of the same holder on the same; the caller holds a lock against others.
 

@@ -256,6 +256,12 @@ class Metrics:
 
     def _standing(self) -> None:
         registry = self._few
+        self.pauses = Gauge(
+            "remediator_pauses",
+            "Pauses that stand, by what they are on. Above 0: people hold something; all: nothing is done at all.",
+            ["scope"],
+            registry=registry,
+        )
         self.breaker_state = self._by_remediation(
             "gauge",
             "remediator_breaker_state",

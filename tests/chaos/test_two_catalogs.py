@@ -49,13 +49,13 @@ def _disturb(one: Service, two: Service) -> None:
 def test_reloads_and_restarts_do_not_make_a_catalog_newer(
     replicas: MakeReplicas, sink: web.WebServer, older: str
 ) -> None:
-    """What the newer one recorded as observe is observed: neither denied by the older one nor done."""
+    """What the newer one recorded for approval is asked about: neither denied by the older one nor done."""
     before = [poke(sink)] if older == "acts" else []
     group = replicas(recheck="1s")
-    one, two = _recorded(group, before, [poke(sink, mode="observe")])
+    one, two = _recorded(group, before, [poke(sink, mode="approve")])
     _disturb(one, two)
     assert two.ask("DELETE", "/pause").is_success
-    group.wait("observed", count=len(PODS))
+    group.wait("awaiting_approval", count=len(PODS))
     assert 0 == asked(sink)
 
 

@@ -89,7 +89,12 @@ class Edge:
         self._committer: asyncio.Task[None] | None = None
 
     def _application(
-        self, *, tokens: Sequence[Token] = (), limits: Limits | None = None, database: Database | None = None
+        self,
+        *,
+        tokens: Sequence[Token] = (),
+        limits: Limits | None = None,
+        database: Database | None = None,
+        channel: str | None = None,
     ) -> FastAPI:
         self.database = database or self.database
         self.inbox = Inbox(self.database)
@@ -103,18 +108,17 @@ class Edge:
             clock=lambda: self.now,
             ready=self._ready,
             work=self.work,
-            parts=self._parts(catalog),
+            parts=self._parts(catalog, Policy(channel=channel)),
             preflight=self.reports.get,
             limits=limits or Limits(),
         )
+        self.parts = self.services.parts
         return create_app(self.services)
 
-    def _parts(self, catalog: CatalogHolder) -> Parts:
+    def _parts(self, catalog: CatalogHolder, policy: Policy) -> Parts:
         clients = Clients(Connections(), Scope())
         now = lambda: self.now  # noqa: E731 - the edge's clock
-        return Parts(
-            self.database, lambda: catalog.current, clients, self.metrics, Policy(), now, "edge", work=self.work
-        )
+        return Parts(self.database, lambda: catalog.current, clients, self.metrics, policy, now, "edge", work=self.work)
 
     async def _ready(self) -> list[str]:
         return self.problems

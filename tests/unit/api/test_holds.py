@@ -6,12 +6,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 
 from app.domain.reasons import Reason
 from app.domain.states import RunState
+from app.engine.pausing import end_what_is_over
 from app.store import audit, events
-from app.store.schema import breaker
+from app.store.schema import breaker, message
 from tests.support.edge import NOW, TOKENS, Edge, StartEdge, bearer
 
 WAITS = {"not_before": NOW + timedelta(hours=1)}
@@ -76,6 +77,16 @@ def test_a_pause_ends_by_itself(edge: Edge) -> None:
         ({"why": "x", "for": "soon"}, 422, "not a duration"),
         ({"why": "x", "who": "me"}, 422, "who is not known here"),
         ({"why": "x", "fore": "1h"}, 422, 'fore is not known here; did you mean "for"?'),
+        ({"reason": "x"}, 422, 'did you mean "why"?'),
+        ({"why": "x", "duration": "1h"}, 422, 'did you mean "for"?'),
+        ({"why": "x", "expires": "1h"}, 422, 'did you mean "until"?'),
+        ({"why": "x", "name": "restart-api"}, 422, 'did you mean "remediation"?'),
+        ({"why": "x", "target": "kubernets:Deployment/shop/api"}, 422, 'did you mean "kubernetes"?'),
+        ({"why": "x", "target": "kubernetes:Deploymnt/shop/api"}, 422, 'did you mean "Deployment"?'),
+        ({"why": "x", "target": "kubernetes:Deployment/api"}, 422, "a kind, a namespace and a name"),
+        ({"why": "x", "target": "kubernetes:Deployment/shop/Api"}, 422, "cannot be a target"),
+        ({"why": "x", "target": "redis:cache/zero"}, 422, "redis:cache/0"),
+        ({"why": "x", "target": "postgres:main"}, 422, "postgres:main/orders"),
     ],
 )
 def test_a_pause_that_makes_no_sense_is_refused(edge: Edge, body: dict[str, str], status: int, said: str) -> None:
@@ -84,6 +95,73 @@ def test_a_pause_that_makes_no_sense_is_refused(edge: Edge, body: dict[str, str]
     assert status == response.status_code
     assert said in response.json()["detail"]
     assert [] == edge.get("/pause").json()["items"]
+
+
+def test_a_post_pauses_too(edge: Edge) -> None:
+    """For whoever stops everything in a hurry."""
+    assert 200 == edge.post("/pause", json={"why": "fire"}).status_code
+    assert [("all", "fire")] == [(item["scope"], item["why"]) for item in edge.get("/pause").json()["items"]]
+
+
+def test_what_cannot_be_done_is_told_with_all_that_can(edge: Edge) -> None:
+    """Also where several routes share the path."""
+    response = edge.request("PATCH", "/pause", json={"why": "x"})
+    assert (405, "DELETE, GET, POST, PUT") == (response.status_code, response.headers["allow"])
+    assert "use DELETE, GET, POST, PUT" in response.json()["detail"]
+
+
+def test_a_pause_without_an_end_says_so(edge: Edge) -> None:
+    """Loudly, since nobody may remember it; one with an end has nothing to warn of."""
+    endless = edge.request("PUT", "/pause", json={"why": "x"}).json()["warnings"]
+    assert [True] == ["NO END" in warning for warning in endless]
+    assert [] == edge.request("PUT", "/pause", json={"why": "x", "for": "1h"}).json()["warnings"]
+
+
+def test_a_target_that_no_run_has_had_is_warned_of(edge: Edge) -> None:
+    """With the one that was probably meant; one that has been seen is not."""
+    seen = "kubernetes:Deployment/shop/api"
+    edge.add_run(RunState.DEFERRED, reason=Reason.COOLDOWN, target_key=seen, **WAITS)
+    body = {"why": "x", "for": "1h", "target": "kubernetes:Deployment/shop/apii"}
+    (warning,) = edge.request("PUT", "/pause", json=body).json()["warnings"]
+    assert 'did you mean "kubernetes:Deployment/shop/api"?' in warning
+    assert [] == edge.request("PUT", "/pause", json=body | {"target": seen}).json()["warnings"]
+
+
+def test_a_pause_is_told_to_the_channel(start_edge: StartEdge) -> None:
+    """When it begins, when somebody takes it away, and when it is over; each once."""
+    edge = start_edge(channel="ops")
+    edge.request("PUT", "/pause", json={"why": "moving house"})
+    edge.request("DELETE", "/pause")
+    edge.request("PUT", "/pause", json={"why": "short", "for": "10m", "remediation": "restart-api"})
+    edge.now = NOW + timedelta(minutes=10)
+    edge.run(end_what_is_over(edge.parts))
+    edge.run(end_what_is_over(edge.parts))
+
+    async def read() -> list[Any]:
+        async with edge.database.read() as tx:
+            return list(await tx.execute(select(message.c.channel, message.c.title, message.c.body)))
+
+    rows = edge.run(read())
+    titles = ["Paused: everything", "Goes on: everything", "Paused: remediation restart-api"]
+    assert [*titles, "Goes on: remediation restart-api"] == [row.title for row in rows]
+    assert {"ops"} == {row.channel for row in rows}
+    assert "WITHOUT AN END" in rows[0].body
+    assert "moving house" in rows[0].body
+    assert ["paused", "pause_ended"] == [kind for kind, *_ in chain(edge, events.catalog_chain("restart-api"))]
+
+
+def test_what_is_paused_is_in_metrics_and_readiness(edge: Edge) -> None:
+    """For everybody, and so without who, why and on which target."""
+    assert 'remediator_pauses{scope="all"} 0.0' in edge.get("/metrics").text
+    edge.request("PUT", "/pause", json={"why": "secret reason"})
+    edge.request("PUT", "/pause", json={"why": "secret reason", "target": "postgres:secret/orders"})
+    ready = edge.get("/-/ready").text
+    assert "PAUSED: everything, since 2026-03-01 12:00:00 UTC, without an end" in ready
+    assert "paused: 1 target" in ready
+    assert "secret" not in ready
+    found = edge.get("/metrics").text
+    assert 'remediator_pauses{scope="all"} 1.0' in found
+    assert 'remediator_pauses{scope="target"} 1.0' in found
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,71 @@
+"""Closes breakers by hand, and says what becomes of what waited for them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api.auth import Approver, Identity
+from app.api.given import body_of, read_given
+from app.api.holds import ERRORS, Name, Words, known_remediation
+from app.api.models import Answer
+from app.api.services import Served, Services
+from app.domain.states import RunState
+from app.store import approvals, breakers, events
+from app.store.approvals import Verb, Word
+from app.store.events import Entry, Event, catalog_chain
+from app.store.rerun import rerun
+
+router = APIRouter()
+
+
+class BreakerWord(BaseModel):
+    """What becomes of the runs that waited for the breaker."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    waiting: Literal["replay", "drop"] = Field(description="replay: decide them now; drop: cancel them.")
+    comment: Words = ""
+
+
+class BreakerClosed(Answer):
+    """What closing a breaker did."""
+
+    was_open: bool
+    dropped: int = Field(description="Runs that had waited and were cancelled.")
+
+
+@router.post(
+    "/catalog/{name}/breaker/close",
+    operation_id="closeBreaker",
+    summary="Close a remediation's breaker by hand",
+    responses=ERRORS,
+    openapi_extra=body_of(BreakerWord, required=True),
+    tags=["pause"],
+)
+async def close_breaker(request: Request, services: Served, who: Approver, name: Name) -> BreakerClosed:
+    """Says what becomes of the runs that waited for it. Role: approver."""
+    given = await read_given(request, BreakerWord)
+    known_remediation(services, name)
+    closed = await _close(services, name, given, who)
+    services.metrics.runs.labels(name, RunState.CANCELLED).inc(closed.dropped)
+    services.work.set()
+    return closed
+
+
+@rerun
+async def _close(services: Services, name: str, given: BreakerWord, who: Identity) -> BreakerClosed:
+    now, dropped = services.clock(), 0
+    async with services.database.write(lock="admission") as tx:
+        if given.waiting == "drop":
+            for run_id in await breakers.waiting(tx, name):
+                await approvals.decide(tx, run_id, Word(Verb.DROP, who.name, given.comment), now)
+                dropped += 1
+        was_open = await breakers.close(tx, name, now)
+        said = f"breaker closed by {who.name}; what waited is " + ("dropped" if given.waiting == "drop" else "decided")
+        data = {"waiting": given.waiting, "dropped": dropped, "comment": given.comment}
+        entry = Entry(said if was_open else f"{said}; it was not open", actor=who.name, data=data)
+        await events.append(tx, [Event(catalog_chain(name), now, "breaker_closed", "", entry)])
+    return BreakerClosed(was_open=was_open, dropped=dropped)

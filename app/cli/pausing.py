@@ -1,0 +1,93 @@
+"""`pause`, `resume` and `status`: stop everything, let it go on, and what is stopped; in the words of the API."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from app.cli.options import CANNOT_TELL
+from app.cli.remote import TOKEN, Service
+from app.domain.errors import AppError
+
+_URL = "http://127.0.0.1:8080"
+_WHY = "stopped from the command line"
+
+
+def _asking(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the service that it asks; what goes wrong ends it in words."""
+
+    @click.option("--url", envvar="REMEDIATOR_URL", default=_URL, show_default=True, help="Where the service is.")
+    @click.option(
+        "--token-file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help=f"File with the token of an approver; else {TOKEN}.",
+    )
+    @wraps(command)
+    def asking(url: str, token_file: Path | None, **given: Any) -> Any:
+        token = None if token_file is None else token_file.read_text(encoding="utf-8").strip()
+        try:
+            return command(Service(url, token), **given)
+        except AppError as error:
+            click.echo(f"remediator: {error.message}", err=True)
+            sys.exit(CANNOT_TELL)
+
+    return asking
+
+
+_remediation = click.option("--remediation", help="Only this remediation.")
+_target = click.option("--target", help="Only this target, by its key: kubernetes:Deployment/shop/api")
+
+
+@click.command("pause")
+@click.option("--why", default=_WHY, show_default=True, help="Shown in every decision that it holds up.")
+@click.option("--for", "duration", help="How long, such as 2h; without it the pause has NO END.")
+@click.option("--until", help="Until when, as RFC 3339.")
+@_remediation
+@_target
+@_asking
+def pause(service: Service, **given: str | None) -> None:
+    """Stop everything, on every replica: what is being applied finishes, and nothing further begins."""
+    names = {"why": "why", "duration": "for", "until": "until", "remediation": "remediation", "target": "target"}
+    body = {names[name]: value for name, value in given.items() if value is not None}
+    _say(service.put("/pause", body))
+
+
+@click.command("resume")
+@_remediation
+@_target
+@click.option("--holder", help="Whose pause; default: yours. Somebody else's needs an admin.")
+@_asking
+def resume(service: Service, **given: str | None) -> None:
+    """Take your pause away, of everything unless a remediation or a target is named."""
+    _say(service.delete("/pause", {name: value for name, value in given.items() if value is not None}))
+
+
+@click.command("status")
+@_asking
+def status(service: Service) -> None:
+    """Say what is paused, by whom, why and until when. Exit status 1: something is."""
+    found = service.get("/pause")
+    _say(found)
+    if found["items"]:
+        sys.exit(1)
+
+
+def _say(answer: Mapping[str, Any]) -> None:
+    for line in _lines(answer):
+        click.echo(line)
+    for warning in answer.get("warnings", ()):
+        click.echo(f"warning: {warning}", err=True)
+
+
+def _lines(answer: Mapping[str, Any]) -> Iterator[str]:
+    if not answer["items"]:
+        yield "nothing is paused"
+    for one in answer["items"]:
+        what = "EVERYTHING" if one["scope"] == "all" else f"{one['scope']} {one['subject']}"
+        end = f"until {one['until']}" if one["until"] else "WITHOUT AN END"
+        yield f"paused: {what}, by {one['holder']} since {one['since']}, {end}: {one['why']}"
