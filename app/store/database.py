@@ -58,6 +58,8 @@ _NOTICE_SILENCE = {
 _AT_ONCE = 2  # of this process: one that has a lock, and the next
 _FRESH_SECONDS = 1.0  # in which a connection is trusted to live on
 _LOCK = text("SELECT pg_advisory_xact_lock(:key)")
+# A commit that waits for the disk, and for standbys; a standby has only what its primary has on the disk.
+_FLUSH = text("SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_logical_emit_message(true, 'remediator', '') END")
 log = structlog.get_logger()
 _READ, _WRITE = "read", "write"
 _QUESTIONS = 12  # at once; the other connections of the pool are for the engine
@@ -272,6 +274,15 @@ class Database:
             yield
         finally:
             place.release()
+
+    async def on_disk(self) -> None:
+        """Return when the disk has everything that can be read now, also what was written without waiting for it."""
+        if self.is_sqlite:
+            async with self._translated(_WRITE):
+                await self._writer.sync()
+            return
+        async with self.write() as tx:
+            await tx.execute(_FLUSH)
 
     async def probe(self) -> None:
         """Read something, and where writing failed write something too; raises StoreUnavailableError."""

@@ -54,7 +54,9 @@ async def _record(tx: AsyncConnection, now: datetime, episode_ids: Sequence[str]
         values: dict[str, Any] = {"resolved_at": await episodes.last_end(tx, row.id), "judge_at": None}
         helped = row.effective is None
         message = "the alert resolved" if helped else "the alert resolved, too late to be this run's doing"
-        await tx.execute(update(run).where(run.c.id == row.id).values(values | ({"effective": True} if helped else {})))
+        changed = update(run).where(run.c.id == row.id).values(values | ({"effective": True} if helped else {}))
+        if not (await tx.execute(changed)).rowcount:  # it was deleted for its age meanwhile
+            continue
         await _note(tx, row, now, "resolved", message)
         if helped:
             judged.append(_judged(row, helped=True))
@@ -72,7 +74,9 @@ async def judge(tx: AsyncConnection, run_id: str, now: datetime) -> Judged | Non
 
     The caller holds the lock `intake`: a resolve is taken in before, and then the run is judged, or it comes too late.
     """
-    row = (await tx.execute(select(run).where(run.c.id == run_id, run.c.judge_at <= now))).one_or_none()
+    row = (
+        await tx.execute(select(run).where(run.c.id == run_id, run.c.judge_at <= now).with_for_update())
+    ).one_or_none()
     if row is None:
         return None
     await tx.execute(update(run).where(run.c.id == run_id).values(judge_at=None, effective=False))

@@ -33,7 +33,11 @@ async def announce_pass(tx: AsyncConnection, now: datetime, before: datetime) ->
 
 
 async def prune_runs(tx: AsyncConnection, before: datetime, limit: int) -> int:
-    """Delete the oldest runs that ended before that moment, with steps, links and events; how many chains that were."""
+    """Delete the oldest runs that ended before that moment, with steps, links and events; how many chains that were.
+
+    Not those whose rows another transaction holds: it may be about to append to their chains. Whoever appends later
+    finds no row.
+    """
     chains = await _old_chains(tx, before, limit)
     await tx.execute(delete(event).where(event.c.run_id.in_(chains)))
     await tx.execute(delete(run).where(run.c.id.in_(chains)))
@@ -44,7 +48,7 @@ async def _old_chains(tx: AsyncConnection, before: datetime, limit: int) -> list
     """Ended runs, and what is left of those that were folded into another one."""
     old = run.c.id < lowest_id(before)
     ended = select(run.c.id).where(old, run.c.finished_at < before).order_by(run.c.id).limit(limit)
-    found = list((await tx.execute(ended)).scalars())
+    found = list((await tx.execute(ended.with_for_update(skip_locked=True))).scalars())
     if len(found) < limit:
         folded = (event.c.run_id < lowest_id(before), event.c.at < before, event.c.kind == "folded")
         gone = ~exists().where(run.c.id == event.c.run_id)

@@ -18,6 +18,25 @@ from app.store.connection import AsyncConnection
 from app.store.events import digest, key_of
 from app.store.schema import event, microseconds, seal
 
+_FIRST = 3  # of a server's own transactions
+_LATELY = 100  # seals: events whose ids are behind the newest one's are in these
+# Above all transactions that have ended.
+_NEXT = text("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
+# The oldest transaction that goes on. One of another database of the server, which may stay open for days, is known by
+# the lock that every transaction has on its own number, of which that view has the lower half.
+_HORIZON = text("""
+    SELECT coalesce(min(one::text::bigint), pg_snapshot_xmax(pg_current_snapshot())::text::bigint)
+    FROM pg_snapshot_xip(pg_current_snapshot()) AS one
+    WHERE NOT EXISTS (
+        SELECT 1 FROM pg_locks AS held
+        LEFT JOIN pg_stat_activity AS session ON session.pid = held.pid
+        LEFT JOIN pg_prepared_xacts AS prepared ON prepared.transaction = held.transactionid
+        WHERE held.locktype = 'transactionid' AND held.mode = 'ExclusiveLock' AND held.granted
+          AND held.transactionid::text::bigint = one::text::bigint % 4294967296
+          AND coalesce(session.datname, prepared.database) <> current_database()
+    )
+""")
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Cursor:
@@ -66,8 +85,14 @@ async def settled(tx: AsyncConnection) -> ColumnElement[bool]:
     """Events before which no other one can still appear: all transactions up to theirs have ended."""
     if tx.dialect.name != "postgresql":
         return event.c.id.is_not(None)
-    horizon = await tx.execute(text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"))
-    return event.c.tx < int(horizon.scalar_one())
+    return event.c.tx < int((await tx.execute(_HORIZON)).scalar_one())
+
+
+async def beyond(tx: AsyncConnection, cursor: Cursor) -> ColumnElement[bool]:
+    """The same as `after` for a reader, whose place may be of another server: the order of ids is all that is left."""
+    if tx.dialect.name == "postgresql" and cursor.tx >= int((await tx.execute(_NEXT)).scalar_one()):
+        return event.c.id > cursor.id
+    return after(tx, cursor)
 
 
 async def last(tx: AsyncConnection) -> Row[Any] | None:
@@ -82,6 +107,7 @@ def end_of(row: Row[Any] | None) -> Cursor:
 
 async def seal_next(tx: AsyncConnection, now: datetime, limit: int) -> Sealed:
     """Seal the next events, at most `limit`. The caller holds the lock `seal`."""
+    await after_restore(tx)
     before = await last(tx)
     query = select(event.c.tx, event.c.id, event.c.run_id, event.c.seq, event.c.hash)
     query = query.where(after(tx, end_of(before)), await settled(tx)).order_by(event.c.tx, event.c.id).limit(limit)
@@ -106,17 +132,34 @@ async def after_restore(tx: AsyncConnection) -> None:
     """PostgreSQL counts transactions anew after a restore into another server: what is there comes before all that.
 
     What was sealed comes before the newest seal, and what was not after it; a server's own transactions begin with 3.
+    Replicas may have gone on meanwhile: what they have written here keeps its number. The caller holds the lock `seal`.
     """
     if tx.dialect.name != "postgresql":
         return
-    highest = [select(func.max(column)).scalar_subquery() for column in (event.c.tx, seal.c.to_tx)]
-    newest = (await tx.execute(select(func.greatest(*highest)))).scalar_one()
-    current = (await tx.execute(text("SELECT pg_current_xact_id()::text::bigint"))).scalar_one()
-    if newest is None or newest <= current:
+    newest_seal = await last(tx)
+    end = end_of(newest_seal)
+    newest_event = (await tx.execute(select(func.max(event.c.tx)))).scalar_one() or 0
+    following = int((await tx.execute(_NEXT)).scalar_one())
+    if max(newest_event, end.tx) < following:
         return
-    unsealed = after(tx, end_of(await last(tx)))
-    await tx.execute(update(event).values(tx=case((unsealed, 2), else_=0)))
-    await tx.execute(update(seal).values(to_tx=0))
+    unsealed = after(tx, end)
+    ours = event.c.tx.between(_FIRST, following - 1)
+    kept = select(event.c.id, event.c.run_id, event.c.seq).where(ours, ~unsealed, event.c.id > end.id)
+    sealed = await _sealed_lately(tx)
+    here = [row.id for row in await tx.execute(kept) if (row.seq or 0) > sealed.get(row.run_id, 0)]
+    foreign = and_(~and_(ours, unsealed), event.c.id.not_in(here))
+    await tx.execute(update(event).where(foreign).values(tx=case((unsealed, 2), else_=0)))
+    await tx.execute(update(seal).values(to_tx=1))
+
+
+async def _sealed_lately(tx: AsyncConnection) -> dict[str, int]:
+    """Up to which event the newest seals cover each chain that they name."""
+    found: dict[str, int] = {}
+    query = select(seal.c.leaves).where(seal.c.leaves.is_not(None)).order_by(seal.c.id.desc()).limit(_LATELY)
+    for (leaves,) in await tx.execute(query):
+        for chain, seq, _ in leaves:
+            found[chain] = max(seq, found.get(chain, 0))
+    return found
 
 
 async def of_page(tx: AsyncConnection, after_id: int, limit: int) -> Sequence[Row[Any]]:

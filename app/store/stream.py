@@ -14,7 +14,7 @@ from app.store.connection import AsyncConnection
 from app.store.database import Database
 from app.store.events import catalog_chain
 from app.store.schema import event, run
-from app.store.seals import Cursor, after, settled, until
+from app.store.seals import Cursor, beyond, settled, until
 
 _PAGE = 500
 _LOOKED_AT = 2_000  # events for one page: on SQLite nobody is answered meanwhile
@@ -46,13 +46,14 @@ async def page(database: Database, start: Cursor, wanted: Wanted, limit: int = _
     What is not wanted is passed by, too, and not looked at again from the page's end.
     """
     async with database.browse() as tx:
-        here = and_(after(tx, start), await settled(tx))
+        here = and_(await beyond(tx, start), await settled(tx))
         end, has_more = await _end(tx, here)
         if end is None:
             return Page([], start, has_more=False)
         query = select(event, *_RUN).outerjoin(run, run.c.id == event.c.run_id)
         query = query.where(here, until(tx, end), *_conditions(wanted))
         rows = list((await tx.execute(query.order_by(event.c.tx, event.c.id).limit(limit))).all())
+    await database.on_disk()  # a crash of the server must neither take back what was told, nor use this place anew
     if len(rows) == limit:
         return Page(rows, Cursor(rows[-1].tx, rows[-1].id), has_more=True)
     return Page(rows, end, has_more)

@@ -80,7 +80,7 @@ async def borrowed(tx: AsyncConnection, remediation: str, target_key: str) -> li
     )
     if since is not None:
         query = query.where(run.c.finished_at > since)
-    return [runs.from_row(row) for row in await tx.execute(query.order_by(run.c.finished_at.desc()))]
+    return [runs.from_row(row) for row in await tx.execute(query.order_by(run.c.finished_at.desc()).with_for_update())]
 
 
 async def borrowers(tx: AsyncConnection, episode_ids: Sequence[str]) -> list[tuple[str, str]]:

@@ -160,15 +160,18 @@ async def _check_row(tx: AsyncConnection, chain: str, rows: Sequence[Row[Any]], 
     """A run's row is where its last event left it; what was folded has none."""
     if not _RUN_ID.match(chain):
         return
-    # In one statement, since the run may go on while it is looked at.
-    newest = select(event.c.state).where(event.c.run_id == chain).order_by(event.c.id.desc()).limit(1)
-    query = select(run.c.state, newest.scalar_subquery().label("said")).where(run.c.id == chain)
-    row = (await tx.execute(query)).one_or_none()
-    last = rows[-1]
-    if row is None and last.kind != "folded" and not await _was_pruned_meanwhile(tx, chain):
+    # In one statement, since the run may go on, be folded or be deleted while it is looked at.
+    newest = select(event.c.kind, event.c.state).where(event.c.run_id == chain).order_by(event.c.id.desc()).limit(1)
+    said = newest.subquery()
+    state = select(run.c.state).where(run.c.id == chain).scalar_subquery()
+    last, row = rows[-1], (await tx.execute(select(said, state.label("is_in")))).one_or_none()
+    if row is None:
+        if not await _was_pruned_meanwhile(tx, chain):
+            report.found(chain, last.seq, "its events have gone while they were looked at")
+    elif row.is_in is None and row.kind != "folded":
         report.found(chain, last.seq, "its run is missing from the ledger")
-    if row is not None and row.state != row.said:
-        report.found(chain, last.seq, f"its run is {row.state}, and its last event says {row.said}")
+    elif row.is_in is not None and row.is_in != row.state:
+        report.found(chain, last.seq, f"its run is {row.is_in}, and its last event says {row.state}")
 
 
 async def _was_pruned_meanwhile(tx: AsyncConnection, chain: str) -> bool:
