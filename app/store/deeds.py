@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,10 +13,12 @@ from sqlalchemy.engine import Row
 from app.domain.remediation import Purpose
 from app.domain.wording import deed, one_line
 from app.store.connection import AsyncConnection
+from app.store.dialects import planned_summaries
 from app.store.runs import Run
 from app.store.schema import run, step
 
 _LONGEST_SUMMARY = 500
+_AT_ONCE = 25  # runs, of which each may have steps of many kilobytes: others have their turn in between
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,23 +31,32 @@ class Deeds:
 
 async def of_runs(tx: AsyncConnection, runs: Sequence[Row[Any] | Run]) -> dict[str, Deeds]:
     """The deeds of these runs, or rows of runs."""
+    found: dict[str, Deeds] = {}
+    for start in range(0, len(runs), _AT_ONCE):
+        found |= await _of_some(tx, runs[start : start + _AT_ONCE])
+        await asyncio.sleep(0)
+    return found
+
+
+async def _of_some(tx: AsyncConnection, runs: Sequence[Row[Any] | Run]) -> dict[str, Deeds]:
     found = {row.id: Deeds() for row in runs}
     takes_back = {row.id for row in runs if row.purpose != Purpose.REMEDY}
     columns = (step.c.run_id, step.c.planned, step.c.state, step.c.result, step.c.error)
     query = select(*columns).where(step.c.run_id.in_(found)).order_by(step.c.run_id, step.c.rung, step.c.position)
-    for row in (await tx.execute(query)).all() if found else ():
+    for row in (await tx.execute(query)).all():
         found[row.run_id].done.append(of_step(row, takes_back=row.run_id in takes_back))
     idle = [run_id for run_id, one in found.items() if not one.done]
-    for run_id, plan in await _plans(tx, idle):
-        found[run_id].planned.extend(of_plan(plan))
+    for run_id, summaries in await _planned(tx, idle):
+        found[run_id].planned.extend(one_line(one, _LONGEST_SUMMARY) for one in summaries)
     return found
 
 
-async def _plans(tx: AsyncConnection, run_ids: Collection[str]) -> list[tuple[str, Any]]:
+async def _planned(tx: AsyncConnection, run_ids: Collection[str]) -> list[tuple[str, list[str]]]:
     if not run_ids:
         return []
-    query = select(run.c.id, run.c.plan).where(run.c.id.in_(run_ids), run.c.plan.is_not(None))
-    return [(row.id, row.plan) for row in await tx.execute(query)]
+    summaries = planned_summaries(tx.dialect, run).label("summaries")
+    query = select(run.c.id, summaries).where(run.c.id.in_(run_ids), run.c.plan.is_not(None))
+    return [(row.id, row.summaries) for row in await tx.execute(query)]
 
 
 def of_step(row: Row[Any], *, takes_back: bool) -> str:

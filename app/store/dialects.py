@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, ColumnElement, FromClause, Select, Table, Text, exists, func, type_coerce
+from sqlalchemy import JSON, ColumnElement, FromClause, Select, Table, Text, cast, exists, func, select, type_coerce
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -53,3 +53,16 @@ def has_label(dialect: Dialect, table: FromClause, name: str, value: str) -> Col
 def led_by(query: Select[Any], table: Table, index: str) -> Select[Any]:
     """A query for which SQLite uses this index of a table: it keeps no figures by which it would choose."""
     return query.with_hint(table, f"INDEXED BY {index}", "sqlite")
+
+
+def planned_summaries(dialect: Dialect, table: FromClause) -> ColumnElement[Any]:
+    """The summaries of a plan's steps that would change something, without the rest, which may be long."""
+    if is_postgresql(dialect):
+        from sqlalchemy.dialects.postgresql import JSONPATH  # noqa: PLC0415
+
+        path = cast("$.steps[*] ? (!exists(@.changes) || @.changes == true).summary", JSONPATH)
+        return type_coerce(func.jsonb_path_query_array(table.c.plan, path), Json)
+    steps = func.json_each(table.c.plan, "$.steps").table_valued("value")
+    changes = func.coalesce(func.json_extract(steps.c.value, "$.changes"), 1) == 1
+    told = select(func.json_group_array(func.json_extract(steps.c.value, "$.summary"))).select_from(steps)
+    return type_coerce(told.where(changes).correlate(table).scalar_subquery(), Json)

@@ -30,8 +30,8 @@ def catalog(working: str, broken: str) -> str:
 
     def entry(name: str, url: str, **fields: Any) -> dict[str, Any]:
         step = {"action": "http.request", "with": {"url": url}}
-        match = [f'alertname="{name}"']
-        return {"name": name, "summary": name, "match": match, "mode": "auto", "steps": [step]} | fields
+        matchers = [f'alertname="{name}"']
+        return {"name": name, "summary": name, "matchers": matchers, "mode": "auto", "steps": [step]} | fields
 
     verify = [{"check": "http.ok", "with": {"url": working}}]
     entries = [

@@ -19,6 +19,7 @@ from app.catalog.catalog import Catalog
 from app.catalog.loader import load
 from app.clients.clients import Clients
 from app.clients.connections import Connections, RedisConnection, SecretSource
+from app.domain import former
 from app.domain.errors import AppError, LeaseLostError, StoreUnavailableError
 from app.domain.scope import Scope
 from app.domain.states import RunState
@@ -229,7 +230,7 @@ class World:
         query = select(run.c.id, run.c.spec).join(event, event.c.run_id == run.c.id)
         query = query.where(event.c.state == RunState.RUNNING).group_by(run.c.id).order_by(first)
         async with self.replicas[0].database.read() as tx:
-            return {row.id: row.spec for row in await tx.execute(query)}
+            return {row.id: former.specification(row.spec) for row in await tx.execute(query)}
 
     async def states(self) -> dict[str, list[str]]:
         """The states that each run's events say, in order."""

@@ -64,6 +64,20 @@ def test_filters_find_the_same_on_both_stores(edge: Edge, query: str, expected: 
     assert expected == found(edge, query)
 
 
+def test_a_run_that_did_nothing_says_what_it_would_do(edge: Edge) -> None:
+    """By the summaries of the steps that would change something, whichever fields another release has stored."""
+    steps = [
+        {"action": "a", "summary": "scale it", "changes": True},
+        {"action": "b", "summary": "is so", "changes": False},
+        {"action": "c", "summary": "of before"},
+    ]
+    edge.add_run(RunState.OBSERVED, remediation="a", plan={"rung": 0, "steps": steps, "target": {"key": "k"}})
+    edge.add_run(RunState.DENIED, remediation="b", after=MINUTE)
+    denied, observed = edge.get("/remediations").json()["items"]
+    assert ([], ["scale it", "of before"], []) == (observed["done"], observed["planned"], denied["planned"])
+    assert observed["planned"] == edge.get(f"/remediations/{observed['id']}").json()["planned"]
+
+
 def test_a_label_of_any_alert_of_a_run_finds_it(edge: Edge) -> None:
     """A run that acts for two alerts is found by both."""
     first = edge.add_run(remediation="a", labels={"pod": "one"})

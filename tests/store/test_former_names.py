@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def test_the_release_before_can_read_what_this_one_writes(store: str, tmp_path: 
 
     async def scenario() -> None:
         given: dict[str, Any] = {"limits": {"cooldown": "0s", "rate": "1/1h"}, "max_age": "2h"}
-        async with engine(store, tmp_path, poke(sink, **given), recheck="1h") as one:
+        async with engine(store, tmp_path, poke(sink, **given), recheck=timedelta(hours=1)) as one:
             await one.fire(pod="a")
             await one.ended(count=1)
             await one.fire(pod="b")

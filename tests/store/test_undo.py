@@ -15,6 +15,7 @@ from sqlalchemy.engine import Row
 
 from app.actions.base import Context
 from app.actions.registry import actions
+from app.domain import former
 from app.domain.errors import ConflictError, NotFoundError, TransientError
 from app.domain.model import JsonObject
 from app.domain.plans import Plan, PlannedStep
@@ -433,9 +434,9 @@ def test_the_release_before_cannot_read_what_takes_back(store: str, tmp_path: Pa
             (first,) = await one.ended(count=1)
             await undo(one, first.id)
             remedy, undone = await one.ended(count=2)
-            Remediation.model_validate(remedy.spec)
+            Remediation.model_validate(former.specification(remedy.spec))
             with pytest.raises(ValidationError, match="purpose"):
-                Remediation.model_validate(undone.spec)
+                Remediation.model_validate(former.specification(undone.spec))
             assert "undoes" not in remedy.plan
             known = set(Plan.model_fields) - {"undoes"}
             assert set(remedy.plan) <= known

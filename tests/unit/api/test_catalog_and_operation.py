@@ -91,7 +91,7 @@ def test_a_wrong_catalog_is_refused_with_every_problem(edge: Edge) -> None:
     """The running one stays, and says until it is mended why the files were refused."""
     before = edge.services.catalog.current.digest
     good = edge.catalog_file.read_text(encoding="utf-8")
-    edge.catalog_file.write_text(good.replace("summary", "sumary").replace("match:", "mach:"), encoding="utf-8")
+    edge.catalog_file.write_text(good.replace("summary", "sumary").replace("matchers:", "machers:"), encoding="utf-8")
     response = edge.post("/-/reload")
     assert (422, "catalog_invalid") == (response.status_code, response.json()["reason"])
     problems = response.json()["errors"]
