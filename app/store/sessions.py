@@ -43,6 +43,7 @@ _RELIED_ON = {
     "row_security": "on",
     "gin_fuzzy_search_limit": "0",
 }
+APPLICATION_NAME = "remediator"  # also of the connections to targets
 _NAMED = re.compile(r"(?:-c\s*|--)(\w+)\s*=")
 _UNLIMITED = "SET statement_timeout = 0"  # first, and by itself: a limit of milliseconds would end the next statement
 _SET: LiteralString = """
@@ -61,8 +62,14 @@ def settings(url: URL) -> dict[str, str]:
     """Name every setting that a session of this store has, with its value."""
     options = url.query.get("options", "")
     named = set(_NAMED.findall(options if isinstance(options, str) else " ".join(options)))
-    # The URL of the store may name others: `?options=-c search_path=remediator`.
-    chosen = {"search_path": '"$user", public', "lock_timeout": f"{LOCK_SECONDS:g}s"}
+    named |= set(url.query)
+    # The URL of the store may name others: `?options=-c search_path=remediator`. By its name an action that ends idle
+    # sessions knows ours, also where a pooler hides that the target is our own store.
+    chosen = {
+        "application_name": APPLICATION_NAME,
+        "search_path": '"$user", public',
+        "lock_timeout": f"{LOCK_SECONDS:g}s",
+    }
     ends = {"idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION}
     return _RELIED_ON | ends | {name: value for name, value in chosen.items() if name not in named}
 
@@ -82,7 +89,7 @@ async def connect(url: URL) -> AsyncConnection[tuple[Any, ...]]:
 
     plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
     connection = await psycopg.AsyncConnection.connect(
-        plain, autocommit=True, prepare_threshold=None, application_name="remediator"
+        plain, autocommit=True, prepare_threshold=None, application_name=APPLICATION_NAME
     )
     try:
         for statement, values in _statements(url, synced=True):

@@ -50,6 +50,7 @@ TURNED = {
     "gin_fuzzy_search_limit": "1",
     "search_path": "nowhere",
     "lock_timeout": "1ms",
+    "application_name": "psql",
     "synchronous_commit": "off",
 }
 NEWER = {"transaction_timeout"}  # of PostgreSQL 17
