@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,12 +44,20 @@ class Targets:
     writers: set[str] = field(default_factory=set)  # runs that have done anything
     busy: set[str] = field(default_factory=set)
     fault: str = ""
+    hidden: str = ""  # transient or permanent: what looking at a target meets until that is over
     is_well: bool = True
     crossed: list[str] = field(default_factory=list)
+    objection: Callable[[str, str], Awaitable[str]] | None = (
+        None  # says why a run may not touch a target now; empty: it may
+    )
+    objections: list[str] = field(default_factory=list)  # to what was done nevertheless
+    then: Callable[[], Awaitable[None]] | None = None  # what happens once, right after the next effect
 
     async def touch(self, key: str, run_id: str, effect: Callable[[], None]) -> None:
         """Bring an effect about, with the fault that is due before or after it."""
         fault, self.fault = self.fault, ""
+        if self.objection is not None and (objection := await self.objection(key, run_id)) != "":
+            self.objections.append(f"{run_id} on {key}: {objection}")
         if key in self.busy:
             self.crossed.append(key)
         self.busy.add(key)
@@ -60,6 +68,9 @@ class Targets:
             effect()
             self.writers.add(run_id)
             await asyncio.sleep(0)
+            then, self.then = self.then, None
+            if then is not None:
+                await then()
             if fault:
                 raise _fault(fault)
         finally:
@@ -68,6 +79,12 @@ class Targets:
     def value(self, key: str) -> int:
         """What a target is set to; 1 at first."""
         return self.values.get(key, 1)
+
+    def look(self, key: str) -> int:
+        """Read the value as a plan does; raises while targets are hidden."""
+        if self.hidden:
+            raise _fault(self.hidden)
+        return self.value(key)
 
 
 targets = Targets()
@@ -87,7 +104,8 @@ class Hit(Action[NoParams]):
     target_backend = "redis"
 
     async def plan(self, context: Context, params: NoParams) -> PlannedStep:
-        """Nothing to read."""
+        """Read nothing that the plan would tell."""
+        targets.look(context.target.key)
         return self.planned(params, summary=f"hit {context.target.key}")
 
     async def apply(self, context: Context, step: PlannedStep) -> JsonObject:  # noqa: ARG002 - the contract's
@@ -120,7 +138,7 @@ class Set(Action[SetParams]):
 
     async def plan(self, context: Context, params: SetParams) -> PlannedStep:
         """Read the value."""
-        now = targets.value(context.target.key)
+        now = targets.look(context.target.key)
         return self.planned(
             params,
             summary=f"set {context.target.key} from {now} to {params.to}",
