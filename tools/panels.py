@@ -162,7 +162,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                 f"sum by (remediation) (increase({own('remediator_recurrences_total')}[1d]))",
                 "{{remediation}}",
             ),
-            width=6,
+            width=5,
         ),
         graph(
             "Breakers and earned modes",
@@ -170,26 +170,26 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             # From the shared store: every replica says the same.
             Query(f"max by (remediation) ({own('remediator_breaker_state')})", "breaker {{remediation}}"),
             Query(f"max by (remediation) ({own('remediator_earned_mode')})", "earned {{remediation}}"),
-            width=6,
+            width=5,
         ),
         graph(
             "Pauses",
             "Pauses that stand, by what they are on. all above 0: nothing is done at all.",
             Query(f"max by (scope) ({own('remediator_pauses')})", "{{scope}}"),
-            width=6,
+            width=4,
         ),
         graph(
             "Preflight by remediation",
             "1: it could run. 0: it lacks a right, or something cannot be reached; GET /catalog/{name} says what.",
             Query(f"min by (remediation) ({own('remediator_preflight_ok')})", "{{remediation}}"),
-            width=6,
+            width=5,
         ),
         graph(
             "Age of the preflight",
             "Growing without end: rights and reach are not looked at any more.",
             Query(f"time() - ({own('remediator_preflight_timestamp_seconds')} > 0)", "{{instance}}"),
             unit="s",
-            width=6,
+            width=5,
         ),
     ),
     "Actions and checks": (

@@ -53,7 +53,7 @@ def test_version() -> None:
 
 
 def test_serve_works_in_an_empty_directory(tmp_path: Path) -> None:
-    """Nothing has to exist: data and catalog directories are made, and the service is ready."""
+    """Nothing has to exist: data and catalog directories are made, and the service is ready and says what it did."""
     url = f"http://127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "app", "serve", "--listen", url.removeprefix("http://")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -61,9 +61,12 @@ def test_serve_works_in_an_empty_directory(tmp_path: Path) -> None:
     try:
         with httpx.Client(base_url=url, trust_env=False) as client:
             process.wait_ready(lambda: answers(client, "/-/ready"))
+        told = remediator("runs", "--url", url), remediator("runs", "--data", tmp_path / "data")
     finally:
         process.stop()
 
+    assert [0, 0] == [done.returncode for done in told], told[0].stderr + told[1].stderr
+    assert [True, True] == [done.stdout.startswith("no runs since ") for done in told]
     assert {"data", "remediations", "log"} == {path.name for path in tmp_path.iterdir()}
 
 
