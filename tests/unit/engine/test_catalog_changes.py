@@ -169,6 +169,22 @@ def test_plan_says_that_an_alert_has_had_its_run(tmp_path: Path, sink: WebServer
     run(scenario())
 
 
+def test_a_retry_is_the_attempt_that_it_repeats(tmp_path: Path, sink: WebServer) -> None:
+    """As the API records it, so that the preview and the retry meet the same limit."""
+
+    async def scenario() -> None:
+        sink.status = 404
+        limits = {"cooldown": "0s", "rate": "1000/1h", "attempts": 2}
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink, limits=limits)) as one:
+            down = one.firing()
+            await one.deliver(down)
+            await one.ended(count=2)
+            (prospect,) = (await explain(one.parts, Alert.model_validate(down))).prospects
+            assert "attempt 2 of 2" in {decision.message for decision in prospect.decisions}
+
+    run(scenario())
+
+
 def test_plan_says_that_a_run_is_not_over(tmp_path: Path, sink: WebServer) -> None:
     """Nobody has to wait for the alert to resolve, and nothing is to be retried."""
 
