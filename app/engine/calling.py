@@ -33,6 +33,7 @@ from app.store.runs import Run
 from app.store.steps import StepOutcome
 
 _TRYING = 0.9  # of the time; a try that begins later would be cut off and tell nothing
+_FRESH_SECONDS = 1.0  # in which a call follows its intent, unless this replica stood still
 _backoff = wait_random_exponential(multiplier=0.4, max=10)
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -60,6 +61,7 @@ class Call:
     position: int
     is_known: bool = False  # to the ledger, by an owner of the run that had begun it
     tries: int = 0
+    asked_at: float = 0.0  # by the steady clock, whether it may be made
 
     @property
     def step(self) -> PlannedStep:
@@ -79,9 +81,8 @@ class Call:
 
 async def begin(call: Call) -> None:
     """Commit the intent of a call, unless it may not be made now; raises HaltedError then."""
-    halted = None
+    halted, call.asked_at = None, steady()
     async with call.parts.turn() as turn:
-        await runs.check_lease(turn.tx, call.run)
         decision = await between.objection(turn, call.run, begun=call.is_further)
         if decision is None:
             await steps.start(turn.tx, call.run, call.position, call.step, turn.now)
@@ -168,7 +169,7 @@ async def _try(call: Call) -> JsonObject:
         reraise=True,
     ):
         with attempt:
-            if call.tries > 0 or call.tenure.is_over:
+            if call.tries > 0 or call.tenure.is_over or steady() - call.asked_at > _FRESH_SECONDS:
                 await wait_for_store(partial(_ask_again, call))
             call.tries += 1
             async with call.tenure.limit():

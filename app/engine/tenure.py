@@ -1,7 +1,7 @@
 """How long this replica surely holds a run: by a clock that nobody sets, and shorter than the store says.
 
-The worker makes one for each run that it works on and prolongs it with each renewal; `execution` begins no call beyond
-it. A process that was stopped, or cut off from the store, finds it over when it goes on, whatever it had in its hands.
+The worker makes one for each run that it works on and prolongs it with each renewal; `calling` begins no call beyond
+it. A process that was stopped finds it over when it goes on, whatever it had in its hands.
 """
 
 from __future__ import annotations
@@ -22,13 +22,11 @@ class Tenure:
     """One run's; without a lease it never ends. Where no other replica can take the run over, `cuts` is False."""
 
     def __init__(self, lease: timedelta | None = None, asked_at: float = 0.0, *, cuts: bool = True) -> None:
-        self._seconds = math.inf
-        self._cuts = cuts
-        if lease is not None:
-            seconds = lease.total_seconds()
-            self._seconds = seconds - min(_LONGEST_MARGIN, seconds / 4)
+        seconds = math.inf if lease is None else lease.total_seconds()
+        self._margin = min(_LONGEST_MARGIN, seconds / 4)
+        self._seconds = seconds - self._margin
         self._ends = asked_at + self._seconds
-        self._limits: set[asyncio.Timeout] = set()
+        self._cuts = cuts
 
     @property
     def is_over(self) -> bool:
@@ -38,29 +36,56 @@ class Tenure:
     def prolong(self, asked_at: float) -> None:
         """Renewed by a request that was sent at this moment; the answer may have taken long."""
         self._ends = max(self._ends, asked_at + self._seconds)
-        for limit in self._limits:
-            self._set(limit)
 
     @asynccontextmanager
     async def limit(self) -> AsyncIterator[None]:
-        """Around a call: raises LeaseLostError instead of beginning it too late, and cuts it off when its time is over.
+        """Around a call: raises LeaseLostError instead of beginning it too late.
 
-        What woke up late in the middle of the call goes no further: the loop's timers come before its next statement.
+        A process that has stood still in the midst of it, and for too long, goes no further: the loop's timers come
+        before its next statement. What is under way when nothing stood still comes to its end.
         """
         if self.is_over:
             raise LeaseLostError
+        watch = _Watch(self, self._margin)
+        if self._cuts:
+            watch.look()
         try:
-            async with asyncio.timeout(None) as limit:
-                self._set(limit)
-                self._limits.add(limit)
-                yield
-        except TimeoutError:
-            if limit.expired():
+            yield
+        except asyncio.CancelledError:
+            if watch.has_cut():
                 raise LeaseLostError from None
             raise
         finally:
-            self._limits.discard(limit)
+            watch.end()
 
-    def _set(self, limit: asyncio.Timeout) -> None:
-        if self._cuts and self._ends < math.inf and not limit.expired():
-            limit.reschedule(asyncio.get_running_loop().time() + self._ends - steady())
+
+class _Watch:
+    """Looks again and again whether the process has stood still, and cuts the present task off where that was long."""
+
+    def __init__(self, tenure: Tenure, stood_still: float) -> None:
+        self._tenure = tenure
+        self._stood_still = stood_still
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._cancelling = self._task.cancelling() if self._task else 0
+        self._looked_at = steady()
+        self._next: asyncio.TimerHandle | None = None
+        self._cut = False
+
+    def look(self) -> None:
+        """Look now, and soon again."""
+        before, self._looked_at = self._looked_at, steady()
+        if self._looked_at - before > self._stood_still and self._tenure.is_over and self._task is not None:
+            self._cut = True
+            self._task.cancel()
+        else:
+            self._next = self._loop.call_later(self._stood_still / 4, self.look)
+
+    def has_cut(self) -> bool:
+        """Whether the cancellation was its own, and only that."""
+        return self._cut and self._task is not None and self._task.uncancel() <= self._cancelling
+
+    def end(self) -> None:
+        """Look no more."""
+        if self._next is not None:
+            self._next.cancel()

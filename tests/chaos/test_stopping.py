@@ -90,10 +90,12 @@ def test_a_pause_over_the_death_of_the_owner(replicas: MakeReplicas, sink: web.W
         assert (2, 1, 1) == counts(sink)
 
 
-def test_a_pause_before_the_first_step(replicas: MakeReplicas, sink: web.WebServer) -> None:
-    """It was admitted when everything was paused: it has begun nothing, and gives its place back."""
-    group = replicas(three(sink), recheck="1s")
-    first = frozen_owner(group, Point("app.engine.execution.begin", "before", 1, "freeze"))
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("method", ["PUT", "POST"])
+def test_a_pause_before_the_first_call(replicas: MakeReplicas, sink: web.WebServer, moment: str, method: str) -> None:
+    """It was admitted, or had committed its intent, when everything was paused: it has begun nothing."""
+    group = replicas(three(sink, method=method), recheck="1s")
+    first = frozen_owner(group, Point("app.engine.execution.begin", moment, 1, "freeze"))
     try:
         assert group.members[1].ask("PUT", "/pause", json=PAUSE).is_success
     finally:
