@@ -27,7 +27,7 @@ BEFORE_THE_CALL = (
 )
 BEFORE_THE_SCALING = (
     Point("app.engine.execution.begin", "after", 1, "freeze"),
-    Point("app.actions.kubernetes.scale._turn", "before", 1, "freeze"),
+    Point("app.actions.kubernetes.scale.Scale.apply", "before", 1, "freeze"),
     Point("app.actions.kubernetes.scale._Dial.turn", "after", 1, "freeze"),  # between its look and its write
 )
 
