@@ -182,6 +182,7 @@ class Settings(BaseSettings):
     )
     stability: Duration = Field(
         default=timedelta(seconds=5),
+        le=timedelta(hours=1),
         description="How long a target must keep what was done to it before the run counts as verified.",
     )
     plan_timeout: Duration = Field(default=timedelta(seconds=30), description="How long planning a run may take.")

@@ -43,6 +43,9 @@ async def verify(parts: Parts, run: Run, plan: Plan) -> Run:
                 return await escalate_or_fail(parts, run, seen or Entry())
         pause = parts.policy.stability - timedelta(seconds=time.monotonic() - begun)
     lost = await taken_back(parts, run, plan, pause)
+    if lost is not None and run.settle_until is not None and lost.reason is Reason.CHECK_UNOBSERVABLE:
+        await _note(parts, run, lost)  # it was there when the checks had held, and nothing says that it has gone since
+        lost = None
     if lost is not None:
         if seen is not None:
             await _note(parts, run, seen)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,32 @@ def test_only_what_is_seen_to_be_there_is_verified(
             await one.fire()
             (row,) = await one.ended(count=1)
             assert (*ending, 1) == (row.state, row.reason, asked(sink))
+
+    run(scenario())
+
+
+def test_a_target_that_is_away_when_the_alert_resolves_undoes_nothing(
+    tmp_path: Path, sink: WebServer, looks: Looks
+) -> None:
+    """The state was seen after the checks; a fix that helped is not failed for a look that failed."""
+    answers = chain([lambda: ""], repeat(_raises(TransientError("away"))))
+
+    def answer() -> str:
+        return next(answers)()
+
+    looks(answer)
+    patience = timedelta(seconds=0.2)
+
+    async def scenario() -> None:
+        entry = poke(sink, settle="1h")
+        async with engine(sqlite(tmp_path), tmp_path, entry, stability=AT_ONCE, plan_timeout=patience) as one:
+            await one.fire()
+            while not (await one.runs()) or (await one.runs())[0].settle_until is None:
+                await asyncio.sleep(0.01)
+            one.forward(timedelta(seconds=1))
+            await one.resolve()
+            (row,) = await one.ended(count=1)
+            assert (RunState.SUCCEEDED, Reason.VERIFIED) == (row.state, row.reason)
 
     run(scenario())
 
