@@ -61,7 +61,9 @@ class Action(ABC, Generic[P]):
     async def plan(self, context: Context, params: P) -> PlannedStep:
         """Read the state before and name the state to reach; changes nothing.
 
-        Raises PermanentError (not found, forbidden, bounds) or TransientError (unreachable).
+        Raises PermanentError (not found, forbidden, bounds) or TransientError (unreachable). Where the action selects
+        by age and what it would select is too young, the step says so (`not_yet`, with when) and changes nothing: the
+        run waits for that time and counts nowhere. Without it the step is done already, and the run goes on.
         """
 
     @abstractmethod
@@ -90,7 +92,7 @@ class Action(ABC, Generic[P]):
 
         Whether someone changed the target since is asked by `undo` itself: earlier steps may have to be undone first.
         """
-        return step.model_copy(update={"summary": f"undo: {step.summary}", "conditions": ()})
+        return step.model_copy(update={"summary": f"undo: {step.summary}", "conditions": (), "not_yet": None})
 
     async def dry_run(self, context: Context, step: PlannedStep) -> None:  # noqa: ARG002
         """Let the target say whether it would take the step, without effect; only where `can_dry_run` says so."""

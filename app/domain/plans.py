@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from pydantic import Field
 
@@ -40,6 +40,13 @@ class Condition(Value):
     passes: bool = True  # False: waiting will not help (deny), True: decide again soon (defer)
 
 
+class NotYet(Value):
+    """There is nothing to do yet, and time will change that: what an action says that selects by age."""
+
+    message: str
+    at: datetime | None = None  # when there may be something to do, as the action sees it; None: soon
+
+
 class PlannedStep(Value):
     """One step with its state before and the state to reach; applying it twice must be safe or be refused."""
 
@@ -51,6 +58,8 @@ class PlannedStep(Value):
     changes: bool = True  # False: the target is already as desired; apply is skipped
     risk: Risk = Risk.DISRUPTIVE
     conditions: tuple[Condition, ...] = ()
+    # Only stored where an action says it: a release that does not know the field reads all other plans.
+    not_yet: NotYet | None = Field(default=None, exclude_if=lambda said: said is None)
     timeout: Duration = timedelta(minutes=2)
 
 

@@ -41,6 +41,7 @@ class Reason(StrEnum):
     POPULATION_UNKNOWN = "population_unknown"  # how much of the population is unhealthy could not be read
     ROLLOUT_IN_PROGRESS = "rollout_in_progress"
     ROLLOUT_PAUSED = "rollout_paused"
+    NOT_YET = "not_yet"  # what the action selects by age is not old enough
     OWNED_BY_HPA = "owned_by_hpa"
     OWNED_BY_KEDA = "owned_by_keda"
     OWNED_BY_OPERATOR = "owned_by_operator"  # controlled by an object of another kind, whose operator would undo it

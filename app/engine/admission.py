@@ -20,8 +20,9 @@ from app.domain.remediation import Purpose, Switchable
 from app.domain.states import RunState
 from app.engine import sharing, standing
 from app.engine.asking import approved_plan, ask, differences, void, with_changes
-from app.engine.closing import close, escalate, still_wanted, undefer, unwanted
+from app.engine.closing import close, still_wanted, undefer, unwanted
 from app.engine.parts import Parts, Turn
+from app.engine.patience import deny, gives_up, not_yet, too_old
 from app.engine.telling import Notice, tell
 from app.guards import chain
 from app.guards.base import Facts
@@ -90,6 +91,7 @@ async def gather(tx: AsyncConnection, parts: Parts, matter: Matter, now: datetim
         concurrency=policy.concurrency,
         storms=await _storms(tx, parts, run, now, seen),
         plan=plan,
+        not_yet=None if plan is None else not_yet(plan),
     )
     return facts if plan is None else await _with_target(tx, facts, matter, plan, seen)
 
@@ -213,24 +215,18 @@ async def _write(turn: Turn, run: Run, plan: Plan | None, decision: Decision, an
     """Turn the verdict into the run's next state, with the answer of every guard."""
     entry = Entry(decision.message, decision.reason, data={"guard": decision.guard})
     planned: dict[str, Any] = {"plan": plan, "target_key": plan.target.key} if plan else {}
-    # It has answered now, or people have said that it need not be asked.
-    reached = {"unreachable_since": None} if plan or decision.reason in _ON_HOLD else {}
     policy = turn.parts.policy
     if decision.verdict is not Verdict.ALLOW:
         turn.parts.metrics.refused(decision.verdict, decision.reason)
     log.info("run decided", verdict=decision.verdict.value, reason=decision.reason, message=decision.message)
     match decision.verdict:
         case Verdict.DENY:
-            return await _deny(turn, run, entry, decisions=answers, **planned)
+            return await deny(turn, run, entry, decisions=answers, **planned)
         case Verdict.OBSERVE:
             state = RunState.OBSERVED if run.admitted_at is None else RunState.FAILED
             return await close(turn, run, state, entry, decisions=answers, **planned)
         case Verdict.DEFER:
-            if run.approved_by is not None:  # what was approved stays what is done
-                planned = {}
-            if run.holds_target:  # the lock stays on what the run has acted on
-                planned.pop("target_key", None)
-            return await defer(turn, run, look_again(turn, decision), entry, decisions=answers, **planned, **reached)
+            return await _put_off(turn, run, decision, entry, planned | {"decisions": answers})
         case Verdict.NEEDS_APPROVAL:
             planned |= {"not_before": turn.now + policy.approval_timeout, "decisions": answers}
             if plan is not None:
@@ -244,14 +240,16 @@ async def _write(turn: Turn, run: Run, plan: Plan | None, decision: Decision, an
             return await runs.move(turn.tx, pending, RunState.RUNNING, turn.now, Entry("admitted"), **planned)
 
 
-async def _deny(turn: Turn, run: Run, entry: Entry, **changes: Any) -> Run:
-    """End a run that may not go on; one that looked for its target until its alert was too old tries the next rung."""
-    if entry.reason is Reason.MAX_AGE and run.unreachable_since is not None:
-        message = f"the target could not be reached, and {entry.message}"
-        return await escalate(turn, run, Entry(message, Reason.TARGET_UNREACHABLE, data=entry.data))
-    # A run that has acted and may not go on has failed.
-    state = RunState.DENIED if run.admitted_at is None else RunState.FAILED
-    return await close(turn, run, state, entry, **changes)
+async def _put_off(turn: Turn, run: Run, decision: Decision, entry: Entry, changes: dict[str, Any]) -> Run:
+    if gives_up(turn, run, decision):
+        return await too_old(turn, run, entry)
+    if "plan" in changes or decision.reason in _ON_HOLD:  # it has answered, or need not be asked
+        changes["unreachable_since"] = None
+    if run.approved_by is not None:  # what was approved stays what is done
+        changes.pop("plan", None)
+    if run.approved_by is not None or run.holds_target:  # the lock stays on what the run has acted on
+        changes.pop("target_key", None)
+    return await defer(turn, run, look_again(turn, decision), entry, **changes)
 
 
 def look_again(turn: Turn, decision: Decision) -> datetime:

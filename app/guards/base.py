@@ -10,7 +10,7 @@ from app.domain.decisions import Decision
 from app.domain.durations import Rate
 from app.domain.obstacles import Breaker, Busy, Hold, Storm
 from app.domain.outside import Freshness, Population
-from app.domain.plans import Plan
+from app.domain.plans import NotYet, Plan
 from app.domain.remediation import Mode, Purpose, Remediation
 from app.domain.scope import Scope
 
@@ -44,6 +44,7 @@ class Facts:
     storms: tuple[Storm, ...] = ()  # that stand, or that the alerts of this moment make
     population: Population | None = None
     plan: Plan | None = None
+    not_yet: NotYet | None = None  # what the plan's steps say that have nothing to do, where none of them has
     last_outcome: tuple[datetime, str] | None = None  # when the last run that acted on the target ended, and its id
     holder: Busy | None = None
 

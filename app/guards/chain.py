@@ -20,6 +20,7 @@ from app.guards.freeze import freeze
 from app.guards.fresh import fresh
 from app.guards.max_age import max_age
 from app.guards.mode import mode
+from app.guards.not_yet import not_yet
 from app.guards.owned_elsewhere import owned_elsewhere
 from app.guards.paused import paused
 from app.guards.rate import rate
@@ -40,6 +41,7 @@ CHAIN: tuple[Guard, ...] = (
     rate,
     target_busy,
     owned_elsewhere,
+    not_yet,
     concurrency,
     storm,
     approval,  # last: nobody is asked about what would be refused anyway

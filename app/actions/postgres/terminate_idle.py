@@ -20,7 +20,7 @@ from app.domain.durations import Duration, format_duration
 from app.domain.errors import PermanentError
 from app.domain.model import JsonObject, Value
 from app.domain.permissions import Permission
-from app.domain.plans import PlannedStep
+from app.domain.plans import NotYet, PlannedStep
 from app.domain.reasons import Reason
 from app.domain.remediation import Risk
 from app.domain.texts import Text
@@ -45,15 +45,17 @@ WHERE a.datname = current_database() AND coalesce(a.backend_type, 'client backen
   AND a.pid <> pg_backend_pid()
 """
 
-# What every session that may be terminated satisfies, when planning and again at the moment of terminating.
+# What every session that may be terminated satisfies, when planning and again at the moment of terminating; then it
+# must be due, too.
 _IDLE = """
   SELECT a.pid, a.backend_start, a.usename::text AS username, a.application_name AS application, a.state,
          extract(epoch FROM clock_timestamp() - a.state_change)::float8 AS idle_seconds,
+         a.state_change <= clock_timestamp() - %(idle)s::interval AS is_due,
          pg_has_role(a.usesysid, 'USAGE') OR pg_has_role('pg_signal_backend', 'USAGE') AS may_terminate
   FROM pg_stat_activity a JOIN pg_roles r ON r.oid = a.usesysid
   WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND NOT r.rolsuper
     AND a.pid <> pg_backend_pid() AND a.application_name <> %(own)s
-    AND a.state = ANY(%(states)s) AND a.state_change <= clock_timestamp() - %(idle)s::interval
+    AND a.state = ANY(%(states)s)
 """
 
 _CANDIDATES = f"{_IDLE} ORDER BY a.state_change, a.pid"
@@ -61,7 +63,7 @@ _CANDIDATES = f"{_IDLE} ORDER BY a.state_change, a.pid"
 _TERMINATE = f"""
 WITH planned AS (SELECT * FROM unnest(%(pids)s::int[], %(starts)s::timestamptz[]) AS p(pid, backend_start)),
      idle AS MATERIALIZED ({_IDLE})
-SELECT pid, pg_terminate_backend(pid) AS signalled FROM idle JOIN planned USING (pid, backend_start)
+SELECT pid, pg_terminate_backend(pid) AS signalled FROM idle JOIN planned USING (pid, backend_start) WHERE is_due
 """  # noqa: S608 - both parts are constants of this module
 
 _REMAINING = """
@@ -124,7 +126,8 @@ class TerminateIdle(Action[TerminateIdleParams]):
             counts = await _counts(connection)
             rows = await connection.fetch(_CANDIDATES, params.bindings())
         _require_sight(counts)
-        qualifying = [row for row in rows if params.selects(row["username"], row["application"])]
+        matching = [row for row in rows if params.selects(row["username"], row["application"])]
+        qualifying = [row for row in matching if row["is_due"]]
         selected = qualifying[: params.max]
         _require_right(counts["role"], selected)
         return self.planned(
@@ -138,6 +141,7 @@ class TerminateIdle(Action[TerminateIdleParams]):
             },
             desired={"terminated": [[row["pid"], _text(row["backend_start"])] for row in selected]},
             changes=bool(selected),
+            not_yet=None if selected else _not_yet(database, matching, params, context.now),
         )
 
     def in_words(self, step: PlannedStep) -> list[str]:
@@ -210,6 +214,18 @@ def _summary(database: str, selected: Sequence[DictRow], qualifying: int, params
         return f"no session of database {database} is {idle}"
     most = f" (the longest idle of {qualifying})" if qualifying > len(selected) else ""
     return f"end {len(selected)} sessions{most} of database {database} {idle}"
+
+
+def _not_yet(database: str, young: Sequence[DictRow], params: TerminateIdleParams, now: datetime) -> NotYet | None:
+    """When the session that has been idle for longest is due, unless it is used again; None where none is idle."""
+    if not young:
+        return None
+    longest = timedelta(seconds=round(young[0]["idle_seconds"]))
+    message = (
+        f"{len(young)} sessions of database {database} are idle, the longest for {format_duration(longest)}; "
+        f"none for {format_duration(params.idle_longer_than)} yet"
+    )
+    return NotYet(message=message, at=now + params.idle_longer_than - timedelta(seconds=young[0]["idle_seconds"]))
 
 
 def _described(row: DictRow) -> JsonObject:

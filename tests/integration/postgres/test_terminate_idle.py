@@ -7,6 +7,8 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -19,12 +21,16 @@ from app.domain.errors import PermanentError, TransientError
 from app.domain.model import JsonObject
 from app.domain.plans import PlannedStep, Target
 from app.domain.reasons import Reason
+from app.domain.states import RunState
 from tests.support import contexts
+from tests.support.aio import run
+from tests.support.engine import engine, remediation, sqlite
 from tests.support.postgres import PostgresServer
 from tests.support.processes import free_port, wait_until
 from tests.support.shop import Shop
 
 ACTION = TerminateIdle()
+HOUR = timedelta(hours=1)
 
 
 def plan(shop: Shop, **given: Any) -> PlannedStep:
@@ -96,11 +102,48 @@ def test_planning_changes_nothing(shop: Shop) -> None:
     assert is_alive(session)
 
 
-def test_without_idle_sessions_there_is_nothing_to_do(shop: Shop) -> None:
-    """A session that is not idle for long enough makes no change."""
+def test_sessions_that_are_idle_too_briefly_are_waited_for(shop: Shop) -> None:
+    """The step says when the first of them is due; those that it may not end do not count."""
     shop.session()
-    step = plan(shop, idle_longer_than="1h")
+    shop.session(application="other")
+    begun = datetime.now(UTC)
+    step = plan(shop, idle_longer_than="1h", applications=["shop"])
     assert (False, []) == (step.changes, step.desired["terminated"])
+    assert step.not_yet is not None
+    assert step.not_yet.message.startswith("1 sessions of database ")
+    assert step.not_yet.at is not None
+    assert timedelta(minutes=59) < step.not_yet.at - begun <= timedelta(hours=1, seconds=10)
+
+
+def test_without_idle_sessions_there_is_nothing_to_do(shop: Shop) -> None:
+    """Time would not change that; nor does it wait where some are due already."""
+    session = shop.session()
+    step = plan(shop, applications=["reports"])
+    assert (False, None) == (step.changes, step.not_yet)
+    assert plan(shop).not_yet is None
+    with session.transaction():
+        assert plan(shop, idle_longer_than="1h").not_yet is None
+
+
+def test_a_run_waits_until_sessions_are_due(shop: Shop, tmp_path: Path) -> None:
+    """The alert comes before they are idle for so long: they are ended as soon as they are, in the same run."""
+
+    async def scenario() -> None:
+        entry = remediation(
+            target={"postgres": {"instance": "main", "database": shop.database}},
+            steps=[{"action": "postgres.terminate_idle", "with": {"idle_longer_than": "3s"}}],
+            limits={"cooldown": "1h", "rate": "1/1d", "breaker": 1},
+        )
+        async with engine(sqlite(tmp_path), tmp_path, entry, connections=shop.connections(), recheck=HOUR) as one:
+            session = shop.session()
+            await one.fire()
+            (row,) = await one.reached(RunState.DEFERRED, count=1)
+            assert (Reason.NOT_YET, None) == (row.reason, row.admitted_at)
+            (row,) = await one.ended(count=1)
+            assert (RunState.SUCCEEDED, 1) == (row.state, row.attempt)
+            assert not is_alive(session)
+
+    run(scenario())
 
 
 def test_applying_again_changes_nothing(shop: Shop) -> None:

@@ -36,6 +36,7 @@ def test_the_order_is_the_reviewed_one() -> None:
         "rate",
         "target_busy",
         "owned_elsewhere",
+        "not_yet",
         "concurrency",
         "storm",
         "approval",

@@ -328,7 +328,9 @@ def test_a_guard_that_is_turned_off_says_so_and_why() -> None:
     assert (Verdict.DEFER, Reason.RATE) == said(outcome(decisions))
 
 
-@pytest.mark.parametrize("name", ["paused", "scope", "mode", "attempts", "target_busy", "owned_elsewhere", "approval"])
+@pytest.mark.parametrize(
+    "name", ["paused", "scope", "mode", "attempts", "target_busy", "owned_elsewhere", "not_yet", "approval"]
+)
 def test_some_guards_cannot_be_turned_off(name: str) -> None:
     """Without these nothing would be safe."""
     with pytest.raises(ValidationError):
