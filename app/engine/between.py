@@ -60,7 +60,7 @@ async def halt(turn: Turn, run: Run, decision: Decision, position: int, *, begun
         until = turn.now if asks_person else look_again(turn, decision)
         anew = {"admitted_at": None, "started_at": None, "holds_target": run.purpose is Purpose.UNDO}
         waiting = await defer(turn, run, until, Entry(decision.message, decision.reason, data=data), **anew)
-        await waking.of_run(turn.tx, turn.now, waiting)
+        await waking.of_run(turn.tx, turn.now, run.remediation.name, run.target_key, acted=True)
         return waiting
     if asks_person:
         return await _ask(turn, await undefer(turn, run), decision, where)

@@ -17,10 +17,10 @@ from app.engine.judging import tell_breaker
 from app.engine.parts import Parts, Turn
 from app.engine.precedence import is_older
 from app.engine.telling import End, tell_of_end
-from app.store import breakers, episodes, runs, undos, waking
+from app.store import endings, episodes, runs, undos
+from app.store.endings import Ended
 from app.store.events import Entry
 from app.store.runs import Run, Setback
-from app.store.wakeups import announce
 
 # After these nobody knows what a second attempt would meet.
 _NEVER_AGAIN = {
@@ -64,14 +64,13 @@ async def close(
     acted = run.admitted_at is not None and run.purpose is Purpose.REMEDY
     firing = await still_firing(turn, run) if firing is None else firing
     if acted:
-        changes["effective"] = None if firing and state is RunState.SUCCEEDED else not firing
-        changes["resolved_at"] = None if firing else await episodes.last_end(turn.tx, run.id)
+        changes |= await endings.effect(turn.tx, run.id, firing=firing)
     if acted and firing and state is RunState.SUCCEEDED:
+        changes["effective"] = None  # that is not known yet
         changes["judge_at"] = turn.now + run.remediation.effective_within
     pending = await _towards(turn, run, state)
     closed = await runs.move(turn.tx, pending, state, turn.now, entry, **changes)
-    await waking.of_run(turn.tx, turn.now, closed)
-    await announce(turn.tx)
+    await endings.settle(turn.tx, turn.now, Ended.of(closed))
     await undoing.after(turn, closed, firing=firing)
     again = None
     if state is RunState.FAILED and firing and entry.reason not in _NEVER_AGAIN and run.purpose is Purpose.REMEDY:
@@ -100,9 +99,7 @@ async def _judge(turn: Turn, closed: Run, *, helped: bool | None) -> None:
     if closed.purpose is not Purpose.REMEDY:
         return
     failed = closed.state in {RunState.FAILED, RunState.INTERRUPTED}
-    if closed.admitted_at is None:
-        await breakers.give_trial_back(turn.tx, closed.remediation.name, closed.id)
-    elif failed or helped is not None:
+    if closed.admitted_at is not None and (failed or helped is not None):
         await tell_breaker(turn, closed.remediation, closed.id, helped=bool(helped) and not failed)
     mark = await _mark(turn, closed, helped=bool(helped))
     if mark is not None:

@@ -139,16 +139,17 @@ def _is_taken_back(closed: Run, *, firing: bool) -> bool:
 async def give_back(tx: AsyncConnection, now: datetime, ended_episodes: Sequence[str]) -> None:
     """Record reverts for what was borrowed for alerts that have just resolved."""
     for remediation, target_key in await undos.borrowers(tx, ended_episodes):
-        await _give_back(tx, now, remediation, target_key)
+        await give_back_to(tx, now, remediation, target_key)
 
 
 async def give_back_after(tx: AsyncConnection, now: datetime, closed: Run) -> None:
     """Record a revert of what waited for this run, whose alerts are over, to end."""
     if closed.purpose is Purpose.REMEDY and closed.target_key is not None:
-        await _give_back(tx, now, closed.remediation.name, closed.target_key)
+        await give_back_to(tx, now, closed.remediation.name, closed.target_key)
 
 
-async def _give_back(tx: AsyncConnection, now: datetime, remediation: str, target_key: str) -> None:
+async def give_back_to(tx: AsyncConnection, now: datetime, remediation: str, target_key: str) -> None:
+    """Record a revert of what was borrowed on a target, unless it is still needed."""
     lent = [one for one, _ in await _lent(tx, remediation, target_key)]
     if not lent:
         return

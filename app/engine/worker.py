@@ -15,6 +15,7 @@ import structlog
 from app.domain.errors import LeaseLostError, StoreUnavailableError, TransactionLostError
 from app.domain.reasons import Reason
 from app.domain.states import RunState
+from app.engine import unreadable
 from app.engine.closing import close
 from app.engine.parts import Parts
 from app.engine.pipeline import advance
@@ -119,6 +120,8 @@ class Worker:
     async def _lease(self, begun: float, most: int, *, acting: bool = False) -> int:
         async with self._parts.turn(synced=False) as turn:
             claimed = await leases.claim(turn.tx, self._claimant(turn.now), turn.now, most, acting=acting)
+            for lost in claimed.lost:
+                await unreadable.follow(turn, lost)
         self._parts.metrics.lease_takeovers.inc(claimed.taken_over)
         for run_id in claimed.unreadable:
             log.error("a run cannot be read and was ended as failed", run=run_id)

@@ -17,8 +17,9 @@ from app.domain.errors import ConflictError, NotFoundError
 from app.domain.reasons import Reason
 from app.domain.states import RunState, may_become
 from app.domain.wording import one_line
-from app.store import episodes, events, messages, runs, waking
+from app.store import endings, episodes, events, messages, runs
 from app.store.connection import AsyncConnection
+from app.store.endings import Ended
 from app.store.events import Entry, Event
 from app.store.runs import Run
 from app.store.schema import run
@@ -106,7 +107,7 @@ async def decide(tx: AsyncConnection, run_id: str, word: Word, now: datetime) ->
     if decided is None:
         raise NotFoundError(f"there is no run {run_id}")
     if effect.after.is_final:
-        await waking.of_run(tx, now, decided)
+        await endings.settle(tx, now, Ended.of(decided))
     await _tell(tx, decided, effect.done, word.message, now)
     return Decided(decided, helped)
 
@@ -142,14 +143,14 @@ async def _too_late(tx: AsyncConnection, run_id: str, now: datetime) -> Decided:
     """The alert ended before anybody approved: the same that the engine does when it looks."""
     said = "the alert resolved before anybody approved"
     ended = {"state": RunState.CANCELLED, "reason": Reason.RESOLVED_BEFORE_START, "message": said, "updated_at": now}
-    ended |= {"active": False, "holds_target": False, "finished_at": now, "lease_owner": None, "lease_until": None}
+    ended |= runs.ended_columns(now)
     await tx.execute(update(run).where(run.c.id == run_id).values(ended | {"lease_epoch": run.c.lease_epoch + 1}))
     entry = Entry(said, Reason.RESOLVED_BEFORE_START)
     await events.append(tx, [Event(run_id, now, RunState.CANCELLED, RunState.CANCELLED, entry)])
     cancelled = await runs.get(tx, run_id)
     if cancelled is None:
         raise NotFoundError(f"there is no run {run_id}")
-    await waking.of_run(tx, now, cancelled)
+    await endings.settle(tx, now, Ended.of(cancelled))
     await _tell(tx, cancelled, "cancelled", said, now)
     return Decided(cancelled, refused=f"{said}; run {run_id} is cancelled")
 
@@ -176,11 +177,11 @@ async def _values(
     }
     if word.verb is Verb.APPROVE:
         return values | {"approved_by": word.actor}, False
-    values |= {"active": False, "holds_target": False, "finished_at": now}
+    values |= runs.ended_columns(now)
     acted = (await tx.execute(select(run.c.admitted_at).where(run.c.id == run_id))).scalar_one() is not None
     over = not await episodes.keep_open(tx, run_id)
     if acted:  # an earlier rung has: whether it helped is known now, or never
-        values |= {"effective": over, "resolved_at": await episodes.last_end(tx, run_id) if over else None}
+        values |= await endings.effect(tx, run_id, firing=not over)
     return values, acted and over
 
 

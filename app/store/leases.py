@@ -17,8 +17,9 @@ from app.domain.errors import UnreadableError
 from app.domain.reasons import Reason
 from app.domain.remediation import Purpose
 from app.domain.states import RunState, may_become
-from app.store import events
+from app.store import endings, episodes, events, runs
 from app.store.connection import AsyncConnection
+from app.store.endings import Ended
 from app.store.events import Entry, Event
 from app.store.runs import Run, from_row
 from app.store.schema import Timestamp, run
@@ -38,13 +39,31 @@ class Claimant:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """A run that was ended since nobody can read it, and what its row says all the same."""
+
+    run_id: str
+    remediation: str
+    purpose: str
+    target_key: str | None
+    acted: bool
+    firing: bool
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Claimed:
     """What a claim brought; rows that this release cannot read are left to others, and ended when nobody can."""
 
     runs: list[Run]
     taken_over: int = 0  # from an owner that did not renew
-    unreadable: tuple[str, ...] = ()
+    lost: tuple[Lost, ...] = ()
     left: tuple[str, ...] = ()
+
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        """The runs that were ended."""
+        return tuple(one.run_id for one in self.lost)
 
 
 _DROPPED = run.c.lease_owner == bindparam("owner")
@@ -102,7 +121,7 @@ async def claim(tx: AsyncConnection, claimant: Claimant, now: datetime, limit: i
     chosen = {"ids": [row.id for row in rows]}
     await tx.execute(_LEASE, chosen | {"owner": claimant.owner, "until": claimant.lease_until})
     leased = (await tx.execute(_LEASED, chosen)).all()
-    readable, unreadable, left = [], [], []
+    readable, lost, left = [], [], []
     for row in leased:
         try:
             readable.append(from_row(row))
@@ -112,22 +131,27 @@ async def claim(tx: AsyncConnection, claimant: Claimant, now: datetime, limit: i
                 await tx.execute(update(run).where(run.c.id == row.id).values(later))
                 left.append(row.id)
             else:
-                unreadable.append(row.id)
-                await _end_unreadable(tx, row, now)
+                lost.append(await _end_unreadable(tx, row, now))
     taken_over = sum(row.lease_owner not in {None, claimant.owner} for row in rows)
-    return Claimed(readable, taken_over, tuple(unreadable), tuple(left))
+    return Claimed(readable, taken_over, tuple(lost), tuple(left))
 
 
-async def _end_unreadable(tx: AsyncConnection, row: Row[Any], now: datetime) -> None:
+async def _end_unreadable(tx: AsyncConnection, row: Row[Any], now: datetime) -> Lost:
     message = "this release cannot read what another one recorded about this run"
-    ended = {"active": False, "holds_target": False, "finished_at": now, "lease_owner": None, "lease_until": None}
+    firing = await episodes.any_open(tx, row.id)
+    acted = row.admitted_at is not None
     said: dict[str, Any] = {"state": RunState.FAILED, "reason": Reason.UNEXPECTED, "message": message}
-    await tx.execute(update(run).where(run.c.id == row.id).values(ended | said | {"updated_at": now}))
+    said |= runs.ended_columns(now) | {"updated_at": now}
+    if acted and row.purpose == Purpose.REMEDY:
+        said |= await endings.effect(tx, row.id, firing=firing)
+    await tx.execute(update(run).where(run.c.id == row.id).values(said))
     entry = Entry(message, Reason.UNEXPECTED)
     way = [Event(row.id, now, RunState.FAILED, RunState.FAILED, entry)]
     if not may_become(RunState(row.state), RunState.FAILED):
         way.insert(0, Event(row.id, now, RunState.PENDING, RunState.PENDING, Entry("decided again")))
     await events.append(tx, way)
+    await endings.settle(tx, now, Ended(row.id, row.remediation, row.target_key, acted))
+    return Lost(row.id, row.remediation, row.purpose, row.target_key, acted=acted, firing=firing, message=message)
 
 
 async def renew(tx: AsyncConnection, owner: str, run_ids: Sequence[str], lease_until: datetime) -> set[str]:

@@ -35,6 +35,7 @@ _MOST_SHARING = 10  # runs on one target that are asked whether they answer anot
 _PURPOSE = "purpose"  # in the stored specification of what takes a run back
 _WAITS = {RunState.PENDING, RunState.DEFERRED}
 _FREE = {"lease_owner": None, "lease_until": None}
+_UNHINDERED = {"tell_at": None, "unreachable_since": None}
 
 
 class Setback(Value):
@@ -208,12 +209,12 @@ async def move(tx: AsyncConnection, held: Run, state: RunState, now: datetime, e
     if state is not held.state and not may_become(held.state, state):
         raise ConflictError(f"a run cannot go from {held.state} to {state}")
     if state not in _WAITS:  # it goes on, or has ended: nothing holds it up any longer
-        changes = {"tell_at": None, "unreachable_since": None} | changes
+        changes = _UNHINDERED | changes
     columns = {
         key: value.model_dump(mode="json") if isinstance(value, Value) else value for key, value in changes.items()
     }
     if state.is_final:
-        columns |= {"active": False, "holds_target": False, "finished_at": now}
+        columns |= ended_columns(now)
     parked = state.is_final or ("not_before" in changes and changes["not_before"] > now)
     if parked:
         columns |= _FREE
@@ -225,6 +226,11 @@ async def move(tx: AsyncConnection, held: Run, state: RunState, now: datetime, e
     moved = replace(held, state=state, reason=entry.reason, message=entry.message, updated_at=now, **known)
     await note(tx, moved, now, state, entry)
     return moved
+
+
+def ended_columns(now: datetime) -> dict[str, Any]:
+    """What is the same of every run that has ended."""
+    return {"active": False, "holds_target": False, "finished_at": now, **_FREE, **_UNHINDERED}
 
 
 async def fenced(tx: AsyncConnection, held: Run, values: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from app.domain.reasons import Reason
 from app.domain.remediation import Purpose
 from app.domain.states import RunState
 from app.store.connection import AsyncConnection
-from app.store.runs import Run, woken
+from app.store.runs import woken
 from app.store.schema import run, run_episode
 
 _CHUNK = 500  # ids per statement, well under SQLite's limit of variables
@@ -51,9 +51,9 @@ _WAKE_FOR_LIMIT = woken(
 _WAKE_NEXT = woken(select(run.c.id).where(_LATER, run.c.reason == Reason.CONCURRENCY).order_by(run.c.id).limit(_NEXT))
 
 
-async def of_run(tx: AsyncConnection, now: datetime, ended: Run) -> None:
+async def of_run(tx: AsyncConnection, now: datetime, remediation: str, target_key: str | None, *, acted: bool) -> None:
     """Let runs be decided again that waited for the target, or for the number of targets, of a run that ended."""
-    await tx.execute(_WAKE_FOR_TARGET, {"now": now, "key": ended.target_key})
-    await tx.execute(_WAKE_FOR_LIMIT, {"now": now, "name": ended.remediation.name})
-    if ended.admitted_at is not None:
+    await tx.execute(_WAKE_FOR_TARGET, {"now": now, "key": target_key})
+    await tx.execute(_WAKE_FOR_LIMIT, {"now": now, "name": remediation})
+    if acted:
         await tx.execute(_WAKE_NEXT, {"now": now})

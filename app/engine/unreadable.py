@@ -1,0 +1,34 @@
+"""What follows when a run was ended that no release here can read: the same as from any end, by the catalog of now."""
+
+from __future__ import annotations
+
+from app.domain.remediation import Purpose
+from app.domain.wording import one_line
+from app.engine.judging import tell_breaker
+from app.engine.parts import Turn
+from app.engine.telling import channel_of
+from app.engine.undoing import give_back_to
+from app.store import breakers, messages
+from app.store.leases import Lost
+from app.store.messages import Draft
+
+
+async def follow(turn: Turn, lost: Lost) -> None:
+    """Let breaker, borrowed targets, metrics and people know of it, in the turn that ended it."""
+    remediation = turn.parts.catalog().get(lost.remediation)
+    if lost.purpose == Purpose.REMEDY:
+        turn.parts.metrics.runs.labels(lost.remediation, "failed").inc()
+        if lost.acted and remediation is not None:
+            await tell_breaker(turn, remediation, lost.run_id, helped=False)
+        else:
+            await breakers.give_trial_back(turn.tx, lost.remediation, lost.run_id)
+        if not lost.firing and lost.target_key is not None:
+            await give_back_to(turn.tx, turn.now, lost.remediation, lost.target_key)
+    channel = await messages.asked(turn.tx, lost.run_id) or channel_of(turn, remediation)
+    if channel is None:
+        return
+    where = f" on {one_line(lost.target_key)}" if lost.target_key else ""
+    did = "What it did is among its steps." if lost.acted else "It had not begun."
+    body = f"Run {lost.run_id}: {lost.message}. {did} It needs a person."
+    draft = Draft(messages.ended_key(lost.run_id), channel, f"Failed: {lost.remediation}{where}", body, lost.run_id)
+    await messages.queue(turn.tx, draft, turn.now)
