@@ -28,11 +28,11 @@ class Ending:
 
 
 def is_told(ending: Ending) -> bool:
-    """Whether people are told that a run failed, was interrupted, or gave up after it had waited.
+    """Whether people are told that a run failed, was interrupted, gave up after it had waited, or met a broken guard.
 
     A run that takes another one back tells of itself; a dry run tells nobody.
     """
     if ending.purpose is not Purpose.REMEDY or (ending.observes and not ending.acted):
         return False
-    gave_up = ending.state is RunState.DENIED and ending.reason is Reason.MAX_AGE and ending.waited
-    return ending.state in _BAD or gave_up
+    gave_up = ending.reason is Reason.GUARD_FAILED or (ending.reason is Reason.MAX_AGE and ending.waited)
+    return ending.state in _BAD or (ending.state is RunState.DENIED and gave_up)

@@ -9,7 +9,7 @@ import structlog
 
 from app.domain.durations import format_duration
 from app.domain.reasons import Reason
-from app.domain.remediation import Mode, Remediation
+from app.domain.remediation import Mode, Purpose, Remediation
 from app.domain.states import RunState
 from app.domain.wording import one_line
 from app.engine.parts import Turn
@@ -124,13 +124,14 @@ def _what_follows(end: End) -> str:
 async def tell_of_wait(turn: Turn, waiting: Run) -> bool:
     """Tell people, once for a run, that it has been deferred for long; whether they were told now."""
     channel = channel_of(turn, waiting.remediation)
-    if channel is None:
+    dry = waiting.admitted_at is None and Mode.OBSERVE in {waiting.remediation.mode, turn.parts.policy.ceiling}
+    if channel is None or (dry and waiting.purpose is Purpose.REMEDY):
         return False
     waited = format_duration(turn.parts.policy.tell_waiting)
     lines = [
         *_about(waiting),
         f"It has not gone on for {waited}: {one_line(waiting.message, _LONGEST_WHY)}",
-        "It goes on by itself as soon as it may, while the alert fires.",
+        "It goes on by itself as soon as it may.",
         *links(turn, waiting),
     ]
     draft = Draft(f"waits:{waiting.id}", channel, f"Waits: {_where(waiting)}", "\n".join(lines), waiting.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from app.clients.connections import Connections, NotifyChannel, SecretSource
 from app.domain.endings import Ending, is_told
 from app.domain.obstacles import Hold
 from app.domain.reasons import Reason
-from app.domain.remediation import Purpose
+from app.domain.remediation import Mode, Purpose
 from app.domain.states import FINAL_STATES, RunState
 from app.engine.judging import tell_waiting
 from app.store import holds
@@ -128,6 +129,24 @@ def test_a_run_that_waits_for_long_is_told_once(tmp_path: Path, sink: WebServer)
     run(scenario())
 
 
+def test_a_dry_run_that_waits_is_not_told(tmp_path: Path, sink: WebServer) -> None:
+    """It was put off while its remediation could still act."""
+
+    async def scenario() -> None:
+        entry = poke(sink)
+        async with engine(sqlite(tmp_path), tmp_path, entry, channel="ops", tell_waiting=HALF_AN_HOUR) as one:
+            await _pause(one, "ann")
+            await one.fire()
+            await one.reached(RunState.DEFERRED, count=1)
+            await one.worker.drain(1)
+            one.forward(HALF_AN_HOUR)
+            dry = replace(one.parts, policy=replace(one.parts.policy, ceiling=Mode.OBSERVE))
+            assert 1 == await tell_waiting(dry)
+            assert [] == await told(one)
+
+    run(scenario())
+
+
 def test_a_run_that_went_on_is_not_told_as_waiting(tmp_path: Path, sink: WebServer) -> None:
     """It was deferred, and then it was done."""
 
@@ -189,3 +208,4 @@ def test_what_is_not_told() -> None:
     late = {"state": RunState.DENIED, "reason": Reason.MAX_AGE, "acted": False}
     assert not is_told(ending(**late))
     assert is_told(ending(**late, waited=True))
+    assert is_told(ending(**late | {"reason": Reason.GUARD_FAILED}))
