@@ -138,6 +138,7 @@ class RedisClient:
         return options | {
             "db": 0,
             "protocol": 2,
+            "driver_info": None,  # CLIENT SETINFO would swallow the answer of a server that takes no connection
             "retry": Retry(NoBackoff(), 0),
             "socket_timeout": self._timeout,
             "socket_connect_timeout": self._timeout,

@@ -48,6 +48,7 @@ _MEANINGS = {
     "EXECABORT": _Meaning("the transaction was discarded; nothing was done", Reason.ACTION_FAILED),
     _ANY: _Meaning("it does not do that; the command may be renamed or disabled there", Reason.FORBIDDEN),
 }
+_LOGIN = exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.ExternalAuthProviderError
 _OTHER = _Meaning("it refuses", Reason.ACTION_FAILED)
 
 
@@ -70,6 +71,8 @@ def answered(error: exceptions.RedisError) -> bool:
 def translated(error: exceptions.RedisError, address: str, *, connecting: bool = False) -> ActionError:
     """The error of ours for one of the SDK's; `address` is where the server is, without a login."""
     code = code_of(error)
+    if code == _ANY and isinstance(error, exceptions.ConnectionError) and not isinstance(error, _LOGIN):
+        return TransientError(f"Redis at {address} takes no connection now ({error})")
     if code is not None:
         return _meant(code, str(error), address)
     if isinstance(error, exceptions.InvalidResponse):

@@ -37,6 +37,7 @@ _RELIED_ON = {
     "extra_float_digits": "1",
     "standard_conforming_strings": "on",
     "backslash_quote": "safe_encoding",
+    "array_nulls": "on",
     "transform_null_equals": "off",
     "quote_all_identifiers": "off",
     # What a search finds.

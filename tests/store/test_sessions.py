@@ -44,6 +44,7 @@ TURNED = {
     "extra_float_digits": "-15",
     "standard_conforming_strings": "off",
     "backslash_quote": "off",
+    "array_nulls": "off",
     "transform_null_equals": "on",
     "quote_all_identifiers": "on",
     "row_security": "off",

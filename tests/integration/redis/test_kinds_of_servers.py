@@ -122,6 +122,15 @@ def test_a_server_without_info_is_refused_plainly(start_redis: StartRedis, confi
         contexts.observe(configured(server), Memory(), TARGET, max="1GB")
 
 
+def test_a_full_server_may_have_room_later(start_redis: StartRedis, configured: Configured) -> None:
+    """The last connection is somebody else's."""
+    server = start_redis({"maxclients": "1"})
+    with server.client() as client:
+        client.ping()
+        with pytest.raises(TransientError, match=f"{server.host}:{server.port}"):
+            contexts.plan(configured(server), Flush(), TARGET)
+
+
 def test_a_busy_server_may_be_asked_again(start_redis: StartRedis, configured: Configured) -> None:
     """A script that does not end."""
     server = start_redis({"busy-reply-threshold": "10"})

@@ -100,6 +100,14 @@ def test_a_connection_that_cannot_be_made_names_address_and_cause(cause: Excepti
     assert f"{AT} was lost before FLUSHDB was answered" in unknown.message
 
 
+def test_a_server_that_is_full_may_have_room_later() -> None:
+    """It has no code of its own for that; a refused login has, in older versions."""
+    full = BaseParser.parse_error("ERR max number of clients reached")
+    assert isinstance(translated(full, AT), TransientError)
+    old = BaseParser.parse_error("ERR invalid password")
+    assert Reason.FORBIDDEN is translated(old, AT).reason
+
+
 def test_what_is_not_redis_is_a_mistake_in_the_configuration() -> None:
     """A web server, say."""
     found = translated(exceptions.InvalidResponse("Protocol Error: HTTP"), AT)
