@@ -16,9 +16,11 @@ from app.domain.reasons import Reason
 from app.domain.remediation import Mode
 from app.domain.states import RunState
 from app.engine.between import check_ceiling
-from app.store import approvals, holds, runs
+from app.engine.pipeline import advance
+from app.store import approvals, holds, leases, runs
 from app.store.approvals import Verb, Word
 from app.store.holds import Held
+from app.store.leases import Claimant
 from tests.support.aio import run
 from tests.support.engine import Engine, engine, sqlite, until
 from tests.support.entries import asked, poke, request
@@ -253,5 +255,29 @@ def test_what_had_begun_nothing_is_observed(tmp_path: Path, sink: WebServer) -> 
             (row,) = await two.ended(count=1)
             assert (RunState.OBSERVED, Reason.MODE_OBSERVE) == shown(row)
         assert (0, 0, 0) == counts(sink)
+
+    run(scenario())
+
+
+def test_a_freeze_before_the_first_call_of_what_was_taken_over(tmp_path: Path, sink: WebServer) -> None:
+    """It was let through by a replica that died before it began: the freeze of now holds it like a new one."""
+
+    async def scenario() -> None:
+        entry: Mapping[str, Any] = three(sink)
+        async with engine(sqlite(tmp_path), tmp_path, entry, working=False) as one:
+            await one.fire()
+            now = one.clock()
+            async with one.database.write() as tx:
+                claimed = await leases.claim(tx, Claimant("dead", now + timedelta(seconds=30)), now, 1)
+            admitted = await advance(one.parts, claimed.runs[0])
+            assert admitted is not None
+            assert admitted.state is RunState.RUNNING
+            ends = (now + timedelta(hours=1)).isoformat()
+            freeze = {"name": "fair", "summary": "The fair.", "begins": now.isoformat(), "ends": ends}
+            one.catalog.put(entry, freezes=[freeze])
+            waits = await advance(one.parts, admitted)
+            assert waits is not None
+            assert (RunState.DEFERRED, Reason.FROZEN, False) == (waits.state, waits.reason, waits.holds_target)
+            assert (0, 0, 0) == counts(sink)
 
     run(scenario())
