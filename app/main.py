@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -33,6 +34,7 @@ from app.clients.clients import Clients
 from app.domain.episodes import EpisodeRules
 from app.domain.errors import AppError, ConfigError
 from app.domain.remediation import Mode
+from app.door import Door, open_files
 from app.engine.housekeeping import keep_house_forever
 from app.engine.intake import take_in_forever
 from app.engine.judging import judge_forever
@@ -317,6 +319,7 @@ class _Server(uvicorn.Server):
         self._service = service
         self._ended = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._door = Door(open_files(), lambda reason: service.metrics.connections_ended.labels(reason).inc())
 
     async def main_loop(self) -> None:
         """Wait for the end; uvicorn's own loop looks ten times a second whether it has come."""
@@ -333,6 +336,10 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Raises AppError where uvicorn would log a traceback and exit."""
         await self._service.open()
+        context = self.config.ssl
+        self.config.http_protocol_class = partial(self._door.let_in, context)  # type: ignore[assignment]
+        self.config.backlog = self._door.backlog
+        self.config.ssl = None  # the door does it, so that it sees a connection before its handshake
         try:
             await super().startup(sockets)
         except SystemExit as error:
@@ -340,8 +347,8 @@ class _Server(uvicorn.Server):
             address = self._service.settings.listen
             raise ConfigError(f"could not start serving on {address}; the log above says why") from error
         settings = self._service.settings
-        if self.config.ssl is not None:
-            self._service.start(certificates.follow(self.config.ssl, settings.tls), "certificates")
+        if context is not None:
+            self._service.start(certificates.follow(context, settings.tls), "certificates")
         log.info("serving", listen=settings.listen, mode=settings.mode.value, version=__version__)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -188,6 +188,7 @@ def authorize(request: Request, needed: Role) -> Identity:
     if not identity.role.may(needed):
         detail = f"this needs the role {needed}; the token {identity.name!r} has the role {identity.role}"
         raise ProblemError(403, ProblemReason.FORBIDDEN, detail)
+    request.state.known = True  # app.door keeps such a connection before others
     return identity
 
 

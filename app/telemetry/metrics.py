@@ -106,6 +106,14 @@ class Metrics:
             registry=registry,
         )
         _zero(self.alerts, Receipt)
+        self.connections_ended = Counter(
+            "remediator_connections_ended",
+            "Connections that the service ended: slow_headers and slow_body, whose request did not come in; crowded, "
+            "to make room for another one. Rising: somebody opens connections and does not use them.",
+            ["reason"],
+            registry=registry,
+        )
+        _zero(self.connections_ended, ("slow_headers", "slow_body", "crowded"))
         self.alerts_truncated = Counter(
             "remediator_alerts_truncated",
             "Alerts that Alertmanager left out of notifications. Rising: remove max_alerts from the receiver.",
