@@ -109,28 +109,39 @@ class Lookup:
             log.warning("Alertmanager did not answer a look-up", missing=answers.missing)
             self.forget()
             return "unreachable"
-        await self._pick_up([alert for alert in _held(answers) if is_active(alert)])
+        active = [alert for alert in _held(answers) if is_active(alert)]
+        await self._pick_up(active, everywhere=not answers.missing)
         complete = not answers.missing and await self._end({alert.fingerprint for alert in _held(answers)})
         if complete:
             return "complete"
         self._absent = {}
         return "incomplete"
 
-    async def _pick_up(self, held: Sequence[HeldAlert]) -> None:
-        """Record what fires and no episode knows, once two looks saw it so or it is overdue."""
+    async def _pick_up(self, held: Sequence[HeldAlert], *, everywhere: bool) -> None:
+        """Record what fires and no episode knows, once two looks saw it so or it is overdue.
+
+        That an open episode's alert began anew is believed only where it was looked for everywhere: the member that
+        did not answer may hold it since before. And what other replicas of the Prometheus hold is recorded with it.
+        """
         now, rules = self._parts.clock(), self._parts.policy.episodes
         alerts = firing_alerts(held)
         named = [(alert, identity(alert.labels, alert.fingerprint, rules.ignored_labels)) for alert in alerts]
         async with self._parts.database.read() as tx:
             known = await episodes.newest(tx, (name for _, name in named))
-        missed = [alert for alert, name in named if is_missed(alert, name, known.get(name), now, rules)]
+        missed = [
+            alert
+            for alert, name in named
+            if is_missed(alert, name, (last := known.get(name)), now, rules)
+            and (everywhere or last is None or alert.fingerprint not in last.firing)
+        ]
         # What belongs to an episode that is open may have ended while Alertmanager was asked, however old it is.
         waits = {one.fingerprint for one, name in named if (last := known.get(name)) is not None and last.is_open}
         overdue = {one.fingerprint for one in missed if now - one.starts_at >= _OVERDUE} - waits
         due = [one for one in missed if one.fingerprint in self._missed | overdue]
         self._missed = frozenset(alert.fingerprint for alert in missed)
         if due:
-            await self._record(now, [_firing(alert) for alert in due])
+            of_them = {name for alert, name in named if alert in due}
+            await self._record(now, [_firing(alert) for alert, name in named if name in of_them])
             names = sorted({alert.labels.get("alertname", "") for alert in due})
             log.warning("alerts fire that no notification told of", alerts=len(due), alertnames=names[:10])
             self._parts.metrics.lookup_alerts.inc(len(due))

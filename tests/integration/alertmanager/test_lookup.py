@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.engine import Row
 
 from app.domain.alerts import MAX_VALUE
@@ -27,7 +27,7 @@ from tests.support.service import Service
 from tests.support.web import WebServer
 
 RECEIVER = "team.shop+remediator"
-MINUTE = timedelta(minutes=1)
+MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 EACH = 5 * MINUTE  # three looks are ten minutes
 OLD = 3600.0
 
@@ -134,6 +134,58 @@ def test_an_alert_that_is_too_large_hides_no_other(tmp_path: Path, bed: Any, sin
             assert (2, 1) == (len(await it.episodes()), await it.found())
 
     run(scenario())
+
+
+def test_a_later_start_at_the_only_member_that_answers_is_no_new_incident(
+    tmp_path: Path, pair: Any, sink: WebServer
+) -> None:
+    """The other one, which merged the alert, is away; it may hold it since before."""
+
+    async def scenario() -> None:
+        async with looking(pair, tmp_path, sink) as it:
+            now = datetime.now(UTC)
+            for member, age in zip(pair.members, (3 * HOUR, HOUR / 6), strict=True):
+                member.push({"alertname": "Down"}, starts_at=now - age)
+            pair.wait_grouped()
+            assert ["complete"] == await it.look()
+            (opened,) = await it.episodes()
+            async with it.one.database.write() as tx:  # as if it had been seen hours ago, and not since
+                await tx.execute(update(episode).values(last_seen_at=now - 3 * HOUR, firing=[opened.fingerprint]))
+            pair.members[0].stop()
+            assert ["incomplete"] * 3 == await it.look(3)
+            assert 1 == len(await it.episodes())
+
+    run(scenario())
+
+
+def test_a_replica_that_came_back_joins_what_the_other_one_still_holds(
+    tmp_path: Path, bed: Any, sink: WebServer
+) -> None:
+    """Although that was notified of hours ago: Alertmanager repeats it seldom."""
+
+    async def scenario() -> None:
+        async with looking(bed, tmp_path, sink, ahead=timedelta()) as it:
+            bed.push(age=OLD * 3, prometheus_replica="a")
+            bed.wait_grouped()
+            await it.look()
+            async with it.one.database.write() as tx:
+                await tx.execute(update(episode).values(last_seen_at=it.one.clock() - 3 * HOUR))
+            bed.push(prometheus_replica="b")
+            await until_held(bed, 2)
+            await it.look(2)
+            (joined,) = await it.episodes()
+            assert (2, 1) == (len(joined.firing), len(await it.one.runs()))
+
+    run(scenario())
+
+
+async def until_held(bed: Any, count: int) -> None:
+    """Wait until Alertmanager holds so many alerts."""
+
+    async def there() -> bool:
+        return len(bed.members[0].alerts()) == count
+
+    await until(there, 10, f"{count} alerts")
 
 
 def test_the_audit_says_that_a_look_found_it(tmp_path: Path, bed: Any, sink: WebServer) -> None:
