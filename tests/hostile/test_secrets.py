@@ -21,7 +21,7 @@ from tests.support.web import Asked
 from tests.support.web import serve as web
 
 PLANTED = "Sup3r-S3cret-{}!"
-KINDS = ["token", "postgres", "redis", "notify", "bearer", "audit", "prometheus", "alertmanager"]
+KINDS = ["token", "postgres", "redis", "notify", "bearer", "audit", "prometheus", "alertmanager", "header", "own"]
 SECRETS = {kind: PLANTED.format(kind) for kind in KINDS}
 
 
@@ -40,9 +40,11 @@ def configuration(home: Path) -> Path:
         "notify": {"people": {"urls": [{"value": f"json://user:{quote(SECRETS['notify'])}@127.0.0.1:{port}/hook"}]}},
         "secrets": {"api": {"file": str(files["bearer"])}},
         "prometheus": {"url": f"http://127.0.0.1:{port}", "bearer_token": {"file": str(files["prometheus"])}},
+        "http": {"127.0.0.1": {"headers": {"X-Own": {"value": SECRETS["own"]}}}},
         "alertmanager": {
             "urls": [f"http://127.0.0.1:{port}"],
             "bearer_token": {"file": str(files["alertmanager"])},
+            "headers": {"X-Proxy": {"file": str(files["header"])}},
         },
     }
     return write_yaml(

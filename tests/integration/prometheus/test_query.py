@@ -17,10 +17,15 @@ from app.catalog.templates import TemplateContext, render_params
 from app.checks.prometheus.query import Query
 from app.clients.connections import Connections
 from app.domain.errors import CheckError
+from app.domain.reasons import Reason
 from app.domain.redaction import redact
+from app.domain.states import RunState
 from app.domain.texts import kinds_of
 from tests.conftest import StartPrometheus
 from tests.support import contexts, prometheus, web
+from tests.support.aio import run
+from tests.support.engine import Engine, engine, sqlite
+from tests.support.entries import poke
 from tests.support.processes import free_port
 
 
@@ -140,6 +145,28 @@ def test_a_partial_answer_is_no_observation(answer: dict[str, Any], more: dict[s
     """Thanos says it by warnings, VictoriaMetrics by a field; the missing series could be those that matter."""
     with pytest.raises(CheckError, match=f"partial, so it proves nothing: .*{told}"):
         answered(answer | more)
+
+
+@pytest.mark.parametrize("where", ["when", "verify"])
+def test_nothing_follows_from_a_partial_answer(tmp_path: Path, where: str) -> None:
+    """Before the steps it keeps the run from acting, after them it verifies nothing."""
+    check = {"check": "prometheus.query", "with": {"query": "up", "op": "==", "value": 0}, "timeout": "1s"}
+
+    async def scenario(one: Engine, sink: web.WebServer) -> None:
+        await one.fire()
+        (row,) = await one.ended(count=1)
+        assert (RunState.FAILED, Reason.CHECK_UNOBSERVABLE) == (row.state, row.reason)
+        assert "isPartial" in row.message
+        assert (0 if where == "when" else 1) == len(sink.requests)
+
+    async def body(sink: web.WebServer, connections: Connections) -> None:
+        entry = poke(sink, **{where: [check]})
+        async with engine(sqlite(tmp_path), tmp_path, entry, connections=connections) as one:
+            await scenario(one, sink)
+
+    with web.serve() as sink, web.serve() as site:
+        site.body = json.dumps(ZERO | {"isPartial": True}).encode()
+        run(body(sink, to_prometheus(site.url)))
 
 
 @pytest.mark.parametrize(
