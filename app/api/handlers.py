@@ -11,10 +11,10 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 
 from app.api import webhook
-from app.api.problems import ProblemError, ProblemReason, store_unavailable, unexpected
+from app.api.problems import ProblemError, ProblemReason, outcome_unknown, store_unavailable, unexpected
 from app.api.refusals import field_path
 from app.api.services import Services
-from app.domain.errors import AppError, ConflictError, NotFoundError, StoreUnavailableError
+from app.domain.errors import AppError, CommitUnknownError, ConflictError, NotFoundError, StoreUnavailableError
 
 _REASONS = {404: ProblemReason.NOT_FOUND, 405: ProblemReason.METHOD_NOT_ALLOWED}
 log = structlog.get_logger()
@@ -34,8 +34,11 @@ async def _problem(_request: Request, error: Exception) -> Response:
     return error.response()
 
 
-async def _ours(_request: Request, error: Exception) -> Response:
+async def _ours(request: Request, error: Exception) -> Response:
     match error:
+        case CommitUnknownError():
+            log.warning("it is not known whether a request was recorded", path=request.url.path[:200])
+            return outcome_unknown(request.url.path[:200]).response()
         case StoreUnavailableError():
             log.warning("the store is not available", error=error.message)
             return store_unavailable().response()

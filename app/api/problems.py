@@ -46,6 +46,7 @@ class ProblemReason(StrEnum):
     CATALOG_INVALID = "catalog_invalid"
     NOT_READY = "not_ready"
     STORE_UNAVAILABLE = "store_unavailable"
+    OUTCOME_UNKNOWN = "outcome_unknown"
     REFUSED = "refused"
     UNEXPECTED = "unexpected"
 
@@ -97,14 +98,40 @@ class ProblemError(Exception):
         return Response(content, self.status, headers=self.headers, media_type=MEDIA_TYPE)
 
 
-def store_unavailable() -> ProblemError:
+def store_unavailable(known: str = " and nothing was recorded") -> ProblemError:
     """The answer that Alertmanager tries again after."""
     return ProblemError(
         HTTPStatus.SERVICE_UNAVAILABLE,
         ProblemReason.STORE_UNAVAILABLE,
-        "the store cannot be used now and nothing was recorded; send it again",
+        f"the store cannot be used now{known}; send it again",
         headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
     )
+
+
+def outcome_unknown(path: str) -> ProblemError:
+    """The answer where the store was told to commit, and its own answer was lost."""
+    detail = "the store's answer was lost: it is not known whether this was recorded"
+    where = _told_by(path)
+    return ProblemError(
+        HTTPStatus.SERVICE_UNAVAILABLE, ProblemReason.OUTCOME_UNKNOWN, f"{detail}; {where} tells, before you try again"
+    )
+
+
+def _told_by(path: str) -> str:
+    """Where a person sees whether a request took effect."""
+    parts = path.strip("/").split("/")
+    match parts:
+        case ["remediations", run_id, "retry" | "undo"]:
+            return f"GET /remediations/{run_id} and GET /remediations"
+        case ["remediations", run_id, _]:
+            return f"GET /remediations/{run_id}"
+        case ["pause"] | ["catalog", _, "pause" | "resume"]:
+            return "GET /pause"
+        case ["catalog", name, "run"]:
+            return f"GET /remediations?remediation={name}"
+        case ["catalog", name, *_]:
+            return f"GET /catalog/{name}"
+    return "GET /events"
 
 
 def unexpected(request: Request, error: Exception) -> Response:

@@ -167,7 +167,7 @@ async def _record(services: Services, received: Received) -> None:
     try:
         await services.inbox.record(received, services.limits.record_timeout_seconds)
     except StoreUnavailableError as error:
-        raise store_unavailable() from error
+        raise store_unavailable(known="") from error  # it may be recorded, and counts once
     services.metrics.accepted.inc()
     services.metrics.last_notification.set(received.received_at.timestamp())
     if received.truncated:

@@ -63,6 +63,10 @@ class StoreUnavailableError(AppError):
     """The store cannot take the notification now; it will be taken when it is sent again."""
 
 
+class CommitUnknownError(StoreUnavailableError):
+    """The store was told to commit and its answer was lost: it is not known whether anything was recorded."""
+
+
 class TransactionLostError(StoreUnavailableError):
     """The database gave this transaction up for another one; nothing was changed, and it can be run again at once."""
 

@@ -15,6 +15,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import greenlet_spawn
 
-from app.domain.errors import ConfigError, StoreUnavailableError, TransactionLostError
+from app.domain.errors import CommitUnknownError, ConfigError, StoreUnavailableError, TransactionLostError
 from app.domain.redaction import SECRETS
 from app.store import sessions, sqlite
 from app.store.connection import AsyncConnection, transaction
@@ -44,6 +45,8 @@ from app.store.writer import LONG_LOG_BYTES, Writer
 
 # Two transactions waited for each other and one was given up, or it could not be serialized: that is no outage.
 _LOST = {"40P01", "40001"}
+# The server went away, or sends the session away, which it may do after a commit.
+_CUT_OFF = {"08", "57"}
 # Wrong with our statement or its values; the rest (a standby that takes no writes, a damaged file) is the store's.
 _OURS = (DataError, IntegrityError, ProgrammingError)
 _SOON_SECONDS = 5.0  # that somebody waits who can ask again, behind others who do
@@ -81,6 +84,14 @@ def store_url(text_url: str) -> URL:
     if driver.startswith("postgresql"):
         url = url.set(query={**_NOTICE_SILENCE, **url.query})
     return url.set(drivername=driver)
+
+
+@dataclass(slots=True)
+class _Ending:
+    """How far a transaction has come to its end."""
+
+    is_asked: bool = False  # the server was told to commit
+    is_seen: bool = False  # others see what was written
 
 
 class Database:
@@ -175,12 +186,15 @@ class Database:
     ) -> AsyncIterator[AsyncConnection]:
         """A transaction, committed at the end; raises StoreUnavailableError when the database is away or full.
 
+        That is a CommitUnknownError where nobody knows whether it was committed.
+
         What is not `synced` may be lost with the power, though never without all that came after it: for what only
         leads up to something that is synced, and can be done again. `committed` is set as soon as others see what was
         written, which may be before the disk has it: whatever they write is on the disk after it.
         """
         await self.pace.turn()
-        async with self._translated(_WRITE):
+        ending = _Ending()
+        async with self._told(ending), self._translated(_WRITE):
             if self.is_sqlite:
                 async with self._writer.transaction() as connection:
                     yield connection
@@ -192,11 +206,27 @@ class Database:
                     if lock is not None:
                         await connection.execute(_LOCK, {"key": zlib.crc32(lock.encode())})
                     yield connection
+                    ending.is_asked = True
+            ending.is_seen = True
             if committed is not None:
                 committed.set()
             if self.is_sqlite and synced:
                 await self._writer.sync()
                 await self.pace.turn(pauses=False)  # all who waited for the disk go on at once
+
+    @asynccontextmanager
+    async def _told(self, ending: _Ending) -> AsyncIterator[None]:
+        """Tell a transaction that was not committed from one of which that is not known."""
+        try:
+            yield
+        except TransactionLostError:
+            raise
+        except StoreUnavailableError as error:
+            state = getattr(getattr(error.__cause__, "orig", None), "sqlstate", None)
+            is_refused = state is not None and state[:2] not in _CUT_OFF
+            if ending.is_seen or (ending.is_asked and not is_refused):
+                raise CommitUnknownError(f"it is not known whether this was committed: {error.message}") from error
+            raise
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
