@@ -92,9 +92,9 @@ def test_what_waited_for_it_goes_on(tmp_path: Path, dial: Dial) -> None:
     run_loop(scenario())
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_a_trial_that_did_nothing_is_given_back(tmp_path: Path, dial: Dial, *, known: bool) -> None:
-    """Also where the catalog has its remediation no longer."""
+@pytest.mark.parametrize(("known", "acted"), [(True, False), (False, False), (False, True)])
+def test_a_trial_is_given_back(tmp_path: Path, dial: Dial, *, known: bool, acted: bool) -> None:
+    """Where it did nothing, and where the catalog has no remediation any more that could say how to count it."""
 
     async def scenario() -> None:
         async with engine(sqlite(tmp_path), tmp_path, entry(dial), working=False, **SHARED) as one:
@@ -104,6 +104,8 @@ def test_a_trial_that_did_nothing_is_given_back(tmp_path: Path, dial: Dial, *, k
                 opened = Ended("turn", "before", helped=False)
                 await breakers.record(tx, opened, one.catalog().remediations["turn"].limits, one.clock())
                 await breakers.begin_trial(tx, "turn", row.id)
+                if acted:
+                    await tx.execute(update(run).where(run.c.id == row.id).values(admitted_at=one.clock()))
             if not known:
                 one.catalog.put()
             await spoil(one, row.id)
