@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from app.clients.connections import NotifyChannel, SecretSource
 from app.domain.errors import OutcomeUnknownError, PermanentError, TransientError
 from app.domain.reasons import Reason
+from app.domain.redaction import redact
 
 if TYPE_CHECKING:
     from apprise import Apprise
@@ -48,6 +49,7 @@ class Notifier:
 
         Raises TransientError when none did, PermanentError when some did not: trying again would tell the others twice.
         """
+        title, body = redact(title), redact(body)  # an annotation may repeat what a target has said
         services = await asyncio.to_thread(self._services)  # the first one imports some hundred plugins, for a second
         try:
             async with asyncio.timeout(self._timeout):

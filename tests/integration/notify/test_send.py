@@ -127,3 +127,11 @@ def test_an_unusable_url_is_refused_without_showing_it(url: str) -> None:
     """A mistake in the configuration does not spill the secret."""
     error = error_of(to_channel(url))
     assert (Reason.CONFIG_INVALID, False) == (error.reason, "correct-horse" in error.message)
+
+
+def test_a_message_repeats_no_secret(receiver: web.WebServer) -> None:
+    """An annotation may hold what a target has said."""
+    connections = to_channel(json_url(receiver))
+    contexts.apply(connections, ACTION, plan(connections, title="no correct-horse", body="it said correct-horse"))
+    message = json.loads(receiver.requests[0].body)
+    assert ("no [hidden]", "it said [hidden]") == (message["title"], message["message"])
