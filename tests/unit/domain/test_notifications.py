@@ -112,6 +112,14 @@ def test_labels_that_do_not_fit_say_which() -> None:
     assert 'the label "big" has 65537 characters, and 65536 are the most' == long.defect
 
 
+def test_the_same_labels_are_kept_in_whichever_order_they_come() -> None:
+    """The name and the namespace of the alert among them, since people look for it by these."""
+    labels = {f"a{number:03}": "" for number in range(MAX_PAIRS)} | {"namespace": "shop", "alertname": "Down"}
+    orders = [dict(sorted(labels.items(), reverse=reverse)) for reverse in (False, True)]
+    kept = [parse_notification(notification(alert() | {"labels": one})).alerts[0].labels for one in orders]
+    assert ("Down", "shop", kept[0]) == (kept[1]["alertname"], kept[1]["namespace"], kept[1])
+
+
 def test_fingerprints_are_those_of_alertmanager() -> None:
     """Of every alert that one ever sent to us."""
     captured = [json.loads(file.read_text(encoding="utf-8"))["body"] for file in sorted(CAPTURED.glob("*.json"))]
