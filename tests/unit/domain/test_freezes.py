@@ -219,3 +219,9 @@ def test_the_night_the_clocks_go_back_is_not_waited_out() -> None:
     """From 02:10 the second time a freeze until 02:30 lasts 20 minutes, not until midnight."""
     one = freeze(times=[{"start_time": "00:00", "end_time": "02:30"}], location="Europe/Berlin")
     assert at("2026-10-25T01:30") == one.end(at("2026-10-25T01:10"))
+
+
+def test_an_end_that_is_left_out_is_the_moment_at_which_the_clocks_are_set() -> None:
+    """At 03:00 in summer time a freeze until 02:30 is over: half an hour earlier than 02:30 in winter time."""
+    one = freeze(times=[{"start_time": "01:00", "end_time": "02:30"}], location="Europe/Berlin")
+    assert at("2026-03-29T01:00") == one.end(at("2026-03-29T00:40"))
