@@ -94,6 +94,20 @@ def test_a_renewed_lease_is_not_taken_over(store: str) -> None:
     run(scenario())
 
 
+def test_a_renewal_shortens_no_lease(store: str) -> None:
+    """A replica whose clock is behind renews until an earlier time than the lease has already."""
+
+    async def scenario() -> None:
+        async with opened(store) as database:
+            held = await seed_claimed(database, "me")
+            for until in (OVER + LEASE, OVER - SECOND):
+                async with database.write() as tx:
+                    assert {held.id} == await leases.renew(tx, "me", [held.id], until)
+            assert [] == await claim(database, "other", now=OVER)
+
+    run(scenario())
+
+
 def test_an_owner_gets_back_what_it_dropped(store: str) -> None:
     """A run that is leased to a process that does not work on it needs no expiry."""
 

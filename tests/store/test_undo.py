@@ -404,6 +404,27 @@ def test_a_revert_can_be_cancelled_by_hand(store: str, tmp_path: Path, dial: Dia
     run(scenario())
 
 
+def test_a_cancelled_revert_is_not_recorded_again(store: str, tmp_path: Path, dial: Dial) -> None:
+    """The person who cancelled it keeps the new value; the end of a later alert changes nothing about that."""
+
+    async def scenario() -> None:
+        async with engine(store, tmp_path, turns(dial, **BORROWS)) as one:
+            await one.fire()
+            await one.ended(count=1)
+            await resolved(one)
+            (waiting,) = await reverts(one)
+            async with one.database.write() as tx:
+                await approvals.decide(tx, waiting.id, Word(Verb.CANCEL, "alice"), one.clock())
+            one.catalog.put(turns(dial, mode="observe", **BORROWS))
+            one.forward(MINUTE)
+            await one.fire()
+            await one.ended(count=3)
+            await resolved(one)
+            assert [waiting.id] == [row.id for row in await reverts(one)]
+
+    run(scenario())
+
+
 def test_an_undo_is_not_folded_into_a_run_nor_a_run_into_it(store: str, tmp_path: Path, dial: Dial) -> None:
     """The alert fires again while the undo waits; the new run waits for it on the same target."""
 

@@ -16,6 +16,7 @@ from app.actions.base import Action, Context
 from app.actions.registry import actions
 from app.checks.base import Check, CheckContext
 from app.checks.registry import checks
+from app.domain.errors import PermanentError
 from app.domain.model import JsonObject, Value
 from app.domain.plans import Plan, PlannedStep
 from app.domain.reasons import Reason
@@ -29,7 +30,7 @@ from app.store import inbox, urgency
 from app.store.pace import work_in_background
 from app.store.runs import Run
 from tests.support.aio import run
-from tests.support.engine import Engine, engine, sqlite, until
+from tests.support.engine import Engine, engine, remediation, sqlite, until
 from tests.support.entries import asked, ok, poke, request
 from tests.support.pacing import urgent
 from tests.support.processes import free_port
@@ -58,6 +59,26 @@ class Raises(Action[Nothing]):
     async def apply(self, context: Context, step: PlannedStep) -> JsonObject:  # noqa: ARG002 - the contract's
         """Fail as nobody foresaw."""
         raise ZeroDivisionError("secret")
+
+
+class Refused(Action[Nothing]):
+    """An action that its target refuses for good."""
+
+    name = "test.refused"
+    summary = "Is refused."
+    Params = Nothing
+    risk = Risk.LOW
+
+    def __init__(self, reason: Reason) -> None:
+        self._reason = reason
+
+    async def plan(self, context: Context, params: Nothing) -> PlannedStep:  # noqa: ARG002 - the contract's
+        """Plan as if all were well."""
+        return self.planned(params, summary="be refused")
+
+    async def apply(self, context: Context, step: PlannedStep) -> JsonObject:  # noqa: ARG002 - the contract's
+        """Be refused."""
+        raise PermanentError("no", reason=self._reason)
 
 
 class Blind(Check[Nothing]):
@@ -201,6 +222,30 @@ def test_a_failed_attempt_is_followed_by_the_next(tmp_path: Path, sink: WebServe
             assert "next_attempt" in await one.kinds(first.id)
             await one.resolve()
             assert 2 == len(await one.runs())
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        *(Reason.OUTCOME_UNKNOWN, Reason.OUT_OF_SCOPE, Reason.FORBIDDEN, Reason.UNEXPECTED, Reason.TAKEN_BACK),
+        Reason.EXPORTED_LABEL,
+    ],
+)
+def test_what_a_second_attempt_cannot_mend_is_not_attempted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: Reason
+) -> None:
+    """The remediation has attempts left, and its alert fires; the first failure is the last one nevertheless."""
+
+    async def scenario() -> None:
+        monkeypatch.setitem(actions(), "test.refused", Refused(reason))
+        entry = remediation(steps=[{"action": "test.refused"}], limits=LIMITS | {"attempts": 3})
+        async with engine(sqlite(tmp_path), tmp_path, entry) as one:
+            await one.fire()
+            (row,) = await one.ended()
+            assert (RunState.FAILED, reason) == (row.state, row.reason)
+            assert "next_attempt" not in await one.kinds(row.id)
 
     run(scenario())
 
