@@ -48,10 +48,13 @@ async def serve(tx: AsyncConnection, digest: str, before: str | None, now: datet
 
 
 async def is_older(tx: AsyncConnection, ours: str, than: str, recorded_at: datetime, now: datetime) -> bool:
-    """Whether a catalog is older than the one that recorded something, or may be: that may just have been loaded."""
+    """Whether a catalog is older than the one that recorded something, or may be: that may just have been loaded.
+
+    One that the store has not heard of was loaded a moment ago, and becomes the newest as soon as it is told.
+    """
     if ours == than:
         return False
     all_known = await known(tx)
     if than not in all_known:
         return now - recorded_at < UNSERVED
-    return ours not in all_known or all_known[ours].number < all_known[than].number
+    return ours in all_known and all_known[ours].number < all_known[than].number
