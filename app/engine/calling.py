@@ -28,7 +28,7 @@ from app.engine import between
 from app.engine.parts import Parts
 from app.engine.tenure import Tenure
 from app.engine.timekeeping import steady
-from app.store import leases, runs, steps
+from app.store import leases, runs, steps, undos
 from app.store.runs import Run
 from app.store.steps import StepOutcome
 
@@ -62,6 +62,7 @@ class Call:
     is_known: bool = False  # to the ledger, by an owner of the run that had begun it
     tries: int = 0
     asked_at: float = 0.0  # by the steady clock, whether it may be made
+    may_have_acted: bool = False  # a try of it was sent, and its answer lost
 
     @property
     def step(self) -> PlannedStep:
@@ -76,7 +77,7 @@ class Call:
     @property
     def is_further(self) -> bool:
         """Whether its run has done anything before it, or may have done it already."""
-        return self.run.rung > 0 or self.position > 0 or self.is_known
+        return self.run.rung > 0 or self.position > 0 or self.is_known or self.may_have_acted
 
 
 async def begin(call: Call) -> None:
@@ -93,9 +94,10 @@ async def begin(call: Call) -> None:
 
 
 async def _ask_again(call: Call) -> None:
-    """Ask whether a call may still be made whose intent is committed, and that had no effect by this replica.
+    """Ask whether a call may still be made whose intent is committed.
 
-    Raises LeaseLostError, or HaltedError. One that comes late, but to a run that nobody took over, renews its lease.
+    Raises LeaseLostError, or HaltedError: its intent stays recorded where a try may have had its effect. One that comes
+    late, but to a run that nobody took over, renews its lease.
     """
     halted, parts, asked_at = None, call.parts, steady()
     async with parts.turn() as turn:
@@ -106,7 +108,7 @@ async def _ask_again(call: Call) -> None:
         if decision is not None:
             why = f"not tried now: {decision.message}"
             await steps.leave(turn.tx, call.run, call.position, turn.now, why)
-            if not call.is_known:
+            if not (call.is_known or call.may_have_acted):
                 await steps.forget(turn.tx, call.run, call.position)
             halted = await between.halt(turn, call.run, decision, call.position, begun=call.is_further)
     if halted is not None:
@@ -172,8 +174,12 @@ async def _try(call: Call) -> JsonObject:
             if call.tries > 0 or call.tenure.is_over or steady() - call.asked_at > _FRESH_SECONDS:
                 await wait_for_store(partial(_ask_again, call))
             call.tries += 1
-            async with call.tenure.limit():
-                result = await (action.undo if call.plan.undoes else action.apply)(context, step)
+            try:
+                async with call.tenure.limit():
+                    result = await (action.undo if call.plan.undoes else action.apply)(context, step)
+            except TransientError as error:
+                call.may_have_acted |= error.reason in undos.PERHAPS and action.can_repeat(step)
+                raise
     return result
 
 

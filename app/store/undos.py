@@ -17,7 +17,7 @@ from app.store.runs import Run
 from app.store.schema import episode, run, run_episode, step
 
 _CHUNK = 500  # ids per statement, well under SQLite's limit of variables
-_PERHAPS = (
+PERHAPS = (  # why a step failed that may have had its effect all the same
     *(Reason.DEADLINE_EXCEEDED, Reason.OUTCOME_UNKNOWN, Reason.INTERRUPTED, Reason.TARGET_UNREACHABLE),
     Reason.UNEXPECTED,
 )
@@ -29,7 +29,7 @@ async def applied(tx: AsyncConnection, run_id: str) -> list[PlannedStep]:
 
     Whatever lost its answer may have taken effect; undoing compares with the plan, and leaves alone what was not done.
     """
-    perhaps = or_(step.c.state.in_(("succeeded", "started")), step.c.reason.in_(_PERHAPS))
+    perhaps = or_(step.c.state.in_(("succeeded", "started")), step.c.reason.in_(PERHAPS))
     query = select(step.c.planned).where(step.c.run_id == run_id, perhaps)
     rows = await tx.execute(query.order_by(step.c.rung.desc(), step.c.position.desc()))
     steps = [PlannedStep.model_validate(row.planned) for row in rows]

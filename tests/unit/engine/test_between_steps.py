@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import Row
 
+from app.clients.connections import Connections
 from app.domain.errors import ConflictError
 from app.domain.obstacles import Hold
 from app.domain.reasons import Reason
@@ -132,6 +133,27 @@ def test_a_pause_between_two_tries(tmp_path: Path, sink: WebServer) -> None:
             assert (Reason.PAUSED, False, None) == (row.reason, row.holds_target, row.admitted_at)
             assert "step_left" in await one.kinds(row.id)
             sink.status, sink.headers = 200, {}
+            await resume(one)
+            (row,) = await one.ended(count=1)
+            assert (RunState.SUCCEEDED, (2, 1, 1)) == (row.state, counts(sink))
+
+    run(scenario())
+
+
+def test_a_pause_after_a_lost_answer(tmp_path: Path, sink: WebServer) -> None:
+    """The try may have had its effect: the run keeps its step, its place and its target, and the alert's end too."""
+
+    async def scenario() -> None:
+        connections = Connections(timeout=timedelta(milliseconds=300))
+        async with engine(sqlite(tmp_path), tmp_path, three(sink), connections=connections) as one:
+            await in_first_step(one, sink)
+            await pause(one)
+            (row,) = await one.reached("deferred", count=1)
+            assert (Reason.PAUSED, True) == (row.reason, row.holds_target)
+            assert ["started"] == [step.state for step in await one.steps()]
+            await one.resolve()
+            sink.answering.set()
+            await one.reached("deferred", count=1)
             await resume(one)
             (row,) = await one.ended(count=1)
             assert (RunState.SUCCEEDED, (2, 1, 1)) == (row.state, counts(sink))
