@@ -60,6 +60,9 @@ class Node:
         return self.items[key] if 0 <= key < len(self.items) else None
 
 
+_NO_QUOTES = 'a template is a text in quotes, as in "{{ labels.pod }}": without them YAML takes its braces for its own'
+
+
 class _StopError(Exception):
     def __init__(self, at: Position, message: str) -> None:
         super().__init__(message)
@@ -151,7 +154,8 @@ class _Composer:
 
     def _key(self, event: Any) -> str:
         if not isinstance(event, yaml.ScalarEvent):
-            raise _StopError(_at(event), "a key must be a text")
+            is_template = isinstance(event, yaml.MappingStartEvent) and event.flow_style
+            raise _StopError(_at(event), _NO_QUOTES if is_template else "a key must be a text")
         return str(event.value)
 
     def _sequence(self, event: Any, depth: int) -> Node:

@@ -123,6 +123,11 @@ def _backend(place: Place) -> str | None:
     return given[0] if given else None
 
 
+def _is_misspelt(target: Node | None) -> bool:
+    """Whether the target names a system that there is not, which is a problem of its own."""
+    return target is not None and any(name not in TargetSpec.model_fields for name in target.fields)
+
+
 def _steps(place: Place) -> Iterator[Place]:
     for rung in (place, *_children(place, "escalate")):
         yield from _children(rung, "steps")
@@ -156,7 +161,7 @@ def _check_use(
         report.problem(named.at, named.path, f'unknown {noun} "{named.node.value}"{hint}')
         return
     backend = _backend(place)
-    if spec.target_backend not in {None, backend}:
+    if spec.target_backend not in {None, backend} and not _is_misspelt(place.node.child("target")):
         has = f"the target of this remediation is {backend}" if backend else "this remediation has no target"
         report.problem(named.at, named.path, f"{spec.name} needs a {spec.target_backend} target; {has}")
     _check_params(use, spec, NAMES if backend else ALERT_NAMES, report)

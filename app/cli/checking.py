@@ -118,8 +118,9 @@ async def _look(settings: Settings, catalog: Catalog) -> list[Report]:
 
 def _table(reports: list[Report]) -> list[str]:
     """One line for each remediation that could run, and one for each thing that stands against another one."""
-    width = max(len(report.remediation) for report in reports)
-    lines = [f"{'REMEDIATION':<{width}}  RESULT   WHAT"]
+    title = "REMEDIATION"
+    width = max(len(title), *(len(report.remediation) for report in reports))
+    lines = [f"{title:<{width}}  RESULT   WHAT"]
     for report in reports:
         told = [finding for finding in report.findings if finding.result is not Result.OK]
         rows = [(finding.result.value, f"{finding.subject}: {finding.message}") for finding in told]

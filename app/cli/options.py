@@ -74,7 +74,8 @@ async def use_store(settings: Settings, use: Callable[[Database], Awaitable[T]])
     """Read the configured store, which must be there and have the schema of this release."""
     database = Database(settings.store_url, audit_key=audit_key_of(settings))
     if not has_run(database):
-        raise ConfigError(f"there is no store at {database.url.database}; name another one with --config or --store")
+        where = database.url.database
+        raise ConfigError(f"there is no store at {where}; name another one with --config, --data or --store")
     try:
         if not await is_current(database):
             raise ConfigError(

@@ -88,7 +88,7 @@ def read_alerts(body: bytes) -> list[Alert]:
     try:
         found = list(_given(json.loads(body)))
     except ValueError as error:
-        raise ConfigError(f"--alert: not JSON: {error}") from error
+        raise ConfigError(f"--alert: not JSON: {error}; amtool prints JSON with -o json") from error
     try:
         alerts.extend(_completed(one) for one in found)
     except (ValueError, TypeError) as error:

@@ -49,6 +49,7 @@ def test_what_can_and_what_cannot_run(tmp_path: Path, redis_server: RedisServer)
     assert 1 == done.returncode, done.stderr
     header, first, second, last = done.stdout.splitlines()
     assert ["REMEDIATION", "RESULT", "WHAT"] == header.split()
+    assert 1 == len({line.index(word) for line, word in ((header, "RESULT"), (first, "ok"), (second, "cannot"))})
     assert ["first", "ok"] == first.split()[:2]
     assert ["second", "cannot", "Redis", "dead/0:"] == second.split()[:4]
     assert last.startswith("NOT ALL CAN RUN: 2 remediations")

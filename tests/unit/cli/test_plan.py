@@ -59,6 +59,7 @@ def test_alerts_are_read_as_alertmanager_writes_them(document: Any, expected: li
     ("text", "told"),
     [
         (b"labels: {}", "--alert: not JSON: Expecting value: line 1 column 1"),
+        (b"Alertname  Starts At  Summary", "(char 0); amtool prints JSON with -o json"),
         (b"[1]", "--alert: not an alert or notification of Alertmanager: 1 is none"),
         (json.dumps([GETTABLE, {"label": {}}]).encode(), "alert 2 of 2: labels: Field required"),
         (b'{"labels": {"a": 1}}', "labels.a: Input should be a valid string"),

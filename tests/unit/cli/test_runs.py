@@ -174,4 +174,5 @@ def test_a_service_that_is_not_there_and_a_store_that_is_not(tmp_path: Path) -> 
     done = runs("--url", "http://127.0.0.1:9")
     assert (2, "remediator: cannot ask http://127.0.0.1:9: ") == (done.exit_code, done.stderr[:43])
     done = runs("--data", str(tmp_path / "none"))
-    assert f"there is no store at {tmp_path}/none/remediator.db; name another one with --config" in done.stderr
+    store = tmp_path / "none" / "remediator.db"
+    assert f"there is no store at {store}; name another one with --config, --data or --store" in done.stderr
