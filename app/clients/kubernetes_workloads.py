@@ -83,6 +83,12 @@ class Workload:
             return f"{self.available} of {self.desired} replicas are available"
         return ""
 
+    @property
+    def ready_and_new(self) -> int:
+        """How many replicas are certainly both ready and of the newest template; the status counts them apart."""
+        old = max(self.total - self.updated, 0) if self.is_rolling else 0
+        return max(self.ready - old, 0)
+
     def rollout_conditions(self) -> tuple[Condition, ...]:
         """The condition of a rollout under way, which passes by itself."""
         if not self.stale_or_old_pods:

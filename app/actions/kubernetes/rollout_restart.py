@@ -49,12 +49,14 @@ class RolloutRestart(Action[NoParams]):
         if now.is_on_delete:
             message = f"{now.ref} replaces pods only when they are deleted (OnDelete): a restart would do nothing"
             raise PermanentError(message)
+        if now.is_observed and now.desired == 0:
+            raise PermanentError(f"{now.ref} has no replicas: a restart would do nothing")
         return self.planned(
             params,
             summary=f"restart {now.ref} ({now.desired} replicas)",
             before=now.facts(),
             desired={"restarted_at": context.now.isoformat()},
-            conditions=(*_paused(now), *now.rollout_conditions()),
+            conditions=(*_held_back(now), *now.rollout_conditions()),
         )
 
     async def apply(self, context: Context, step: PlannedStep) -> JsonObject:
@@ -99,15 +101,22 @@ def _restart(ref: ObjectRef, found: JsonObject, step: PlannedStep) -> JsonObject
         raise _changed(f"{ref} was deleted and made anew since the restart was planned")
     if now.template_digest != step.before["template"]:
         raise _changed(f"the pod template of {ref} changed since the restart was planned, which restarts it anyway")
-    if now.is_paused:
-        raise _changed(f"the rollout of {ref} was paused since the restart was planned")
+    if _held_back(now) or now.is_on_delete:
+        raise _changed(f"the rollout of {ref} was paused or held back since the restart was planned")
+    if now.is_observed and now.desired == 0:
+        raise _changed(f"{ref} was scaled to no replicas since the restart was planned")
     return {"spec": {"template": {"metadata": {"annotations": {RESTARTED_AT: restarted_at}}}}}
 
 
-def _paused(now: Workload) -> tuple[Condition, ...]:
-    if not now.is_paused:
+def _held_back(now: Workload) -> tuple[Condition, ...]:
+    """The condition of a rollout that goes on only when a person lets it."""
+    if now.is_paused:
+        message = f"the rollout of {now.ref} is paused: a restart would wait for whoever paused it"
+    elif now.held_back:
+        replicas = f"{now.held_back} of {now.desired} replicas"
+        message = f"the partition of {now.ref} holds {replicas} back: a restart would not reach them"
+    else:
         return ()
-    message = f"the rollout of {now.ref} is paused: a restart would wait for whoever paused it"
     return (Condition(reason=Reason.ROLLOUT_PAUSED, message=message, passes=False),)
 
 

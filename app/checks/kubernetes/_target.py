@@ -51,6 +51,11 @@ def planned(steps: Sequence[PlannedStep]) -> Planned | None:
     return None
 
 
+def restarts(steps: Sequence[PlannedStep]) -> bool:
+    """Whether one of the run's steps replaces the pods."""
+    return any("restarted_at" in step.desired for step in steps)
+
+
 async def look(context: CheckContext) -> Workload | Observation:
     """The target as it is, or what to report where there is none; raises CheckError where nobody can tell."""
     try:

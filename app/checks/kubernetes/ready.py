@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from app.checks.base import Check, CheckContext, observation
-from app.checks.kubernetes._target import PERMISSIONS, look, planned
+from app.checks.kubernetes._target import PERMISSIONS, look, planned, restarts
 from app.domain.model import Value
 from app.domain.moments import Count
 from app.domain.plans import Observation
@@ -55,5 +55,8 @@ class Ready(Check[ReadyParams]):
             return observation(held=False, message=message, **numbers)
         if wanted is not None and (missing := wanted.missing(seen)):
             return observation(held=False, message=missing, **numbers, planned=wanted.replicas)
-        message = f"{seen.ref} has {seen.ready} ready replicas of {seen.desired}, and {needed} are needed"
-        return observation(held=seen.ready >= needed, message=message, **numbers)
+        ready, which = seen.ready, "ready"
+        if restarts(context.steps):  # during the rollout the old pods are ready, too
+            ready, which = seen.ready_and_new, "new and ready"
+        message = f"{seen.ref} has {ready} {which} replicas of {seen.desired}, and {needed} are needed"
+        return observation(held=ready >= needed, message=message, **numbers)

@@ -6,7 +6,7 @@ Only looks; whether and how long to wait is the engine's business.
 from __future__ import annotations
 
 from app.checks.base import Check, CheckContext, observation
-from app.checks.kubernetes._target import PERMISSIONS, look
+from app.checks.kubernetes._target import PERMISSIONS, look, planned
 from app.domain.model import Value
 from app.domain.plans import Observation
 
@@ -31,5 +31,10 @@ class RolloutComplete(Check[NoParams]):
             return seen
         if seen.unfinished:
             return observation(held=False, message=f"{seen.ref}: {seen.unfinished}", **seen.numbers())
+        wanted = planned(context.steps)
+        if wanted is not None and (missing := wanted.missing(seen)):
+            return observation(held=False, message=missing, **seen.numbers(), planned=wanted.replicas)
+        if seen.desired == 0 and (wanted is None or wanted.replicas > 0):
+            return observation(held=False, message=f"{seen.ref} has no replicas to roll out", **seen.numbers())
         message = f"{seen.ref} is rolled out: {seen.available} of {seen.desired} replicas are available"
         return observation(held=True, message=message, **seen.numbers())

@@ -71,6 +71,27 @@ def test_a_number_that_is_none_is_refused(min_ready: Any) -> None:
         checks()[CHECK].Params(min_ready=min_ready)
 
 
+@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet"])
+def test_after_a_restart_old_pods_do_not_count(kube: Any, kind: str) -> None:
+    """New pods that never become ready leave the old ones, which are; without a restart of the run's own they count."""
+    target = kube.running(kind, "api", 2)
+    step = kube.plan("kubernetes.rollout_restart", target)
+    kube.deploy_image(kind, "api", "example/main:2", **{"testbed/never-ready": "true"})
+    kube.wait_status(kind, "api", lambda status: status.get("updatedReplicas") == 1)
+    seen = kube.observe(CHECK, target, [step], min_ready="50%")
+    assert (False, True) == (seen.held, "has 0 new and ready replicas of 2" in seen.message), seen.message
+    assert kube.observe(CHECK, target, min_ready="50%").held
+
+
+def test_after_a_restart_new_pods_count(kube: Any) -> None:
+    """Once all of them are new it holds."""
+    target = kube.running("Deployment", "api", 2)
+    step = kube.plan("kubernetes.rollout_restart", target)
+    kube.apply(target, step)
+    kube.wait_complete("Deployment", "api")
+    assert kube.observe(CHECK, target, [step]).held
+
+
 def test_a_missing_workload_does_not_hold(kube: Any) -> None:
     """What does not exist was observed: it is not ready."""
     seen = kube.observe(CHECK, kube.target("StatefulSet", "db"))

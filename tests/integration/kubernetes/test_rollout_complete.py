@@ -8,6 +8,7 @@ import pytest
 
 from app.checks.registry import checks
 from app.domain.errors import CheckError
+from tests.support.processes import wait_until
 
 CHECK = "kubernetes.rollout_complete"
 KINDS = ("Deployment", "StatefulSet", "DaemonSet")
@@ -67,6 +68,21 @@ def test_replicas_held_back_by_a_partition_are_complete(kube: Any) -> None:
     kube.wait_complete("StatefulSet", "db")
     seen = kube.observe(CHECK, kube.target("StatefulSet", "db"))
     assert seen.held, seen.message
+
+
+def test_it_is_of_the_planned_number(kube: Any) -> None:
+    """A minimum that its autoscaler has not acted upon is no rollout; nor is a workload without replicas."""
+    target = kube.running("Deployment", "api", 1)
+    kube.autoscaler("api", (1, 8))
+    step = kube.plan("kubernetes.scale", target, by=2, max=8)
+    seen = kube.observe(CHECK, target, [step])
+    assert (False, True) == (seen.held, "its autoscaler was to raise it to 3" in seen.message)
+    none = kube.running("Deployment", "web", 1)
+    down = kube.plan("kubernetes.scale", none, to=0, min=0)
+    kube.apply(none, down)
+    wait_until(lambda: kube.observe(CHECK, none, [down]).held, 30, "the last replica to go")
+    seen = kube.observe(CHECK, none)
+    assert (False, True) == (seen.held, "has no replicas" in seen.message)
 
 
 def test_a_missing_workload_does_not_hold(kube: Any) -> None:

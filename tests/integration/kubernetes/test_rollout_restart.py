@@ -199,6 +199,29 @@ def test_a_workload_that_waits_for_deletion_is_refused(kube: Any, kind: str) -> 
     _assert_fails(Reason.ACTION_FAILED, "OnDelete", kube.plan, ACTION, kube.target(kind, "api"))
 
 
+@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet"])
+def test_a_workload_without_replicas_is_refused(kube: Any, kind: str) -> None:
+    """No pod would be replaced, and nothing would show that it was not; also when it was scaled down since the plan."""
+    kube.running(kind, "api", 1)
+    target = kube.target(kind, "api")
+    step = kube.plan(ACTION, target)
+    kube.patch(kind, "api", replicas=0)
+    kube.wait_status(kind, "api", lambda status: not status.get("replicas"))
+    _assert_fails(Reason.ACTION_FAILED, "has no replicas", kube.plan, ACTION, target)
+    _assert_fails(Reason.CHANGED_SINCE_PLANNED, "scaled to no replicas", kube.apply, target, step)
+
+
+def test_a_partition_that_holds_replicas_back_is_refused(kube: Any) -> None:
+    """A restart would not reach the replicas below it, one of which may be the ill one."""
+    strategy = {"type": "RollingUpdate", "rollingUpdate": {"partition": 1}}
+    kube.running("StatefulSet", "api", 2, updateStrategy=strategy)
+    target = kube.target("StatefulSet", "api")
+    step = kube.plan(ACTION, target)
+    assert [(Reason.ROLLOUT_PAUSED, False)] == [(one.reason, one.passes) for one in step.conditions]
+    assert "holds 1 of 2 replicas back" in step.conditions[0].message
+    _assert_fails(Reason.CHANGED_SINCE_PLANNED, "held back", kube.apply, target, step)
+
+
 def _has_updated_all(status: Any) -> bool:
     # A StatefulSet makes its next pod when the one before is ready, so there one is all.
     return bool(_updated(status)) and _updated(status) == status.get("desiredNumberScheduled", _updated(status))
