@@ -33,7 +33,8 @@ from app.domain.redaction import SECRETS
 # At INFO httpx logs each URL with its query.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
-_DOTS = re.compile(r"[/\\](?:\.|%2e){1,2}(?=[/\\]|$)", re.IGNORECASE)
+# As proxies see them, too: some decode a quoted slash before they resolve . and .., or leave out what follows a ;
+_DOTS = re.compile(r"(?:[/\\]|%2f|%5c)(?:\.|%2e){1,2}(?=[/\\;]|%2f|%5c|%3b|$)", re.IGNORECASE)
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _BODY_LIMIT = 1024 * 1024
 _SHOWN = 200

@@ -112,7 +112,7 @@ def test_the_idempotency_key_belongs_to_run_and_step(site: web.WebServer, config
     assert (True, True, True) == (keys[0] == keys[1], keys[0] != keys[2], keys[0].startswith(f"{contexts.RUN_ID}-"))
 
 
-@pytest.mark.parametrize("label", ["..", ".", "a/../../admin", "%2e%2E", "x/..?y"])
+@pytest.mark.parametrize("label", ["..", ".", "a/../../admin", "%2e%2E", "x/..?y", "..%2Fadmin", "a%2f..%5Cb", "..;x"])
 def test_no_label_chooses_another_path(site: web.WebServer, configured: Configured, label: str) -> None:
     """A path that would be resolved before it is sent is refused, however it is written."""
     with pytest.raises(ActionError, match=r"segment \. or \.\."):
