@@ -11,7 +11,7 @@ from app.domain.decisions import Decision, Verdict
 from app.domain.durations import Rate
 from app.domain.obstacles import Breaker, Busy, Hold, Storm
 from app.domain.outside import Freshness, Population, Standing
-from app.domain.plans import Condition, PlannedStep
+from app.domain.plans import Condition, NotYet, PlannedStep
 from app.domain.reasons import Reason
 from app.domain.remediation import Mode, Purpose, Risk
 from app.domain.scope import Scope
@@ -26,6 +26,7 @@ from app.guards.freeze import freeze
 from app.guards.fresh import fresh
 from app.guards.max_age import max_age
 from app.guards.mode import mode
+from app.guards.not_yet import not_yet
 from app.guards.owned_elsewhere import owned_elsewhere
 from app.guards.paused import paused
 from app.guards.rate import rate
@@ -35,7 +36,7 @@ from app.guards.target_busy import target_busy
 from tests.support.alerts import NOW
 from tests.unit.guards.facts import STEP, facts, plan
 
-MINUTE = timedelta(minutes=1)
+SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 HOURLY, DAILY = Rate(3, timedelta(hours=1)), Rate(7, timedelta(days=1))
 DESTROYS = STEP.model_copy(update={"risk": Risk.DESTRUCTIVE})
 
@@ -116,6 +117,17 @@ def test_a_further_rung_needs_no_rest_and_no_budget() -> None:
         admitted=True, last_outcome=(NOW, "run-1"), rate_full=(HOURLY, NOW + MINUTE), limits={"max_targets": 1}
     )
     assert {Verdict.ALLOW} == {guard(again).verdict for guard in (cooldown, rate, target_busy)}
+
+
+def test_a_further_rung_passes_the_guards_that_ask_whether_to_begin() -> None:
+    """The breaker, the alert's age and a storm stop a run before its first rung only."""
+    opened = Breaker(3, NOW - MINUTE, NOW + MINUTE)
+    storms = (Storm("", "all", NOW + MINUTE),)
+    against = {"breaker": opened, "alert_starts_at": NOW - 61 * MINUTE, "storms": storms, "entry": {"max_age": "1h"}}
+    asked = (breaker, max_age, storm)
+    assert [Verdict.DEFER, Verdict.DENY, Verdict.DEFER] == [guard(facts(**against)).verdict for guard in asked]
+    assert {Verdict.ALLOW} == {guard(facts(**against, admitted=True)).verdict for guard in asked}
+    assert Verdict.ALLOW is max_age(facts(**against, rung=1)).verdict  # the first rung was refused, the second pages
 
 
 def test_rate_defers_until_the_fullest_window_has_room() -> None:
@@ -240,6 +252,16 @@ def test_an_open_breaker_lets_one_trial_through() -> None:
     assert (Verdict.DEFER, Reason.BREAKER_OPEN) == said(breaker(facts(breaker=tried, run_id="b")))
 
 
+def test_the_breaker_says_how_it_stands() -> None:
+    """Closed: how many failed; open: when the trial comes, or nothing where no time is known."""
+    assert "2 failed in a row" == breaker(facts(breaker=Breaker(2))).message
+    assert "" == breaker(facts()).message
+    waits = breaker(facts(breaker=Breaker(3, NOW - MINUTE, NOW + MINUTE)))
+    assert f"a trial follows at {NOW + MINUTE:%Y-%m-%d %H:%M:%S} UTC" in waits.message
+    unknown = breaker(facts(breaker=Breaker(3, NOW - MINUTE)))
+    assert (Verdict.DEFER, Reason.BREAKER_OPEN, None) == (*said(unknown), unknown.until)
+
+
 def test_the_targets_own_rate_counts_too() -> None:
     """However many remediations share a target."""
     decision = rate(facts(target_rate_full=(DAILY, NOW + MINUTE)))
@@ -255,6 +277,9 @@ def test_a_stronger_action_covers_a_weaker_one() -> None:
     )
     assert (Verdict.DEFER, Reason.TARGET_BUSY) == said(
         target_busy(facts(plan=plan(DESTROYS), holder=Busy("run-1", "other", Risk.DISRUPTIVE)))
+    )
+    assert (Verdict.DEFER, Reason.TARGET_BUSY) == said(  # a plan is as strong as its strongest step
+        target_busy(facts(plan=plan(STEP, DESTROYS), holder=Busy("run-1", "other", Risk.DISRUPTIVE)))
     )
 
 
@@ -291,6 +316,36 @@ def test_too_large_a_share_of_the_population_is_a_storm(
     seen = Population(where="namespace shop", total=total, unhealthy=frozenset(unhealthy))
     decision = storm(facts(limits={"max_unhealthy": share}, population=seen))
     assert ((Verdict.ALLOW, None) if allowed else (Verdict.DEFER, Reason.STORM)) == said(decision)
+
+
+def test_the_population_is_judged_once_there_is_a_plan() -> None:
+    """Before planning the target is not known that counts as unhealthy."""
+    seen = Population(where="namespace shop", total=10, unhealthy=frozenset("abcdefgh"))
+    assert (Verdict.ALLOW, "") == ((before := storm(facts(population=seen, plan=None))).verdict, before.message)
+    assert Verdict.DEFER is storm(facts(population=seen)).verdict
+
+
+@pytest.mark.parametrize(
+    ("at", "started", "without", "expected"),
+    [
+        (10 * MINUTE, 0 * MINUTE, {}, 10 * MINUTE),
+        (90 * MINUTE, 0 * MINUTE, {}, 60 * MINUTE + SECOND),  # too old by then: the run is to end, and to say so
+        (90 * MINUTE, 60 * MINUTE, {}, SECOND),
+        (90 * MINUTE, 60 * MINUTE + SECOND, {}, 90 * MINUTE),  # too old already, and not denied: a further rung
+        (90 * MINUTE, 0 * MINUTE, {"max_age": "the backlog counts"}, 90 * MINUTE),
+        (-MINUTE, 0 * MINUTE, {}, SECOND),  # the clock of the target is behind
+        (None, 0 * MINUTE, {}, None),
+    ],
+)
+def test_nothing_to_do_yet_is_asked_about_again(
+    at: timedelta | None, started: timedelta, without: dict[str, str], expected: timedelta | None
+) -> None:
+    """When there may be something to do, at the longest until the alert is too old, and never without a pause."""
+    entry = {"max_age": "1h", "without_guards": without}
+    waits = NotYet(message="it is green", at=None if at is None else NOW + at)
+    decision = not_yet(facts(entry=entry, alert_starts_at=NOW - started, not_yet=waits))
+    assert (Verdict.DEFER, Reason.NOT_YET, "it is green") == (*said(decision), decision.message)
+    assert decision.until == (None if expected is None else NOW + expected)
 
 
 def test_an_unknown_population_is_refused() -> None:
