@@ -46,6 +46,8 @@ async def decide_again(tx: AsyncConnection, run_id: str, catalog: Catalog, entry
         firing = [one for one in firing if remediation in catalog.match(one.labels)]
     if not firing:
         raise ConflictError(f"the remediation {ended.remediation.name!r} no longer matches the alerts of run {run_id}")
+    if len(firing) > 1 and remediation.deed != ended.remediation.deed:
+        remediation, digest = ended.remediation, ended.digest  # it may have to be parted, as what waits is
     again = pending_run(remediation, digest, firing[0], now, attempt=ended.attempt)
     await runs.create(tx, [again])
     await episodes.link(tx, [(again.id, one.id) for one in firing])

@@ -163,6 +163,8 @@ async def _next_attempt(turn: Turn, failed: Run) -> str | None:
         affected = [one for one in affected if remediation in catalog.match(one.labels)]
     if remediation is None or not affected:
         return None
+    if len(affected) > 1 and remediation.deed != failed.remediation.deed:
+        remediation, digest = failed.remediation, failed.digest  # it may have to be parted, as what waits is
     again = pending_run(remediation, digest, affected[0], now, attempt=failed.attempt + 1)
     await runs.create(tx, [again])
     await episodes.link(tx, [(again.id, one.id) for one in affected])

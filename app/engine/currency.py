@@ -13,6 +13,7 @@ from app.domain.reasons import Reason
 from app.domain.remediation import Purpose
 from app.domain.states import RunState
 from app.engine.closing import close
+from app.engine.parting import part
 from app.engine.parts import Parts
 from app.engine.precedence import is_older
 from app.store import episodes, runs
@@ -55,6 +56,8 @@ async def follow_catalog(parts: Parts, run: Run) -> Run:
             await announce(turn.tx)
             return await runs.postpone(turn.tx, run, turn.now)
         remediation = catalog.get(run.remediation.name)
+        if remediation is not None and remediation.deed != run.remediation.deed:
+            await part(turn, run, remediation)
         if remediation is None or remediation not in catalog.match(run.labels):
             message = "the catalog no longer answers this alert with this remediation"
             return await close(turn, run, RunState.DENIED, Entry(message, Reason.REMEDIATION_REMOVED))

@@ -12,6 +12,8 @@ from app.domain.plans import Target
 from app.domain.remediation import Rung
 from app.store.runs import Run
 
+_SHARED = Target(backend="none", key="none:shared", name="shared")  # which one it is makes no difference
+
 
 def answers(other: Run, candidate: Run, target: Target) -> bool:
     """Whether `other`, which is active on the target, does for the candidate's alert what its own run would do.
@@ -25,6 +27,17 @@ def answers(other: Run, candidate: Run, target: Target) -> bool:
         return False
     specs = list(_specs(candidate, with_conditions=other.admitted_at is None))
     return not contains_template(specs) or _filled_in(specs, other, target) == _filled_in(specs, candidate, target)
+
+
+def answers_still(before: Run, other: Run, candidate: Run) -> bool:
+    """The same of two whose remediation has changed since they shared the run `before`, and its target with that."""
+    old, new = before.remediation.target, candidate.remediation.target
+    target = _SHARED if before.plan is None else before.plan.target
+    if old != new:
+        given = [None if new is None else new.model_dump(mode="json")]
+        if _filled_in(given, other, target) != _filled_in(given, candidate, target):
+            return False
+    return answers(other, candidate, target)
 
 
 def _specs(run: Run, *, with_conditions: bool) -> Iterator[Any]:

@@ -111,6 +111,12 @@ async def link(tx: AsyncConnection, pairs: Sequence[tuple[str, str]]) -> None:
         await tx.execute(_LINK, [{"run_id": run, "episode_id": one} for run, one in pairs])
 
 
+async def hand_over(tx: AsyncConnection, episode_id: str, of: str, to: str) -> None:
+    """Have another run act for an episode of a run."""
+    here = and_(run_episode.c.run_id == of, run_episode.c.episode_id == episode_id)
+    await tx.execute(update(run_episode).where(here).values(run_id=to))
+
+
 _OF_RUN = select(episode).join(run_episode).where(run_episode.c.run_id == bindparam("run")).order_by(episode.c.id)
 
 

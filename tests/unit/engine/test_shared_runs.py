@@ -232,6 +232,78 @@ def test_alerts_that_one_plan_answers_share_a_run(
     run(scenario())
 
 
+@pytest.mark.parametrize("way", ["plans differ", "targets differ", "one no longer matches", "one plan"])
+def test_a_shared_run_whose_remediation_changes(
+    tmp_path: Path, redis_server: RedisServer, sink: WebServer, way: str
+) -> None:
+    """What is done now may be another thing for each alert: none is lost in the run that they shared."""
+
+    async def scenario() -> None:
+        entry = {
+            "plans differ": _tenants(sink),
+            "targets differ": flush("{{ labels.database }}"),
+            "one no longer matches": flush(matchers=['alertname="Down"', 'tenant!="a"']),
+            "one plan": flush(max_age="2h"),
+        }[way]
+        async with engine(sqlite(tmp_path), tmp_path, flush(), connections=cache(redis_server)) as one:
+            await pause(one)
+            for database, tenant in enumerate("abc"):
+                await one.fire(tenant=tenant, database=str(database))
+                await one.reached(RunState.DEFERRED, count=1)
+            one.catalog.put(entry)
+            await resume(one)
+            rows = await one.ended(count={"one no longer matches": 2, "one plan": 1}.get(way, 3))
+            denied = {row.labels["tenant"] for row in rows if row.state == RunState.DENIED}
+            assert ({"a"} if way == "one no longer matches" else set()) == denied
+            assert all(row.state == RunState.SUCCEEDED for row in rows if row.labels["tenant"] not in denied)
+            if way == "targets differ":
+                assert {"redis:cache/0", "redis:cache/1", "redis:cache/2"} == {row.target_key for row in rows}
+            if way == "plans differ":
+                assert {"/flush/a", "/flush/b", "/flush/c"} == {one.path for one in sink.requests}
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("way", ["next attempt", "asked for"])
+def test_another_attempt_of_a_shared_run_whose_remediation_has_changed(
+    tmp_path: Path, redis_server: RedisServer, sink: WebServer, way: str
+) -> None:
+    """Each alert gets what the catalog says by now, also where the attempt before was one for all."""
+
+    async def scenario() -> None:
+        sink.status = 404
+        limits = {"cooldown": "0s", "rate": "1000/1h", "attempts": 2 if way == "next attempt" else 1}
+        before = flush(steps=[request(sink, "/all")], limits=limits)
+        async with engine(sqlite(tmp_path), tmp_path, before, connections=cache(redis_server)) as one:
+            await pause(one)
+            for tenant in "ab":
+                await one.fire(tenant=tenant)
+                await one.reached(RunState.DEFERRED, count=1)
+            sink.answering.clear()
+            await resume(one)
+            await until(lambda: has_called(sink), 10, "the first attempt")
+            if way == "asked for":
+                sink.answering.set()
+                await one.ended(count=1)
+            step = request(sink, "/flush/{{ labels.tenant }}", expect_status=[404])
+            one.catalog.put(flush(steps=[step], limits=limits))
+            sink.answering.set()
+            if way == "asked for":
+                (row,) = await one.runs()
+                async with one.database.write(lock="intake") as tx:
+                    await decide_again(tx, row.id, one.catalog(), Entry("again", actor="ann"), one.clock())
+                one.parts.work.set()
+            await one.ended(count=3)
+            assert {"/all", "/flush/a", "/flush/b"} == {seen.path for seen in sink.requests}
+
+    run(scenario())
+
+
+async def has_called(sink: WebServer) -> bool:
+    """Whether the step for all was called."""
+    return bool(asked(sink, "/all"))
+
+
 def _page(body: str) -> dict[str, Any]:
     return {"action": "notify.send", "with": {"channel": "people", "title": "page", "body": body}}
 
