@@ -17,6 +17,7 @@ from app.api.remediations import page_of_runs
 from app.catalog.diagnostics import counted
 from app.cli.options import Moment, use_store, with_settings
 from app.cli.remote import Service, with_url
+from app.domain.wording import on_target
 from app.main import utc_now
 from app.settings import Settings
 from app.store.database import Database
@@ -105,8 +106,7 @@ def _may_help_yet(item: Mapping[str, Any]) -> bool:
 
 def _what(item: Mapping[str, Any]) -> Iterator[str]:
     purpose = "" if item["purpose"] == "remedy" else f" ({item['purpose']} of run {item['undoes']})"
-    target = f" on {item['target']}" if item["target"] else ""
-    yield f"{item['remediation']}{purpose}{target}"
+    yield f"{item['remediation']}{purpose}{on_target(item['target'])}"
     yield from (f"- {line}" for line in item.get("done", ()))
     yield from (f"- planned: {line}" for line in item.get("planned", ()))
     if item["state"] == "succeeded":

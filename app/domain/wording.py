@@ -30,6 +30,11 @@ def one_line(text: str, longest: int = _LONGEST_VALUE) -> str:
     return line if len(line) <= longest else f"{line[:longest]}… ({len(text)} characters)"
 
 
+def on_target(key: str | None) -> str:
+    """Where a run acts, to follow the name of its remediation; nothing where that has no target."""
+    return "" if key is None or key.startswith("none:") else f" on {one_line(key)}"
+
+
 def shown(value: object) -> str:
     """A JSON value on one line."""
     if isinstance(value, str):

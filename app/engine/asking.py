@@ -12,7 +12,7 @@ from app.actions.registry import actions
 from app.domain.decisions import Decision, Verdict
 from app.domain.model import JsonObject
 from app.domain.plans import Plan, PlannedStep
-from app.domain.wording import changes, one_line, parameters, shown
+from app.domain.wording import changes, on_target, one_line, parameters, shown
 from app.engine.parts import Turn
 from app.engine.telling import Notice, alert_in_words, call, links, tell
 from app.store import approvals, messages
@@ -70,7 +70,7 @@ def with_changes(decision: Decision, changes: Sequence[str]) -> Decision:
 
 async def ask(turn: Turn, run: Run, plan: Plan, decision: Decision) -> None:
     """Put the question to people, together with the state that it is about."""
-    title = f"Approve? {run.remediation.name} on {one_line(plan.target.key)}"
+    title = f"Approve? {run.remediation.name}{on_target(plan.target.key)}"
     body = "\n".join(_body(turn, run, plan, decision))
     await tell(turn, run.remediation, Notice(messages.question_key(run.id, run.lease_epoch), title, body, run.id))
 
@@ -97,7 +97,8 @@ def _body(turn: Turn, run: Run, plan: Plan, decision: Decision) -> Iterator[str]
 
 def describe(plan: Plan) -> Iterator[str]:
     """A plan for people: target, steps, what each changes from what to what, its risk, and whether it can be undone."""
-    yield f"Target: {one_line(plan.target.key)}"
+    if on_target(plan.target.key):
+        yield f"Target: {one_line(plan.target.key)}"
     yield "What will be done, and nothing else:"
     for number, step in enumerate(plan.steps, start=1):
         yield f"{number}. {one_line(step.summary, _LONGEST_TEXT)}"

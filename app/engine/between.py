@@ -12,11 +12,11 @@ from app.domain.errors import ConflictError
 from app.domain.reasons import Reason
 from app.domain.remediation import Mode, Purpose
 from app.domain.states import RunState
-from app.domain.wording import one_line
+from app.domain.wording import on_target
 from app.engine.admission import defer, look_again
 from app.engine.closing import undefer
 from app.engine.parts import Parts, Turn
-from app.engine.telling import Notice, tell
+from app.engine.telling import Notice, call, links, tell
 from app.guards import chain
 from app.guards.base import Facts
 from app.store import holds, runs, steps, waking
@@ -75,9 +75,9 @@ async def _ask(turn: Turn, run: Run, decision: Decision, where: str) -> Run:
     message = f"{where}, since the ceiling (--mode) came down: to go on, {first}; else reject or cancel it"
     waiting = {"not_before": turn.now + turn.parts.policy.approval_timeout, "approved_by": None}
     entry = Entry(message, decision.reason, data={"guard": decision.guard, "rung": run.rung})
-    target = one_line(run.target_key or "")
-    title = f"Stands half done: {run.remediation.name} on {target}"
-    body = f"Run {run.id}: {message}.\nLook: {turn.parts.policy.external_url}/remediations/{run.id}"
+    title = f"Stands half done: {run.remediation.name}{on_target(run.target_key)}"
+    words = [f"{verb.capitalize()}: {call(turn, run, verb)}" for verb in ("approve", "reject", "cancel")]
+    body = "\n".join((f"Run {run.id}: {message}.", *links(turn, run), *words))
     await tell(turn, run.remediation, Notice(f"approval:{run.id}:{run.lease_epoch}", title, body, run.id))
     return await runs.move(turn.tx, run, RunState.AWAITING_APPROVAL, turn.now, entry, **waiting)
 

@@ -11,7 +11,7 @@ from app.domain.durations import format_duration
 from app.domain.reasons import Reason
 from app.domain.remediation import Mode, Purpose, Remediation
 from app.domain.states import RunState
-from app.domain.wording import one_line
+from app.domain.wording import on_target, one_line
 from app.engine.parts import Turn
 from app.store import deeds, messages, runs, undos
 from app.store.events import Entry
@@ -144,7 +144,7 @@ def channel_of(turn: Turn, about: Remediation | None) -> str | None:
 
 
 def _where(of: Run) -> str:
-    return f"{of.remediation.name} on {one_line(of.target_key)}" if of.target_key else of.remediation.name
+    return f"{of.remediation.name}{on_target(of.target_key)}"
 
 
 def _about(of: Run) -> Iterator[str]:

@@ -20,7 +20,7 @@ from app.domain.plans import Plan, PlannedStep
 from app.domain.reasons import Reason
 from app.domain.remediation import Purpose
 from app.domain.states import RunState
-from app.domain.wording import one_line
+from app.domain.wording import on_target, one_line
 from app.engine.parts import Parts, Turn
 from app.engine.telling import Notice, tell
 from app.store import runs, undos
@@ -220,7 +220,7 @@ async def _tell_end(turn: Turn, closed: Run) -> None:
             entry = Entry(f"run {closed.id}: {closed.message}", closed.reason, data={"run": closed.id})
             await runs.note(turn.tx, undone, turn.now, done if well else f"not_{done}", entry)
     if closed.state not in _NO_NEWS:
-        title = f"Not {done}: {closed.remediation.name} on {one_line(closed.target_key or '')}"
+        title = f"Not {done}: {closed.remediation.name}{on_target(closed.target_key)}"
         why = one_line(closed.message, 2000)
         body = f"Run {closed.id} was to take back run {closed.undoes} and is {closed.state}: {why}"
         await tell(turn, closed.remediation, Notice(f"undo:{closed.id}", title, body, closed.id))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.domain.remediation import Purpose
-from app.domain.wording import one_line
+from app.domain.wording import on_target
 from app.engine.judging import tell_breaker
 from app.engine.parts import Turn
 from app.engine.telling import channel_of
@@ -27,8 +27,8 @@ async def follow(turn: Turn, lost: Lost) -> None:
     channel = await messages.asked(turn.tx, lost.run_id) or channel_of(turn, remediation)
     if channel is None:
         return
-    where = f" on {one_line(lost.target_key)}" if lost.target_key else ""
     did = "What it did is among its steps." if lost.acted else "It had not begun."
     body = f"Run {lost.run_id}: {lost.message}. {did} It needs a person."
-    draft = Draft(messages.ended_key(lost.run_id), channel, f"Failed: {lost.remediation}{where}", body, lost.run_id)
+    title = f"Failed: {lost.remediation}{on_target(lost.target_key)}"
+    draft = Draft(messages.ended_key(lost.run_id), channel, title, body, lost.run_id)
     await messages.queue(turn.tx, draft, turn.now)

@@ -16,7 +16,7 @@ from sqlalchemy import select, update
 from app.domain.errors import ConflictError, NotFoundError
 from app.domain.reasons import Reason
 from app.domain.states import RunState, may_become
-from app.domain.wording import one_line
+from app.domain.wording import on_target, one_line
 from app.store import endings, episodes, events, messages, runs
 from app.store.connection import AsyncConnection
 from app.store.endings import Ended
@@ -114,7 +114,7 @@ async def decide(tx: AsyncConnection, run_id: str, word: Word, now: datetime) ->
 
 async def _tell(tx: AsyncConnection, decided: Run, done: str, said: str, now: datetime) -> None:
     """Tell the channel that was asked what people made of its question; a yes is not yet the deed."""
-    where = f" on {one_line(decided.target_key)}" if decided.target_key else ""
+    where = on_target(decided.target_key)
     title = f"{done.capitalize()}: {decided.remediation.name}{where}"
     what = "nothing is done" if decided.admitted_at is None else "nothing more is done"
     if not decided.state.is_final:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.engine import Row
 
 from app.clients.connections import Connections
@@ -22,6 +23,7 @@ from app.store import approvals, holds, leases, runs
 from app.store.approvals import Verb, Word
 from app.store.holds import Held
 from app.store.leases import Claimant
+from app.store.schema import message
 from tests.support.aio import run
 from tests.support.engine import Engine, engine, sqlite, until
 from tests.support.entries import asked, poke, request
@@ -226,8 +228,10 @@ def test_a_ceiling_that_comes_down_between_two_steps(
 
     async def scenario() -> None:
         await left_after_first_step(tmp_path, sink)
-        async with engine(sqlite(tmp_path), tmp_path, three(sink), owner="second", ceiling=ceiling) as two:
+        under = {"owner": "second", "ceiling": ceiling, "channel": "ops"}
+        async with engine(sqlite(tmp_path), tmp_path, three(sink), **under) as two:
             (row,) = await two.reached("awaiting_approval", count=1)
+            await is_told_how_to_go_on(two, row)
             reason = Reason.MODE_OBSERVE if ceiling is Mode.OBSERVE else Reason.APPROVAL_REQUIRED
             assert (reason, True, None) == (row.reason, row.holds_target, row.approved_by)
             assert "step 2 of 3 is not begun" in row.message
@@ -250,6 +254,15 @@ def test_a_ceiling_that_comes_down_between_two_steps(
         assert (state, done) == (row.state, counts(sink))
 
     run(scenario())
+
+
+async def is_told_how_to_go_on(one: Engine, row: Row[Any]) -> None:
+    """The message about a run that stands half done has a command for each answer, also without `external_url`."""
+    async with one.database.read() as tx:
+        (told,) = await tx.execute(select(message.c.title, message.c.body))
+    assert "Stands half done: poke" == told.title
+    for verb in ("approve", "reject", "cancel"):
+        assert f'$REMEDIATOR_URL/remediations/{row.id}/{verb}"' in told.body
 
 
 async def left_after_first_step(tmp_path: Path, sink: WebServer) -> None:
