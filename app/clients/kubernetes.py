@@ -18,12 +18,11 @@ import aiohttp
 from kubernetes.aio.client import ApiClient
 from kubernetes.aio.config import ConfigException
 from multidict import CIMultiDict
-from yaml import YAMLError
 
 from app import __version__
 from app.clients.connections import KubernetesConnection
 from app.clients.kubernetes_credentials import credentials
-from app.clients.kubernetes_errors import Call, StaleWriteError, error_of
+from app.clients.kubernetes_errors import Call, StaleWriteError, error_of, unreached
 from app.clients.kubernetes_objects import WORKLOAD_KINDS, ObjectRef, target_ref
 from app.clients.kubernetes_origin import FIELD_MANAGER
 from app.clients.kubernetes_owners import workload_of_pod
@@ -80,7 +79,7 @@ class KubernetesClient:
         try:
             found = await credentials(connection)
             api = ApiClient(found.configuration)
-        except (ConfigException, OSError, YAMLError, ValueError, TypeError) as error:
+        except (ConfigException, OSError, ValueError, TypeError) as error:
             place = connection.kubeconfig or "the service account of this pod"
             message = f"cannot read the cluster's credentials from {place}: {error}"
             message += "" if connection.kubeconfig else " (outside of a pod, set connections.kubernetes.kubeconfig)"
@@ -194,7 +193,7 @@ class KubernetesClient:
         except TimeoutError as error:
             raise TransientError(f"no answer within {self._timeout:g} s when asked to {call}") from error
         except (aiohttp.ClientError, ConfigException, OSError) as error:  # credentials are read again for each call
-            raise TransientError(f"cannot reach the cluster to {call}: {error}") from error
+            raise TransientError(f"cannot reach the cluster to {call}: {unreached(error)}") from error
         if status not in _SUCCESS:
             raise error_of(call, status, body, headers)
         try:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import yaml
@@ -22,6 +22,7 @@ from pydantic import Field, ValidationError
 
 from app.clients.connections import KubernetesConnection
 from app.clients.kubernetes_plugin import Part, Plugin, Tokens
+from app.domain.redaction import SECRETS
 
 _NOT_TOLD = {"certificate_authority", "extensions", "disable_compression"}
 _FOR_PLUGINS = "client.authentication.k8s.io/exec"  # the extension of a cluster that is its plugins' configuration
@@ -93,6 +94,8 @@ async def credentials(connection: KubernetesConnection) -> Credentials:
     else:
         impersonation = await _of_file(connection.kubeconfig, connection.context, configuration)
     configuration.proxy = configuration.proxy or _proxy_of_environment(configuration.host)
+    SECRETS.learn(unquote(urlsplit(configuration.proxy or "").password or ""), "kubernetes proxy")
+    SECRETS.learn(configuration.password or "", "kubernetes password")
     return Credentials(configuration, impersonation)
 
 
@@ -108,17 +111,31 @@ def _accepted(path: Path, context: str | None) -> tuple[_Loader, _User]:
     """The file of which every field is honoured, and the user that it names."""
     if not path.is_file():
         raise ConfigException("there is no such file")
-    raw = _without_blanks(yaml.safe_load(path.read_text(encoding="utf-8")))
+    raw = _without_blanks(_parsed(path))
     if not isinstance(raw, dict):
         raise ConfigException("it is not a mapping")
     base = str(path.absolute().parent)
-    loader = _Loader(raw, active_context=context, config_base_path=base)  # type: ignore[no-untyped-call]
-    user = _read(_User, _named_user(raw, loader.current_context["context"]), "user")
-    cluster = _read(_Cluster, loader.cluster, "cluster")
+    try:
+        loader = _Loader(raw, active_context=context, config_base_path=base)  # type: ignore[no-untyped-call]
+        named = _named_user(raw, loader.current_context["context"])
+    except (AttributeError, KeyError, TypeError):
+        message = "clusters, users and contexts must be lists of named objects, as kubectl config view shows them"
+        raise ConfigException(message) from None
+    user, cluster = _read(_User, named, "user"), _read(_Cluster, loader.cluster, "cluster")
     for problem in (*_problems_of_user(user), *_problems_of_cluster(cluster, user)):
         raise ConfigException(problem)
     loader.tokens = Tokens(user.exec, cluster.told(path.absolute().parent)) if user.exec else None
     return loader, user
+
+
+def _parsed(path: Path) -> Any:
+    """The file's YAML; the library's own error would quote the line, and with it a secret."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigException(f"it is no valid YAML{where}") from None
 
 
 def _named_user(raw: Mapping[str, Any], context: Mapping[str, Any]) -> object:
@@ -179,9 +196,11 @@ def _problems_of_user(user: _User) -> Iterator[str]:
 
 
 def _problems_of_cluster(cluster: _Cluster, user: _User) -> Iterator[str]:
-    address = urlsplit(cluster.server)
-    if address.scheme not in {"http", "https"} or not address.hostname:
+    if not _is_address(cluster.server):
         yield "cluster.server must be an http or https URL"
+    if cluster.proxy_url and not _is_address(cluster.proxy_url):
+        yield "cluster.proxy-url must be an http or https URL; other proxies are not supported"
+    address = urlsplit(cluster.server)
     if address.username or address.password:
         yield "cluster.server must not hold a user or password"
     authorities = [cluster.certificate_authority, cluster.certificate_authority_data]
@@ -191,8 +210,14 @@ def _problems_of_cluster(cluster: _Cluster, user: _User) -> Iterator[str]:
         yield "cluster.insecure-skip-tls-verify would leave the given certificate-authority out; remove one of them"
     if address.scheme == "http" and user.has_certificate:
         yield "cluster.server is http, where the user's certificate would be left out; use https"
-    if cluster.proxy_url and urlsplit(cluster.proxy_url).scheme not in {"http", "https"}:
-        yield "cluster.proxy-url must be an http or https URL; other proxies are not supported"
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parsed = urlsplit(url)
+        return parsed.scheme in {"http", "https"} and bool(parsed.hostname) and parsed.port != 0
+    except ValueError:  # whose text repeats parts of the URL
+        return False
 
 
 def _headers(user: _User) -> Iterator[tuple[str, str]]:

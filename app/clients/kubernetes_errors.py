@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+import aiohttp
+
 from app.clients.kubernetes_objects import ObjectRef
 from app.domain.errors import ActionError, PermanentError, TransientError
 from app.domain.reasons import Reason
@@ -55,6 +57,15 @@ def error_of(call: Call, status: int, body: bytes, headers: Mapping[str, str]) -
     if status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return TransientError(message, retry_after=_retry_after(headers))
     return PermanentError(message)
+
+
+def unreached(error: Exception) -> str:
+    """Why no answer came. Some errors of the library repeat the URL of a proxy, and with it a password."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        return f"it, or the proxy before it, answered {error.status} and nothing of its API"
+    if isinstance(error, aiohttp.InvalidURL):
+        return "its URL, or that of the proxy before it, cannot be read"
+    return str(error)
 
 
 def _status(body: bytes) -> Mapping[str, Any]:
