@@ -35,8 +35,10 @@ async def deny(turn: Turn, run: Run, entry: Entry, **changes: Any) -> Run:
         return await escalate(turn, run, Entry(message, Reason.TARGET_UNREACHABLE, data=entry.data))
     if entry.reason is Reason.MAX_AGE and run.state is RunState.DEFERRED and run.reason is Reason.NOT_YET:
         return await too_old(turn, run, replace(entry, message=f"{run.message}; {entry.message}"))
-    # A run that has acted and may not go on has failed.
-    state = RunState.DENIED if run.admitted_at is None else RunState.FAILED
+    if 0 < run.rung < len(run.remediation.rungs) - 1:  # the next one may page
+        return await escalate(turn, run, entry)
+    # A run that has acted, or found its first rung of no use, and may not go on has failed.
+    state = RunState.DENIED if run.admitted_at is None and run.rung == 0 else RunState.FAILED
     return await close(turn, run, state, entry, **changes)
 
 

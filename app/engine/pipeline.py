@@ -131,9 +131,9 @@ async def _unreachable(parts: Parts, run: Run, error: TransientError) -> Run:
 
 
 async def _unplannable(parts: Parts, run: Run, error: AppError) -> Run:
-    """A refusal found while planning denies; anything else fails the rung, and the next one may still page."""
+    """A refusal found while planning the first rung denies; anything else fails the rung, and the next may page."""
     entry = Entry(error.message, error.reason)
-    if error.reason in _DENIALS and run.admitted_at is None:
+    if error.reason in _DENIALS and run.admitted_at is None and run.rung == 0:
         denial = Decision(
             guard=_DENIALS[error.reason], verdict=Verdict.DENY, reason=error.reason, message=error.message
         )

@@ -12,11 +12,12 @@ from pydantic import SecretStr
 from sqlalchemy import select
 
 from app.actions.base import Context
+from app.actions.http.request import Request, RequestParams
 from app.catalog.templates import TemplateContext
 from app.clients.clients import Clients
 from app.clients.connections import Connections, RedisConnection, SecretSource
 from app.domain.errors import TransientError
-from app.domain.plans import PlannedStep
+from app.domain.plans import Condition, PlannedStep
 from app.domain.reasons import Reason
 from app.domain.states import RunState
 from app.engine.planning import Planner, Trigger
@@ -46,6 +47,19 @@ def away(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
     monkeypatch.setattr(Turn, "plan", planned)
     return gone
+
+
+@pytest.fixture
+def refusing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes something own what is behind `/second`."""
+    plan = Request.plan
+
+    async def planned(self: Request, context: Context, params: RequestParams) -> PlannedStep:
+        step = await plan(self, context, params)
+        owner = Condition(passes=False, reason=Reason.OWNED_BY_OPERATOR, message="it is another's")
+        return step.model_copy(update={"conditions": (owner,) if params.url.endswith("/second") else ()})
+
+    monkeypatch.setattr(Request, "plan", planned)
 
 
 async def looked(one: Engine, by: timedelta = MINUTE) -> None:
@@ -170,5 +184,31 @@ def test_a_page_is_planned_although_its_target_never_answers(sink: WebServer) ->
         alert = TemplateContext({}, {}, "f", NOW)
         plan = await planner.plan(Trigger("run", read(target=target, escalate=rungs), 1, alert, NOW))
         assert "none" == plan.target.backend
+
+    run(scenario())
+
+
+@pytest.mark.usefixtures("away", "refusing")
+@pytest.mark.parametrize("way", ["planning", "guard"])
+@pytest.mark.parametrize("pages", [True, False])
+def test_a_refused_rung_after_it(tmp_path: Path, dial: Dial, sink: WebServer, way: str, *, pages: bool) -> None:
+    """The rung that pages is reached all the same; without one the run has failed, which people are told."""
+
+    async def scenario() -> None:
+        url = {"planning": "http://elsewhere.example/", "guard": f"{sink.url}/second"}[way]
+        second = [{"steps": [{"action": "http.request", "with": {"url": url, "method": "PUT"}}]}]
+        last = [{"steps": [request(sink, "/page")]}] if pages else []
+        given = entry(dial, escalate=second + last)
+        scope = EVERYWHERE.model_copy(update={"hosts": ("127.0.0.1",)})
+        async with engine(sqlite(tmp_path), tmp_path, given, recheck=MINUTE, channel="ops", scope=scope) as one:
+            await one.fire()
+            await one.reached(RunState.DEFERRED, count=1)
+            one.forward(5 * MINUTE)
+            (row,) = await one.ended(count=1)
+            assert (RunState.FAILED, 2 if pages else 1) == (row.state, row.rung)
+            assert int(pages) == asked(sink, "/page")
+            assert 0 == asked(sink, "/second")
+            async with one.database.read() as tx:
+                assert [f"ended:{row.id}"] == list((await tx.execute(select(message.c.key))).scalars())
 
     run(scenario())
