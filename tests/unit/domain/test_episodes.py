@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -364,6 +364,15 @@ def test_a_second_unknown_resolve_that_is_newer_is_kept() -> None:
     newer = NOW + 2 * MINUTE
     assert Receipt.UNKNOWN_RESOLVED == history.take(resolved(starts_at=newer), newer + MINUTE)
     assert Receipt.LATE == history.take(firing(starts_at=newer), newer + MINUTE)
+
+
+def test_a_resolve_after_an_episode_whose_end_nobody_knows_is_kept() -> None:
+    """The episode was closed because its resolve was missed; the end of whatever came after it is no late one."""
+    history = History()
+    history.take(firing(), NOW)
+    assert history.last is not None
+    history.last = replace(history.last, closed_at=NOW + MINUTE)
+    assert Receipt.UNKNOWN_RESOLVED == history.take(resolved(starts_at=NOW + 60 * MINUTE), NOW + 61 * MINUTE)
 
 
 def _life(replicas: int) -> list[Alert]:

@@ -48,6 +48,8 @@ OFFICE = {
         (OFFICE, "2026-07-20T07:00", True),  # in summer Berlin is two hours ahead
         ({"days_of_month": ["-2:-1"]}, "2026-02-27T00:00", True),
         ({"days_of_month": ["-2:-1"]}, "2026-02-26T23:59", False),
+        ({"days_of_month": ["28:-1"]}, "2026-03-31T00:00", True),  # counted from both ends
+        ({"days_of_month": ["28:-1"]}, "2026-03-27T00:00", False),
         ({"days_of_month": [1, "10:12"]}, "2026-02-11T12:00", True),
         ({"months": ["december"], "years": [2026]}, "2026-12-01T00:00", True),
         ({"months": ["december"], "years": [2026]}, "2027-12-01T00:00", False),
@@ -121,6 +123,8 @@ def test_it_holds_until_its_end_and_no_longer(
         ({}, "says no time"),
         ({"weekdays": ["funday"]}, "weekday"),
         ({"months": ["december:january"]}, "ends before it begins"),
+        ({"days_of_month": ["12:10"]}, "ends before it begins"),
+        ({"days_of_month": ["-1:-2"]}, "ends before it begins"),
         ({"days_of_month": [0]}, "day of the month"),
         ({"days_of_month": ["32"]}, "day of the month"),
         ({"months": ["13"]}, "month"),

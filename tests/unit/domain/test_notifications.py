@@ -104,6 +104,13 @@ def test_what_is_cut_says_so() -> None:
     assert "1 annotations, too many or with too long names" == read.annotations["remediator_left_out"]
 
 
+def test_a_long_address_of_its_rule_is_cut() -> None:
+    """The alert is kept, as one with a long annotation is."""
+    long = "http://prometheus/" + "x" * MAX_VALUE
+    (read,) = parse_notification(notification(alert() | {"generatorURL": long})).alerts
+    assert ("", long[:MAX_VALUE]) == (read.defect, read.generator_url)
+
+
 def test_labels_that_do_not_fit_say_which() -> None:
     """Their number, or the one that is too long."""
     many = parse_notification(notification(alert(**{f"l{number}": "" for number in range(MAX_PAIRS)}))).alerts[0]

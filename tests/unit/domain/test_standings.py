@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.domain.remediation import Earn, Mode, Remediation
-from app.domain.standings import Mark, after, beginning
+from app.domain.standings import Mark, Standing, after, beginning
 from tests.support.engine import read
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -57,6 +58,43 @@ def test_one_step_at_a_time_within_its_bounds(
             assert (0, 0) == (later.good, later.bad)
             since = []
         standing = later
+
+
+@pytest.mark.parametrize(
+    ("mode", "marks", "expected"),
+    [
+        (Mode.OBSERVE, [Mark.WOULD_ACT] * 2, (Mode.OBSERVE, 2, 0)),
+        (Mode.OBSERVE, [Mark.WOULD_ACT] * 3, (Mode.APPROVE, 0, 0)),
+        (Mode.OBSERVE, [Mark.HELPED] * 3, (Mode.OBSERVE, 0, 0)),
+        (Mode.OBSERVE, [Mark.BAD] * 3, (Mode.OBSERVE, 0, 3)),
+        (Mode.OBSERVE, [Mark.WOULD_ACT, Mark.WOULD_ACT, Mark.BAD, Mark.WOULD_ACT], (Mode.OBSERVE, 1, 0)),
+        (Mode.APPROVE, [Mark.HELPED_AFTER_APPROVAL], (Mode.APPROVE, 1, 0)),
+        (Mode.APPROVE, [Mark.HELPED_AFTER_APPROVAL] * 2, (Mode.AUTO, 0, 0)),
+        (Mode.APPROVE, [Mark.HELPED] * 2, (Mode.APPROVE, 0, 0)),
+        (Mode.APPROVE, [Mark.BAD], (Mode.APPROVE, 0, 1)),
+        (Mode.APPROVE, [Mark.BAD] * 2, (Mode.OBSERVE, 0, 0)),
+        (Mode.APPROVE, [Mark.HELPED_AFTER_APPROVAL, Mark.BAD], (Mode.APPROVE, 0, 1)),
+        (Mode.APPROVE, [Mark.BAD, Mark.HELPED_AFTER_APPROVAL], (Mode.APPROVE, 1, 0)),
+        (Mode.AUTO, [Mark.HELPED, Mark.HELPED_AFTER_APPROVAL, Mark.HELPED], (Mode.AUTO, 3, 0)),
+        (Mode.AUTO, [Mark.BAD] * 2, (Mode.APPROVE, 0, 0)),
+    ],
+)
+def test_it_moves_at_that_run_and_not_before(mode: Mode, marks: list[Mark], expected: tuple[Mode, int, int]) -> None:
+    """Three runs that would act, two that helped after a yes, two bad ones in a row: each count alone, and exactly."""
+    remediation = earning(Mode.AUTO, approve_after=3, auto_after=2, demote_after=2)
+    standing = Standing("digest", mode, NOW)
+    for mark in marks:
+        standing = after(standing, mark, remediation, NOW)
+    assert expected == (standing.mode, standing.good, standing.bad)
+    assert "digest" == standing.digest
+
+
+def test_what_has_come_as_far_as_it_may_stays_there() -> None:
+    """The remediation's own mode is the last one."""
+    standing = Standing("digest", Mode.APPROVE, NOW)
+    for _ in range(5):
+        standing = after(standing, Mark.HELPED_AFTER_APPROVAL, earning(Mode.APPROVE, auto_after=2), NOW)
+    assert (Mode.APPROVE, 5) == (standing.mode, standing.good)
 
 
 def test_words_for_people_are_no_part_of_what_it_does() -> None:
