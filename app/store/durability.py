@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import URL
 
 from app.domain.errors import ConfigError, StoreUnavailableError
+from app.store import sessions
 from app.store.connection import AsyncConnection
 from app.store.database import Database
 
@@ -77,10 +78,9 @@ async def _is_pooled(url: URL) -> bool:
     """Whether two clients share sessions, or one has several; nothing is set in them."""
     import psycopg  # noqa: PLC0415
 
-    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    given: dict[str, Any] = {"autocommit": True, "prepare_threshold": None}
+    given = sessions.arguments(url)
     connect = psycopg.AsyncConnection.connect
-    async with await connect(plain, **given) as one, await connect(plain, **given) as other:
+    async with await connect(**given) as one, await connect(**given) as other:
         seen: dict[int, set[Any]] = {0: set(), 1: set()}
         for _ in range(_ROUNDS):
             for number, connection in ((0, one), (1, other), (1, other), (0, one)):

@@ -84,14 +84,21 @@ def prepare(connection: Any, url: URL, *, synced: bool) -> None:
     connection.commit()
 
 
+def arguments(url: URL) -> dict[str, Any]:
+    """What the driver is to be given for a connection without transactions, the same as the pools' is given.
+
+    The text of a URL is not: what SQLAlchemy writes for a space in it, `options=-c …` say, is a plus to libpq.
+    """
+    _, given = url.get_dialect()().create_connect_args(url)
+    return {**given, "autocommit": True, "prepare_threshold": None}
+
+
 async def connect(url: URL) -> AsyncConnection[tuple[Any, ...]]:
     """Open a connection of its own, without transactions; raises psycopg.Error or OSError."""
     import psycopg  # noqa: PLC0415 - only where the store is PostgreSQL
 
-    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    connection = await psycopg.AsyncConnection.connect(
-        plain, autocommit=True, prepare_threshold=None, application_name=APPLICATION_NAME
-    )
+    given = arguments(url) | {"application_name": APPLICATION_NAME}
+    connection = await psycopg.AsyncConnection.connect(**given)
     try:
         for statement, values in _statements(url, synced=True):
             await connection.execute(statement, values)
