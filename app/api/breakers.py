@@ -57,8 +57,9 @@ async def close_breaker(request: Request, services: Served, who: Approver, name:
 
 @rerun
 async def _close(services: Services, name: str, given: BreakerWord, who: Identity) -> BreakerClosed:
-    now, dropped = services.clock(), 0
-    async with services.database.write(lock="admission") as tx:
+    dropped = 0
+    async with services.parts.turn(lock="admission") as turn:
+        tx, now = turn.tx, turn.now
         if given.waiting == "drop":
             for run_id in await breakers.waiting(tx, name):
                 await approvals.decide(tx, run_id, Word(Verb.DROP, who.name, given.comment), now)

@@ -174,8 +174,8 @@ async def _note_reload(services: Services, actor: str, catalog: Catalog, *, is_a
     said = f"reload by {actor}: the files were {result}, the catalog is {catalog.short_digest}"
     entry = Entry(said, actor=actor, data={"digest": catalog.digest, "result": result})
     try:
-        async with services.database.write() as tx:
-            await events.append(tx, [Event(SERVICE, services.clock(), "reloaded", "", entry)])
+        async with services.parts.turn() as turn:
+            await events.append(turn.tx, [Event(SERVICE, turn.now, "reloaded", "", entry)])
     except StoreUnavailableError:
         log.warning("a reload could not be recorded", actor=actor, result=result)
 

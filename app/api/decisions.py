@@ -21,7 +21,6 @@ from app.engine import undoing
 from app.engine.again import decide_again
 from app.engine.between import check_ceiling
 from app.engine.judging import learn_word
-from app.engine.parts import Turn
 from app.store import approvals, audit, episodes, runs
 from app.store.approvals import Decided, Verb, Word
 from app.store.connection import AsyncConnection
@@ -102,9 +101,9 @@ async def retry(request: Request, services: Served, who: Approver, run_id: RunId
 
 @rerun
 async def _retry(services: Services, run_id: str, entry: Entry) -> RunSummary:
-    async with services.database.write(lock="intake") as tx:
-        again = await decide_again(tx, run_id, services.catalog.current, entry, services.clock())
-        return await _summary(tx, again.id)
+    async with services.parts.turn(lock="intake") as turn:
+        again = await decide_again(turn.tx, run_id, services.catalog.current, entry, turn.now)
+        return await _summary(turn.tx, again.id)
 
 
 @router.post(
@@ -130,9 +129,9 @@ async def undo(request: Request, services: Served, who: Approver, run_id: RunId)
 
 @rerun
 async def _undo(services: Services, run_id: str, entry: Entry) -> RunSummary:
-    async with services.database.write() as tx:
-        new = await undoing.ask(tx, run_id, entry, services.clock())
-        return await _summary(tx, new.id)
+    async with services.parts.turn() as turn:
+        new = await undoing.ask(turn.tx, run_id, entry, turn.now)
+        return await _summary(turn.tx, new.id)
 
 
 async def _decide(request: Request, services: Services, run_id: str, word: Word) -> RunSummary:
@@ -148,12 +147,11 @@ async def _decide(request: Request, services: Services, run_id: str, word: Word)
 
 @rerun
 async def _said(services: Services, run_id: str, word: Word) -> tuple[Decided, RunSummary]:
-    now = services.clock()
-    async with services.database.write() as tx:
+    async with services.parts.turn() as turn:
+        tx, now = turn.tx, turn.now
         if word.verb is Verb.APPROVE:
             check_ceiling(services.parts, await runs.get(tx, run_id))
         decided = await approvals.decide(tx, run_id, word, now)
-        turn = Turn(tx, now, services.parts)
         await learn_word(turn, decided.run, rejected=word.verb is Verb.REJECT, helped=decided.helped)
         if decided.run.state.is_final and not await episodes.any_open(tx, run_id):
             await undoing.give_back_after(tx, now, decided.run)

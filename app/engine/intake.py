@@ -132,10 +132,10 @@ async def _take_in_oldest(parts: Parts) -> _Taken:
 @rerun
 async def _set_aside(parts: Parts, oldest: Sequence[Waiting], why: str) -> None:
     """Take the oldest notification out of those that wait, unless another replica has done so."""
-    async with parts.database.write(lock="intake") as tx:
-        still, _ = await inbox.waiting(tx, 1)
+    async with parts.turn(lock="intake") as turn:
+        still, _ = await inbox.waiting(turn.tx, 1)
         if [one.id for one in still] == [one.id for one in oldest]:
-            await inbox.mark_taken_in(tx, [one.id for one in oldest], parts.clock(), set_aside=why)
+            await inbox.mark_taken_in(turn.tx, [one.id for one in oldest], turn.now, set_aside=why)
             parts.metrics.set_aside.inc()
 
 

@@ -99,10 +99,9 @@ async def send_due(parts: Parts) -> int:
 
 
 async def _send_batch(parts: Parts, channel: str) -> int:
-    now = parts.clock()
-    until = now + parts.clients.connections.timeout * _BATCH + _MARGIN
-    async with parts.database.write() as tx:
-        taken = await messages.take(tx, channel, now, until, _BATCH)
+    async with parts.turn() as turn:
+        until = turn.now + parts.clients.connections.timeout * _BATCH + _MARGIN
+        taken = await messages.take(turn.tx, channel, turn.now, until, _BATCH)
     about: dict[str | None, list[Taken]] = {}
     for one in taken:
         about.setdefault(one.draft.run_id, []).append(one)
@@ -145,8 +144,8 @@ async def _failed(parts: Parts, taken: Taken, error: AppError) -> None:
     parts.metrics.messages.labels("failed").inc()
     log.warning("a message was not delivered", message=taken.id, channel=taken.draft.channel, error=error.message)
     if not refused and again < taken.created_at + _KEPT_TRYING:
-        async with parts.database.write() as tx:
-            await messages.settle(tx, taken, not_before=again, error=error.message)
+        async with parts.turn() as turn:
+            await messages.settle(turn.tx, taken, not_before=turn.now + pause(taken.tries), error=error.message)
         return
     parts.metrics.messages.labels("given_up").inc()
     message = f"could not tell {taken.draft.channel}: {taken.draft.title}: {error.message}"

@@ -7,16 +7,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlalchemy import insert, select, update
 
+from app.api import decisions
+from app.domain.errors import ConflictError
 from app.domain.obstacles import Hold, Storm
 from app.domain.states import RunState
 from app.engine.timekeeping import Timekeeper
 from app.store import breakers, clock, holds, leases, messages, schema, storms
+from app.store.approvals import Verb, Word
 from app.store.breakers import Ended
+from app.store.events import Entry
 from app.store.holds import Held
 from app.store.leases import Claimant
 from app.store.messages import Draft
@@ -168,6 +173,41 @@ def test_a_replica_that_has_not_heard_of_the_step_decides_nothing_by_its_old_clo
             await until(put_off, 10, "the other to look at it")
             (row,) = await one.runs()
             assert RunState.AWAITING_APPROVAL == row.state
+            assert abs(other.parts.clock() - one.parts.clock()) < MOMENT
+
+    run(scenario())
+
+
+@STEPS
+@pytest.mark.parametrize("verb", ["approve", "retry", "undo"])
+def test_what_a_person_says_to_a_replica_that_has_not_heard_of_the_step_is_done_at_once(
+    shared: World, sink: WebServer, verb: str, step: timedelta
+) -> None:
+    """By the old clock it would wait for an hour."""
+
+    async def scenario() -> None:
+        entry = poke(sink, mode="approve" if verb == "approve" else "auto", steps=[request(sink)])
+        async with (
+            shared.replica(entry) as one,
+            shared.replica(entry, owner="replica-2", working=False) as other,
+        ):
+            before = RunState.AWAITING_APPROVAL if verb == "approve" else RunState.SUCCEEDED
+            await one.fire()
+            ((row),) = await one.reached(before, count=1)
+            shared.step(step)
+            await compare(one)
+            services: Any = SimpleNamespace(parts=other.parts, database=other.database, clock=other.parts.clock)
+            services.catalog = SimpleNamespace(current=other.parts.catalog())
+            said = Entry("asked for")
+            if verb == "approve":
+                await decisions._said(services, row.id, Word(Verb.APPROVE, "ann"))
+            elif verb == "retry":
+                await decisions._retry(services, row.id, said)
+            else:
+                with pytest.raises(ConflictError):  # a request has no way back; what is asked is by the right clock
+                    await decisions._undo(services, row.id, said)
+            for changed in await one.runs():
+                assert abs(changed.not_before - one.parts.clock()) < MOMENT or changed.state.is_final
             assert abs(other.parts.clock() - one.parts.clock()) < MOMENT
 
     run(scenario())
