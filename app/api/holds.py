@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -17,13 +18,14 @@ from app.api.services import Served, Services
 from app.api.targets import check_instance, key_objection, unseen
 from app.catalog.names import did_you_mean, listed
 from app.domain.durations import Duration
-from app.domain.errors import NotFoundError
+from app.domain.errors import NotFoundError, StoreUnavailableError
 from app.domain.moments import BoundedMoment
 from app.domain.obstacles import Hold
 from app.engine import pausing
 from app.store import holds
 from app.store.holds import Held
 from app.store.rerun import rerun
+from app.store.stalled import cut_off
 
 ERRORS = errors(400, 401, 403, 404, 413, 415, 422, 503)
 _ENDLESS = 'this pause has NO END: it stands until somebody takes it away (DELETE /pause); "for": "2h" gives it one'
@@ -199,18 +201,19 @@ async def resume_remediation(
 
 @rerun
 async def _put(services: Services, held: Held, given: Pause, who: Identity) -> Paused:
-    async with services.parts.turn(pausing.LOCK) as turn:
-        tx, now = turn.tx, turn.now
-        until = given.end(now)
-        given_hold = Hold(held.scope, who.name, given.why, until)
-        await pausing.pause(turn, held, given_hold, is_length=given.duration is not None)
-        standing = await holds.standing(tx, now)
+    async with cut_off(services.database):
+        async with services.parts.turn(pausing.LOCK) as turn:
+            tx, now = turn.tx, turn.now
+            until = given.end(now)
+            given_hold = Hold(held.scope, who.name, given.why, until)
+            await pausing.pause(turn, held, given_hold, is_length=given.duration is not None)
+            standing = await holds.standing(tx, now)
+        is_seen = await holds.seen_by_all(services.database)
     warnings = [] if until else [_ENDLESS]
     if held.scope == "target":
-        warnings += await unseen(services, held.subject)
-    if not await holds.seen_by_all(services.database):
-        warnings.append(_UNSEEN)
-    return Paused.model_validate({"items": standing, "warnings": warnings})
+        with suppress(StoreUnavailableError):  # the pause stands, and that is what is told
+            warnings += await unseen(services, held.subject)
+    return Paused.model_validate({"items": standing, "warnings": warnings if is_seen else [*warnings, _UNSEEN]})
 
 
 @rerun

@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, insert, or_, select, text, update
 from sqlalchemy.engine import Row
 
+from app.domain.errors import StoreUnavailableError
 from app.domain.ids import new_id
 from app.domain.obstacles import Hold
 from app.domain.reasons import Reason
@@ -27,6 +28,7 @@ from app.store.wakeups import announce
 
 _BEGINNING = 0x70617573  # of advisory locks, which nobody takes but shared
 _UNSEEN_SECONDS, _LOOK_SECONDS = 8.0, 0.02
+_UNKNOWN = "unknown"  # who begins something, where the store does not say
 _MARK = text("SELECT pg_advisory_xact_lock_shared(:key)")
 _MARKED = text(
     "SELECT virtualtransaction FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = 0 AND objsubid = 1"
@@ -66,12 +68,13 @@ async def mark_beginning(tx: AsyncConnection) -> None:
 async def seen_by_all(database: Database) -> bool:
     """Wait until no transaction may commit the intent of a call that has not seen what is committed now.
 
-    False when one does not end: a replica that is frozen in it is cut off by the server, but not at once.
+    False when one does not end, or when the store does not say.
     """
     if database.is_sqlite:
         return True
-    before = await _beginning(database)
-    with suppress(TimeoutError):
+    before = {_UNKNOWN}
+    with suppress(TimeoutError, StoreUnavailableError):
+        before = await _beginning(database)
         async with asyncio.timeout(_UNSEEN_SECONDS):
             while before:
                 await asyncio.sleep(_LOOK_SECONDS)

@@ -16,6 +16,7 @@ from app.store.durability import require_sessions
 from app.store.rerun import rerun
 from app.store.schema import metadata
 
+LOCK = "migrate"
 SCRIPTS = Path(__file__).parent / "migrations"
 _version = Table(  # Alembic's, as Alembic makes it
     "alembic_version",
@@ -40,7 +41,7 @@ async def migrate(database: Database) -> tuple[str | None, str | None]:
     """
     known = revisions()
     await require_sessions(database)
-    async with database.write(lock="migrate") as tx:
+    async with database.write(LOCK) as tx:
         if not database.is_sqlite:
             await tx.execute(_MAY_PAUSE)
         before, is_empty = await _current(tx)

@@ -96,6 +96,22 @@ def test_a_pause_whose_answer_is_lost(bed: Bed, committed: bool) -> None:
     assert committed != bool(bed.service.get("/pause").json()["items"])
 
 
+def test_a_pause_stands_though_it_is_not_known_who_has_seen_it(bed: Bed) -> None:
+    """It is recorded, and so the answer never says that it is not; what is not known is a warning."""
+    asked_last = b"SELECT virtualtransaction"
+    bed.cutting.arm(asked_last, answered=False, at=asked_last)
+    answer = bed.service.ask("PUT", "/pause", json={"why": "look", "for": "1h"})
+    assert (200, 1) == (answer.status_code, bed.cutting.cuts)
+    assert ["look"] == [one["why"] for one in answer.json()["items"]]
+    assert "may still be begun" in answer.json()["warnings"][0]
+    lost = b"SELECT DISTINCT run.target_key"
+    bed.cutting.arm(lost, answered=False, at=lost)
+    target = "postgres:main/orders"
+    answer = bed.service.ask("PUT", "/pause", json={"why": "look", "for": "1h", "target": target})
+    assert 200 == answer.status_code
+    assert [target] == [one["subject"] for one in answer.json()["items"] if one["scope"] == "target"]
+
+
 def test_a_notification_whose_answer_is_lost_is_sent_again(bed: Bed) -> None:
     """Alertmanager gets its 503, and what it sends again counts once."""
     bed.cutting.arm(b"INSERT INTO notification")

@@ -17,11 +17,12 @@ class Cutting:
         self.cuts = 0
         self._armed: bytes | None = None
         self._answered = True
+        self._at = b"COMMIT"
         self._loop = asyncio.new_event_loop()
 
-    def arm(self, sent: bytes, *, answered: bool = True) -> None:
+    def arm(self, sent: bytes, *, answered: bool = True, at: bytes = b"COMMIT") -> None:
         """Cut the next connection that has sent this, after its COMMIT was done, or before it was passed on."""
-        self._armed, self._answered = sent, answered
+        self._armed, self._answered, self._at = sent, answered, at
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         answers, requests = await asyncio.open_connection(*self._server)
@@ -30,7 +31,7 @@ class Cutting:
         try:
             while request := await reader.read(65536):
                 is_marked |= self._armed is not None and self._armed in request
-                if is_marked and b"COMMIT" in request:
+                if is_marked and self._at in request:
                     self._armed, is_marked = None, False
                     back.cancel()
                     await asyncio.wait([back])
