@@ -15,6 +15,10 @@ _METADATA = (
     *("169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "192.0.0.192"),
     *("fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254", "fd00:c1::a9fe:a9fe", "fd00:42::42", "fe80::a9fe:a9fe"),
 )
+_MULTICAST = (
+    *("224.0.0.1", "ff02::1"),
+    *("64:ff9b:1::224.0.0.1", "2001:db8::5efe:e000:1", "2001:0:4100:1::1fff:fffe"),
+)
 _ALLOWED = (
     *("127.0.0.1", "10.0.0.1", "192.168.1.1", "100.64.0.1", "93.184.216.34", "::1", "fd12::1", "2001:db8::1"),
     *("::ffff:10.0.0.1", "64:ff9b::10.0.0.1", "2002:a00:1::", "2001:db8::5efe:a00:1", "64:ff9b:1::10.0.0.1"),
@@ -53,7 +57,7 @@ _LINK_LOCAL = st.integers(int(IPv4Address("169.254.0.0")), int(IPv4Address("169.
 _NEVER = st.one_of(_LINK_LOCAL, st.sampled_from([int(IPv4Address(one)) for one in _METADATA if ":" not in one]))
 
 
-@pytest.mark.parametrize("address", [*_METADATA, "fe80::1", "fe80::1%lo", "fd00:ec2::254%1", "224.0.0.1", "ff02::1"])
+@pytest.mark.parametrize("address", [*_METADATA, "fe80::1", "fe80::1%lo", "fd00:ec2::254%1", *_MULTICAST])
 def test_an_address_of_no_service_is_refused(address: str) -> None:
     """Link-local, multicast and metadata addresses, also with a zone."""
     assert is_refused(address)
@@ -74,6 +78,6 @@ def test_no_embedding_hides_an_address(embed: Callable[[int], int], address: int
 
 @given(address=st.ip_addresses(v=4))
 def test_an_embedding_is_judged_as_what_it_carries(address: IPv4Address) -> None:
-    """The well-known prefixes refuse exactly what plain IPv4 refuses."""
-    for name in ("mapped", "nat64", "6to4"):
+    """The well-known prefixes and tunnels refuse exactly what plain IPv4 refuses."""
+    for name in ("compatible", "mapped", "translated", "nat64", "6to4", "teredo server", "isatap", "isatap, universal"):
         assert is_refused(str(IPv6Address(_EMBEDDINGS[name](int(address))))) == is_refused(str(address))

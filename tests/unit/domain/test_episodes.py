@@ -57,6 +57,7 @@ def test_the_first_firing_delivery_opens() -> None:
     assert Receipt.OPENED == history.take(firing(), NOW)
     assert history.last is not None
     assert history.last.is_open
+    assert (1, None) == (history.last.deliveries, history.last.defect)
 
 
 def test_a_repeat_changes_nothing_but_what_was_seen() -> None:
@@ -139,6 +140,7 @@ def test_resolved_ends_the_episode_at_the_alerts_own_time() -> None:
     assert Receipt.RESOLVED == history.take(resolved(ends_at=NOW + MINUTE), NOW + 2 * MINUTE)
     assert history.last is not None
     assert (NOW + MINUTE, NOW + 2 * MINUTE) == (history.last.resolved_at, history.last.closed_at)
+    assert 2 == history.last.deliveries
 
 
 def test_resolved_without_an_end_ends_when_it_is_received() -> None:
@@ -344,6 +346,13 @@ def test_a_late_resolve_does_not_end_the_next_incident() -> None:
     assert Receipt.LATE == history.take(_sent("resolved", "a", 0, 60), began)
     assert history.last is not None
     assert history.last.is_open
+
+
+def test_a_late_resolve_at_the_beginning_of_the_next_incident_does_not_end_it() -> None:
+    """The incident before it may have ended at that very moment."""
+    history = History()
+    history.take(_sent("firing", "a", 600), NOW + 10 * MINUTE)
+    assert Receipt.LATE == history.take(_sent("resolved", "a", 0, 600), NOW + 11 * MINUTE)
 
 
 def test_a_resolve_of_the_replica_that_ended_first_counts_although_the_other_began_later() -> None:

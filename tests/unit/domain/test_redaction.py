@@ -53,7 +53,17 @@ def test_a_secret_is_hidden_in_every_form(secret: str, before: str, after: str, 
     assert HIDDEN in secrets.redact(f"{padding}{whole}")
 
 
+def test_little_of_a_secret_is_left_in_base64() -> None:
+    """Only characters that tell of the bytes beside it as well stay, whatever stands before it."""
+    secret = "correct-horse-staple-x24"
+    for before in ("", "u", "u:"):
+        text = _of(secret).redact(base64.b64encode(f"{before}{secret}".encode()).decode())
+        assert HIDDEN in text
+        assert len(text) - len(HIDDEN) <= 5
+
+
 @given(secret=_SECRET, cut=st.integers(4, 40), before=_AROUND)
+@example(secret="correct-horse", cut=4, before="")
 def test_half_a_secret_at_the_end_of_a_text_is_hidden(secret: str, cut: int, before: str) -> None:
     """Where an answer is cut off."""
     text = _of(secret).redact_cut(f"{before}{secret[:cut]}")

@@ -42,6 +42,7 @@ def test_the_remediators_own_store_is_never_a_target() -> None:
     scope = Scope(postgres=("*", "main/remediator"), own_databases=("main/remediator",))
     assert "own store" in str(scope.objection(Target(backend="postgres", key="postgres:main/remediator")))
     assert scope.objection(Target(backend="postgres", key="postgres:main/shop")) is None
+    assert Scope(redis=("main/0",), own_databases=("main/0",)).objection(redis("main/0")) is None  # a namesake
 
 
 @pytest.mark.parametrize(
