@@ -19,7 +19,7 @@ from app.engine.parts import Parts, Turn
 from app.engine.telling import Notice, call, links, tell
 from app.guards import chain
 from app.guards.base import Facts
-from app.store import holds, runs, steps, waking
+from app.store import breakers, holds, runs, steps, waking
 from app.store.events import Entry
 from app.store.runs import Run
 
@@ -60,6 +60,7 @@ async def halt(turn: Turn, run: Run, decision: Decision, position: int, *, begun
         until = turn.now if asks_person else look_again(turn, decision)
         anew = {"admitted_at": None, "started_at": None, "holds_target": run.purpose is Purpose.UNDO}
         waiting = await defer(turn, run, until, Entry(decision.message, decision.reason, data=data), **anew)
+        await breakers.give_trial_back(turn.tx, run.remediation.name, run.id)
         await waking.of_run(turn.tx, turn.now, run.remediation.name, run.target_key, acted=True)
         return waiting
     if asks_person:

@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 import structlog
+from pydantic import SecretStr
 
+from app.clients.connections import NotifyChannel, SecretSource
+from app.clients.notify import Notifier
 from app.telemetry.logs import configure
+from tests.support import web
+from tests.support.aio import run
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +25,7 @@ def _unconfigured() -> Iterator[None]:
     before = (root.handlers, root.level)
     yield
     root.handlers, root.level = before
+    logging.getLogger("app").setLevel(logging.NOTSET)
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
 
@@ -44,6 +51,20 @@ def test_libraries_log_the_same_way(capsys: pytest.CaptureFixture[str]) -> None:
     logging.getLogger("uvicorn.error").info("Started server process [%d]", 7)
     logging.getLogger("httpx").info("HTTP Request: GET http://user:pw@x/")
     assert [("Started server process [7]", "uvicorn.error")] == [(one["event"], one["logger"]) for one in lines(capsys)]
+
+
+@pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # Apprise probes for it
+def test_at_debug_only_ours_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """A library repeats the whole URL that it calls, such as that of a channel, in which the token stands."""
+    with web.serve() as service:
+        port = service.url.rpartition(":")[2]
+        url = SecretSource(value=SecretStr(f"json://127.0.0.1:{port}/hook/hunter2"))
+        notifier = Notifier(NotifyChannel(urls=(url,)), timedelta(seconds=10))
+        configure("debug", "json")
+        structlog.stdlib.get_logger("app.engine").debug("ours")
+        assert 1 == run(notifier.send("title", "body", "info"))
+    assert ["/hook/hunter2"] == [asked.path for asked in service.requests]
+    assert ["ours"] == [one["event"] for one in lines(capsys)]
 
 
 def test_levels_below_the_chosen_one_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
