@@ -119,6 +119,25 @@ def test_labels_that_do_not_fit_say_which() -> None:
     assert 'the label "big" has 65537 characters, and 65536 are the most' == long.defect
 
 
+def test_what_fits_exactly_is_kept_beside_what_does_not() -> None:
+    """Each bound is the longest that is kept, and the one that is named is over its own."""
+    exact, value = "n" * MAX_NAME, "x" * MAX_VALUE
+    (read,) = parse_notification(notification(alert(**{exact: "", "big": value + "x"}))).alerts
+    assert f'the label "big" has {MAX_VALUE + 1} characters, and {MAX_VALUE} are the most' == read.defect
+    full = {f"a{number}": "" for number in range(MAX_PAIRS - 2)} | {exact: value, "big": value + "x"}
+    (read,) = parse_notification(notification(alert(annotations=full))).alerts
+    assert ("", full.keys(), value) == (read.defect, read.annotations.keys(), read.annotations[exact])
+
+
+def test_entries_that_are_no_alerts_are_left_out_and_named() -> None:
+    """By their places, which are those of the body."""
+    body = json.loads(notification(alert(pod="a"), alert(), alert(pod="b"), alert()))
+    body["alerts"][1] = {"status": "firing"}
+    body["alerts"][3] = "no alert"
+    read = parse_notification(json.dumps(body).encode())
+    assert ((1, 3), 0, ["a", "b"]) == (read.unreadable, read.defects, [one.labels["pod"] for one in read.alerts])
+
+
 def test_the_same_labels_are_kept_in_whichever_order_they_come() -> None:
     """The name and the namespace of the alert among them, since people look for it by these."""
     labels = {f"a{number:03}": "" for number in range(MAX_PAIRS)} | {"namespace": "shop", "alertname": "Down"}

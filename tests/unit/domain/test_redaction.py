@@ -70,6 +70,23 @@ def test_half_a_secret_at_the_end_of_a_text_is_hidden(secret: str, cut: int, bef
     assert secret[:cut] not in text.removesuffix(HIDDEN) or secret[:cut] in before
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("all is well", "all is well"),
+        ("it is correct-horse", f"it is {HIDDEN}"),
+        ("it is correct-hors", f"it is {HIDDEN}"),
+        ("it is corr", f"it is {HIDDEN}"),
+        ("it is cor", "it is cor"),
+        ("correct-horse, or corr", f"{HIDDEN}, or {HIDDEN}"),
+        ("corr is right", "corr is right"),
+    ],
+)
+def test_only_the_end_of_a_text_that_was_cut_is_hidden(text: str, shown: str) -> None:
+    """As far back as a secret begins, and nothing where none does."""
+    assert shown == _of("correct-horse").redact_cut(text)
+
+
 def test_a_rotated_secret_stays_hidden() -> None:
     """Old and new, of the same file."""
     secrets = _of("correct-horse", "battery-staple")
@@ -86,6 +103,9 @@ def test_a_rotated_secret_stays_hidden() -> None:
         ("host=db.svc user=shop password='p@ss word'", ["p@ss word"], ["db.svc", "shop"]),
         ("redis://:correct-horse@cache.svc:6379", ["correct-horse"], ["cache.svc", "6379"]),
         ("slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ", ["TIiajkdnlazkcOXrIdevi7FQ"], ["slack"]),
+        ("redis://:main@cache.svc:6379", ["main"], ["cache.svc"]),  # as short as a secret may be
+        ("https://0123456789abcdef0123@api.svc/", ["0123456789abcdef0123"], ["api.svc"]),
+        ("https://shopkeeper@api.svc/", [], ["shopkeeper", "api.svc"]),
         ("json://localhost:8080/hook?token=0123456789abcdef", ["0123456789abcdef"], ["localhost", "8080", "hook"]),
     ],
 )

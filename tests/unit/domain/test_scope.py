@@ -34,6 +34,8 @@ def test_kinds_begin_with_the_workloads() -> None:
     kinds = ("Deployment", "StatefulSet", "DaemonSet", "Pod", "Node", "CronJob")
     refused = [kind for kind in kinds if scope.objection(kubernetes("shop").model_copy(update={"kind": kind}))]
     assert ["Node", "CronJob"] == refused
+    node = Target(backend="kubernetes", key="kubernetes:Node/a", kind="Node")
+    assert Scope(namespaces=("*",), kinds=("Node",)).objection(node) is None  # it is in no namespace, protected or not
     assert "scope.kinds" in str(scope.objection(kubernetes("shop").model_copy(update={"kind": "Node"})))
 
 
