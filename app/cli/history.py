@@ -16,7 +16,7 @@ from app.api.query import RunQuery
 from app.api.remediations import page_of_runs
 from app.catalog.diagnostics import counted
 from app.cli.options import Moment, use_store, with_settings
-from app.cli.remote import Service, with_url
+from app.cli.remote import Service, token_in, with_token_file, with_url
 from app.domain.wording import on_target
 from app.main import utc_now
 from app.settings import Settings
@@ -35,6 +35,7 @@ _INDENT = " " * sum(width + 2 for _, width in _COLUMNS)
 @click.option("--most", type=click.IntRange(1, 10_000), default=500, show_default=True, help="The newest so many.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with everything that GET /remediations has.")
 @with_url
+@with_token_file
 @with_settings
 def runs_command(settings: Settings, url: str | None, *, as_json: bool, most: int, **asked: Any) -> None:
     """Say what was done lately, and whether it helped; oldest first.
@@ -43,7 +44,10 @@ def runs_command(settings: Settings, url: str | None, *, as_json: bool, most: in
     """
     since: datetime = asked["since"]
     query: dict[str, Any] = {"since": since.isoformat(), "remediation": list(asked["remediation"])}
-    items = _from_service(Service(url), query, most) if url else asyncio.run(_from_store(settings, query, most))
+    if url:
+        items = _from_service(Service(url, token_in(asked["token_file"])), query, most)
+    else:
+        items = asyncio.run(_from_store(settings, query, most))
     items.reverse()
     click.echo(json.dumps(items, indent=2) if as_json else "\n".join(described(items, since, most)))
 
@@ -123,4 +127,5 @@ def _total(items: Sequence[Mapping[str, Any]], since: datetime) -> str:
     states = Counter(item["state"].replace("_", " ") for item in items)
     told = ", ".join(f"{count} {state}" for state, count in states.most_common())
     helped = sum(item["effective"] is True for item in items)
-    return f"{counted(len(items), 'run')} since {since:%Y-%m-%d %H:%M} UTC: {told}; {helped} helped"
+    told += f"; {helped} helped" if any(item["state"] == "succeeded" for item in items) else ""
+    return f"{counted(len(items), 'run')} since {since:%Y-%m-%d %H:%M} UTC: {told}"

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from app.cli.options import CANNOT_TELL
-from app.cli.remote import TOKEN, Service
+from app.cli.remote import Service, token_in, with_token_file
 from app.domain.errors import AppError
 
 _URL = "http://127.0.0.1:8080"
@@ -22,16 +22,11 @@ def _asking(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the service that it asks; what goes wrong ends it in words."""
 
     @click.option("--url", envvar="REMEDIATOR_URL", default=_URL, show_default=True, help="Where the service is.")
-    @click.option(
-        "--token-file",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help=f"File with the token of an approver; else {TOKEN}.",
-    )
+    @with_token_file
     @wraps(command)
     def asking(url: str, token_file: Path | None, **given: Any) -> Any:
-        token = None if token_file is None else token_file.read_text(encoding="utf-8").strip()
         try:
-            return command(Service(url, token), **given)
+            return command(Service(url, token_in(token_file)), **given)
         except AppError as error:
             click.echo(f"remediator: {error.message}", err=True)
             sys.exit(CANNOT_TELL)

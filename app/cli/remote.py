@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,6 +20,16 @@ _UNAUTHORIZED, _FIRST_ERROR = 401, 400
 with_url = click.option(
     "--url", envvar="REMEDIATOR_URL", help=f"Ask the service there; {TOKEN} holds the token, where it wants one."
 )
+with_token_file = click.option(
+    "--token-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help=f"File with a token that may; else {TOKEN}.",
+)
+
+
+def token_in(file: Path | None) -> str | None:
+    """The token of `--token-file`; None where it was not given."""
+    return None if file is None else file.read_text(encoding="utf-8").strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +63,8 @@ class Service:
         except ValueError as error:
             raise ConfigError(f"{self.url} answered {answer.status_code} and no JSON: is it a remediator?") from error
         if answer.status_code >= _FIRST_ERROR:
-            hint = f"; put a token into {TOKEN}" if answer.status_code == _UNAUTHORIZED and not token else ""
+            missing = answer.status_code == _UNAUTHORIZED and not token
+            hint = f"; put a token into {TOKEN}, or name its file with --token-file" if missing else ""
             raise ConfigError(f"{self.url} answered {answer.status_code}: {_detail(found)}{hint}")
         return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from app.cli import cli
+from app.cli.history import described
 from app.domain.states import RunState
 from app.store.schema import step
 from tests.support import web
@@ -134,6 +135,13 @@ def test_a_table_of_the_night(night: Edge) -> None:
         assert told in text, done.stdout
 
 
+def test_what_helped_is_counted_where_a_run_succeeded(night: Edge) -> None:
+    """A night of dry runs and refusals has no share of help."""
+    denied = [item for item in night.get("/remediations").json()["items"] if item["state"] == "denied"]
+    *_, total = described(denied, datetime(2026, 3, 1, tzinfo=UTC), 9)
+    assert "1 run since 2026-03-01 00:00 UTC: 1 denied" == total
+
+
 def test_the_newest_are_shown_where_there_are_more(night: Edge) -> None:
     """And it is said."""
     done = runs("--store", _store(night), "--most", "2")
@@ -142,13 +150,16 @@ def test_the_newest_are_shown_where_there_are_more(night: Edge) -> None:
     assert "no runs since" in runs("--store", _store(night), "--remediation", "other").stdout
 
 
-def test_a_running_service_is_asked_page_by_page(night: Edge) -> None:
-    """With the token of the environment; it has the same to say."""
+def test_a_running_service_is_asked_page_by_page(night: Edge, tmp_path: Path) -> None:
+    """With the token of the environment, or of a file; it has the same to say."""
     with web.serve() as service:
         service.body = night.get("/remediations").content
         done = runs("--json", "--url", service.url, REMEDIATOR_TOKEN="secret")
         assert json.loads(runs("--json", "--store", _store(night)).stdout) == json.loads(done.stdout)
         (asked,) = service.requests
+        (tmp_path / "token").write_text("filed\n")
+        runs("--url", service.url, "--token-file", str(tmp_path / "token"))
+        assert "Bearer filed" == service.requests[-1].headers["Authorization"]
     assert "Bearer secret" == asked.headers["Authorization"]
     assert asked.path.startswith("/remediations?since=2026-03-01T00%3A00%3A00%2B00%3A00&limit=200")
 
@@ -156,7 +167,7 @@ def test_a_running_service_is_asked_page_by_page(night: Edge) -> None:
 @pytest.mark.parametrize(
     ("status", "body", "told"),
     [
-        (401, b'{"detail": "no token"}', "answered 401: no token; put a token into REMEDIATOR_TOKEN"),
+        (401, b'{"detail": "no token"}', "no token; put a token into REMEDIATOR_TOKEN, or name its file"),
         (422, b'{"detail": "wrong"}', "answered 422: wrong"),
         (200, b"<html>", "answered 200 and no JSON: is it a remediator?"),
     ],
