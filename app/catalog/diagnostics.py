@@ -149,7 +149,10 @@ def _found(place: Place, details: ErrorDetails, model: type[BaseModel], subject:
         parent, _ = place.walk(loc[:-1])
         message = beside_with(parent.path, loc) or unknown_field(model, loc, subject)
         return _Found(parent.at_key(str(loc[-1])), here.path, message)
-    return _Found(here.at, here.path, sentence(details), part_of_union=bool(rest))
+    said = sentence(details)
+    if ".matchers[" in here.path and isinstance(details["input"], dict):
+        said += '; write it as one text, such as alertname="Name"'
+    return _Found(here.at, here.path, said, part_of_union=bool(rest))
 
 
 def _merge_unions(found: Iterable[_Found]) -> Iterator[_Found]:
