@@ -18,7 +18,7 @@ from app.domain.redaction import redact, redact_all
 
 _HIDDEN = "[hidden]"
 _SECRET_NAMES = frozenset({"authorization", "token", "password", "secret", "credentials", "api_key", "cookie"})
-_QUIET = ("httpx", "httpcore", "apprise", "alembic")  # each call of theirs is a line at info
+_QUIET = ("httpx", "httpcore", "urllib3", "apprise", "alembic")  # each call of theirs is a line at info
 
 
 def configure(level: str, format: str) -> None:  # noqa: A002 - the setting's own name
@@ -37,8 +37,14 @@ def configure(level: str, format: str) -> None:  # noqa: A002 - the setting's ow
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(level.upper())
+    _set_levels(logging.getLevelName(level.upper()))
     _adopt_libraries()
+
+
+def _set_levels(level: int) -> None:
+    """Let only ours speak at debug, where libraries repeat the URLs that they call, with the tokens in them."""
+    logging.getLogger().setLevel(max(level, logging.INFO))
+    logging.getLogger("app").setLevel(level)
 
 
 def _shared() -> list[Processor]:
