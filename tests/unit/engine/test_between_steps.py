@@ -19,13 +19,14 @@ from app.domain.remediation import Mode
 from app.domain.states import RunState
 from app.engine.between import check_ceiling
 from app.engine.pipeline import advance
-from app.store import approvals, holds, leases, runs
+from app.store import approvals, breakers, holds, leases, runs
 from app.store.approvals import Verb, Word
+from app.store.breakers import Ended
 from app.store.holds import Held
 from app.store.leases import Claimant
 from app.store.schema import message
 from tests.support.aio import run
-from tests.support.engine import Engine, engine, sqlite, until
+from tests.support.engine import Engine, engine, read, sqlite, until
 from tests.support.entries import asked, poke, request
 from tests.support.processes import free_port
 from tests.support.web import WebServer
@@ -314,5 +315,31 @@ def test_a_freeze_before_the_first_call_of_what_was_taken_over(tmp_path: Path, s
             assert waits is not None
             assert (RunState.DEFERRED, Reason.FROZEN, False) == (waits.state, waits.reason, waits.holds_target)
             assert (0, 0, 0) == counts(sink)
+
+    run(scenario())
+
+
+def test_a_trial_that_a_pause_kept_from_beginning(tmp_path: Path, sink: WebServer) -> None:
+    """Another run may be the trial: the pause may be on this target alone, and without an end."""
+
+    async def scenario() -> None:
+        async with engine(sqlite(tmp_path), tmp_path, three(sink), working=False) as one:
+            await one.fire()
+            now = one.clock()
+            async with one.database.write() as tx:
+                limits = read(limits={"breaker": 1, "breaker_pause": "1ms"}).limits
+                await breakers.record(tx, Ended("poke", "before", helped=False), limits, now - timedelta(hours=1))
+                claimed = await leases.claim(tx, Claimant("dead", now + timedelta(seconds=30)), now, 1)
+            admitted = await advance(one.parts, claimed.runs[0])
+            assert admitted is not None
+            async with one.database.read() as tx:
+                assert admitted.id == (await breakers.get(tx, "poke")).trial
+            await pause(one, SUBJECTS[2])
+            await advance(one.parts, admitted)
+            (row,) = await one.runs()
+            assert (RunState.DEFERRED, Reason.PAUSED) == shown(row)
+            async with one.database.read() as tx:
+                found = await breakers.get(tx, "poke")
+            assert (None, True) == (found.trial, found.opened_at is not None)
 
     run(scenario())
