@@ -57,6 +57,14 @@ def test_any_text_is_a_duration_or_a_value_error(text: str) -> None:
         return
 
 
+def test_a_duration_may_be_written_at_length() -> None:
+    """With a hundred characters, and not one more."""
+    written = "0" * 99 + "s"
+    assert timedelta() == parse_duration(written)
+    with pytest.raises(ValueError, match="is not a duration"):
+        parse_duration(f"0{written}")
+
+
 def test_a_duration_longer_than_a_century_is_refused() -> None:
     """Times that far away overflow elsewhere."""
     with pytest.raises(ValueError, match="longer than 100y"):

@@ -27,10 +27,14 @@ def test_what_is_stored_is_what_the_release_before_reads() -> None:
     """It works on the same store during a rolling upgrade, and names are all that has changed."""
     read = Remediation.model_validate(former.specification(OLD))
     assert OLD.keys() == read.stored.keys()
-    assert OLD["without_guards"] == read.stored["without_guards"]
+    for name in ("without_guards", "steps"):
+        assert OLD[name] == read.stored[name]
     assert read == Remediation.model_validate(former.specification(read.stored))
     assert (None, "late", "rate_limited", "verified") == tuple(
         former.stored_reason(reason) for reason in (None, "max_age", "rate", "verified")
+    )
+    assert (None, "max_age", "rate", "verified") == tuple(
+        former.reason(stored) for stored in (None, "late", "rate_limited", "verified")
     )
 
 

@@ -127,6 +127,20 @@ def test_what_fits_exactly_is_kept_beside_what_does_not() -> None:
     full = {f"a{number}": "" for number in range(MAX_PAIRS - 2)} | {exact: value, "big": value + "x"}
     (read,) = parse_notification(notification(alert(annotations=full))).alerts
     assert ("", full.keys(), value) == (read.defect, read.annotations.keys(), read.annotations[exact])
+    (read,) = parse_notification(notification(alert(**{exact: value, "n" * (MAX_NAME + 1): ""}))).alerts
+    assert f"the name of a label has {MAX_NAME + 1} characters, and {MAX_NAME} are the most" == read.defect
+    assert {"alertname": "Down", exact: value} == read.labels
+
+
+def test_an_alert_that_fits_is_the_same_beside_one_that_does_not() -> None:
+    """Each of its texts is as long as it may be."""
+    url = "http://prometheus/".ljust(MAX_VALUE, "x")
+    fits = alert(**{"n" * MAX_NAME: "x" * MAX_VALUE}) | {"generatorURL": url, "annotations": {"a": "x" * MAX_VALUE}}
+    alone = parse_notification(notification(fits)).alerts[0]
+    beside = parse_notification(notification(fits, alert(big="x" * (MAX_VALUE + 1)))).alerts
+    assert ["", True] == [beside[0].defect, bool(beside[1].defect)]
+    assert alone.model_dump() == beside[0].model_dump()
+    assert url == beside[0].generator_url
 
 
 def test_entries_that_are_no_alerts_are_left_out_and_named() -> None:
