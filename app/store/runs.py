@@ -259,12 +259,14 @@ async def respecify(tx: AsyncConnection, held: Run, remediation: Remediation, di
     approved_by = None if changed else held.approved_by
     rung, setback = (0, None) if changed else (held.rung, held.setback)  # it begins from the first rung that it has now
     values = {"spec": remediation.stored, "digest": digest, "approved_by": approved_by, "rung": rung}
-    values |= {"setback": None} if changed else {}
+    values |= {"setback": None, "unreachable_since": None} if changed else {}
     await fenced(tx, held, values)
     if changed:
         message = "the remediation has changed since; it is decided as it is now"
         await note(tx, held, now, "respecified", Entry(message, data={"catalog": digest}))
-    return replace(held, remediation=remediation, digest=digest, approved_by=approved_by, rung=rung, setback=setback)
+    since = None if changed else held.unreachable_since
+    known = replace(held, remediation=remediation, digest=digest, approved_by=approved_by, rung=rung, setback=setback)
+    return replace(known, unreachable_since=since)
 
 
 async def speak_for(tx: AsyncConnection, held: Run, one: Episode, now: datetime) -> Run:

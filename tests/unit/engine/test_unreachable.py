@@ -188,6 +188,26 @@ def test_a_page_is_planned_although_its_target_never_answers(sink: WebServer) ->
     run(scenario())
 
 
+@pytest.mark.usefixtures("away")
+def test_a_changed_remediation_looks_for_its_target_anew(tmp_path: Path, dial: Dial, sink: WebServer) -> None:
+    """It may be another target; that the one before could not be reached says nothing about it."""
+
+    async def scenario() -> None:
+        async with engine(sqlite(tmp_path), tmp_path, entry(dial, sink), recheck=MINUTE) as one:
+            await one.fire()
+            await one.reached(RunState.DEFERRED, count=1)
+            await looked(one, 4 * MINUTE)
+            one.catalog.put(entry(dial, sink, max_age="2h"))
+            await looked(one, 2 * MINUTE)
+            (row,) = await one.runs()
+            assert (RunState.DEFERRED, 0, 0) == (row.state, row.rung, asked(sink, "/page"))
+            one.forward(5 * MINUTE)
+            await one.ended(count=1)
+            assert 1 == asked(sink, "/page")
+
+    run(scenario())
+
+
 @pytest.mark.usefixtures("away", "refusing")
 @pytest.mark.parametrize("way", ["planning", "guard"])
 @pytest.mark.parametrize("pages", [True, False])
