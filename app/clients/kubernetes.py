@@ -198,7 +198,7 @@ class KubernetesClient:
             raise error_of(call, status, body, headers)
         try:
             answer: JsonObject = json.loads(body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise TransientError(f"the answer is not JSON when asked to {call}") from error
         return answer
 

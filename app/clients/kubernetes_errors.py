@@ -72,7 +72,7 @@ def _status(body: bytes) -> Mapping[str, Any]:
     """The Status object that the API server explains a refusal with; empty where something else has answered."""
     try:
         status = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return status if isinstance(status, dict) and status.get("kind", "Status") == "Status" else {}
 

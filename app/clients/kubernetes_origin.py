@@ -130,7 +130,7 @@ def _controller(metadata: Mapping[str, Any]) -> str:
 def _last_applied(metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:
     try:
         spec = json.loads((metadata.get("annotations") or {}).get(_LAST_APPLIED, ""))["spec"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return spec if isinstance(spec, dict) else None
 

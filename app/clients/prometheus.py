@@ -114,7 +114,7 @@ def _read(response: HttpResponse) -> _Answer | None:
         return None
     try:
         return _Answer.model_validate(json.loads(response.body))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

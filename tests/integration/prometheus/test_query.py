@@ -91,7 +91,9 @@ def test_without_a_prometheus_there_is_no_observation() -> None:
         contexts.observe(Connections(), Query(), query="up")
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"status": "success"}', b'{"status": "success", "data": {}}'])
+@pytest.mark.parametrize(
+    "body", [b"<html>", b"[]", b"[" * 100_000, b'{"status": "success"}', b'{"status": "success", "data": {}}']
+)
 def test_an_answer_that_is_not_prometheus_is_no_observation(body: bytes) -> None:
     """A proxy's page is not an empty result; the token was sent and is not shown."""
     with web.serve() as site:
@@ -102,6 +104,7 @@ def test_an_answer_that_is_not_prometheus_is_no_observation(body: bytes) -> None
             )
     assert "Bearer correct-horse" == site.requests[0].headers["Authorization"]
     assert "correct-horse" not in caught.value.message
+    assert "Prometheus answered 200 with something" in caught.value.message
 
 
 def test_a_prometheus_that_reaches_only_a_part_is_no_observation(start_prometheus: StartPrometheus) -> None:
