@@ -109,7 +109,7 @@ def test_observe_shows_what_it_would_have_done(router: Alertmanager, audit: Audi
     [step] = run["steps"]
     assert ("planned", f"POST {target.url}/only-watched") == (step["state"], step["summary"])
     assert "observe" == decision(run, "mode")["verdict"]
-    assert 15 == len(run["decisions"])
+    assert 16 == len(run["decisions"])
     assert 0 == asked(target, "/only-watched")
     assert 1 <= audit.metric("remediator_refusals_total", verdict="observe", reason="mode_observe")
 
