@@ -111,6 +111,24 @@ def test_a_pause_before_the_first_call(replicas: MakeReplicas, sink: web.WebServ
     assert (1, 1, 1) == counts(sink)
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_pause_before_the_second_rung(replicas: MakeReplicas, sink: web.WebServer, moment: str) -> None:
+    """What did not help has been done; what would come next waits, on whichever replica."""
+    first_rung = [request(sink, "/1", method="POST", expect_status=[299])]
+    entry = poke(sink, steps=first_rung, escalate=[{"steps": [request(sink, "/2", method="POST")]}])
+    group = replicas(entry, recheck="1s")
+    first = frozen_owner(group, Point("app.engine.execution.begin", moment, 2, "freeze"))
+    try:
+        assert group.members[1].ask("PUT", "/pause", json=PAUSE).is_success
+    finally:
+        first.thaw()
+    group.wait("deferred")
+    stays(sink, 1, 0, 0)
+    assert group.members[1].ask("DELETE", "/pause").is_success
+    group.wait("failed")  # as a rung that failed and one that was done after it do
+    assert (1, 1, 0) == counts(sink)
+
+
 def test_a_pause_while_a_step_is_being_begun(replicas: MakeReplicas, sink: web.WebServer) -> None:
     """The answer comes when nothing that has not seen the pause can begin any more, whatever stands still there."""
     group = replicas(three(sink), recheck="1s")
@@ -126,14 +144,14 @@ def test_a_pause_while_a_step_is_being_begun(replicas: MakeReplicas, sink: web.W
     stays(sink, 0, 0, 0)
 
 
-@pytest.mark.parametrize("function", ["app.engine.admission.gather", "app.store.runs.move", "app.store.holds.standing"])
+@pytest.mark.parametrize("function", ["app.engine.admission.gather", "app.store.runs.move", "app.engine.pausing.pause"])
 def test_stopping_everything_waits_for_no_frozen_replica(
     replicas: MakeReplicas, sink: web.WebServer, function: str
 ) -> None:
     """One that stands still in a decision, in the middle of a write, or itself in a pause that it was asked for."""
     group = replicas(poke(sink), recheck="1s")
     first = group.start(module=Point(function, "after", 2 if "gather" in function else 1, "freeze").module)
-    if "holds" in function:
+    if "pausing" in function:
         with pytest.raises(Exception, match="timed out"):
             first.ask("PUT", "/pause", json=PAUSE, timeout=1)
     else:
