@@ -213,6 +213,7 @@ def test_a_start_long_after_the_last_delivery_closes_the_episode_whose_resolve_w
     assert Receipt.OPENED == received.receipt
     ended, opened = received.written
     assert (False, later, True) == (ended.is_open, ended.resolved_at, opened.is_open)
+    assert ({}, 1) == (ended.firing, len(opened.firing))
 
 
 def test_a_start_that_moves_a_little_is_a_repeat() -> None:

@@ -51,6 +51,7 @@ OFFICE = {
         ({"days_of_month": ["28:-1"]}, "2026-03-31T00:00", True),  # counted from both ends
         ({"days_of_month": ["28:-1"]}, "2026-03-27T00:00", False),
         ({"days_of_month": [1, "10:12"]}, "2026-02-11T12:00", True),
+        ({"days_of_month": [1, "10:12"]}, "2026-02-01T12:00", True),
         ({"months": ["december"], "years": [2026]}, "2026-12-01T00:00", True),
         ({"months": ["december"], "years": [2026]}, "2027-12-01T00:00", False),
         ({"months": ["1:3"]}, "2026-04-01T00:00", False),

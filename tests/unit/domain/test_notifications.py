@@ -122,6 +122,8 @@ def test_labels_that_do_not_fit_say_which() -> None:
 def test_what_fits_exactly_is_kept_beside_what_does_not() -> None:
     """Each bound is the longest that is kept, and the one that is named is over its own."""
     exact, value = "n" * MAX_NAME, "x" * MAX_VALUE
+    most = {f"l{number}": "" for number in range(MAX_PAIRS - 2)} | {"big": value + "x"}
+    assert parse_notification(notification(alert(**most))).alerts[0].defect.startswith('the label "big"')
     (read,) = parse_notification(notification(alert(**{exact: "", "big": value + "x"}))).alerts
     assert f'the label "big" has {MAX_VALUE + 1} characters, and {MAX_VALUE} are the most' == read.defect
     full = {f"a{number}": "" for number in range(MAX_PAIRS - 2)} | {exact: value, "big": value + "x"}
