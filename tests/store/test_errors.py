@@ -335,10 +335,10 @@ def test_a_decision_that_takes_long_keeps_itself_alive(
     postgres_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A notification with many alerts on a slow machine is no frozen replica."""
-    monkeypatch.setattr(sessions, "IDLE_IN_TRANSACTION", "1s")
+    monkeypatch.setattr(sessions, "IDLE_IN_TRANSACTION", "3s")
 
     def slow(*given: Any) -> Any:
-        time.sleep(0.006)
+        time.sleep(0.01)
         return receive(*given)
 
     monkeypatch.setattr(intake, "receive", slow)
