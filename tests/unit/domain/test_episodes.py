@@ -356,6 +356,16 @@ def test_a_late_resolve_at_the_beginning_of_the_next_incident_does_not_end_it() 
     assert Receipt.LATE == history.take(_sent("resolved", "a", 0, 600), NOW + 11 * MINUTE)
 
 
+def test_a_resolve_of_an_unknown_replica_that_is_older_does_not_end_what_fires() -> None:
+    """Neither before the episode began nor at that moment."""
+    history = History()
+    history.take(_sent("firing", "a", 600), NOW + 10 * MINUTE)
+    for end in (60, 600):
+        assert Receipt.LATE == history.take(_sent("resolved", "b", 0, end), NOW + 11 * MINUTE)
+    assert history.last is not None
+    assert history.last.is_open
+
+
 def test_a_resolve_of_the_replica_that_ended_first_counts_although_the_other_began_later() -> None:
     """A replica's end is compared with its own beginning: the other one's may be later."""
     history = History()

@@ -145,6 +145,13 @@ def test_an_alert_that_fits_is_the_same_beside_one_that_does_not() -> None:
     assert url == beside[0].generator_url
 
 
+@pytest.mark.parametrize("written", [1767225600, "2026-01-31", "2026-01-31 12:00:00Z", "2026-01-31T12:00:00", None])
+def test_a_time_that_alertmanager_would_not_write_is_refused(written: object) -> None:
+    """A number, a date, and a time without a zone are a mistake somewhere."""
+    with pytest.raises(ValidationError, match="RFC 3339"):
+        parse_notification(notification(alert() | {"startsAt": written}))
+
+
 def test_entries_that_are_no_alerts_are_left_out_and_named() -> None:
     """By their places, which are those of the body."""
     body = json.loads(notification(alert(pod="a"), alert(), alert(pod="b"), alert()))
