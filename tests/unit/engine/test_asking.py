@@ -125,6 +125,16 @@ def test_a_plan_is_shown_from_what_to_what() -> None:
     ] == shown
 
 
+@pytest.mark.parametrize(
+    ("action", "told"), [("kubernetes.scale", "it can be undone"), ("redis.flush", "it cannot be undone")]
+)
+def test_each_step_says_whether_it_can_be_undone(action: str, told: str) -> None:
+    """As its action declares."""
+    step = PlannedStep(action=action, summary="do", before={"replicas": 3}, desired={"replicas": 5})
+    shown = list(describe(Plan(rung=0, target=TARGET, steps=(step,))))
+    assert f"   risk: disruptive; {told}" == shown[-1]
+
+
 def test_a_channel_that_nobody_configured_is_refused_at_the_start() -> None:
     """Not found out at night by a question that nobody got."""
     with pytest.raises(ConfigError, match=r"connections.notify has no 'ops' \(configured: none\)"):

@@ -139,3 +139,13 @@ def test_a_receiver_is_unquoted_as_it_was_quoted(name: str) -> None:
     """For any name, by the quoting of Go's regexp package."""
     quoted = "".join(f"\\{letter}" if letter in r"\.+*?()|[]{}^$" else letter for letter in name)
     assert name == plain_receiver(quoted)
+
+
+def test_an_alert_that_the_open_episode_knows_is_not_missed() -> None:
+    """Its replica of an HA Prometheus that the episode has not heard of is."""
+    store = Store()
+    known, other = (parsed(starts_at=BEGAN, fingerprint=name) for name in REPLICAS.values())
+    assert is_missed(known, "x", store.last, BEGAN, RULES)
+    store.notify(known, BEGAN)
+    found = [is_missed(one, "x", store.last, BEGAN + MINUTE, RULES) for one in (known, other)]
+    assert [False, True] == found
