@@ -783,7 +783,7 @@ def _vocabulary(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(20 * 3600 if SOAK else 900)
+@pytest.mark.timeout(20 * 3600 if SOAK else 2400)
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_what_must_always_hold(kind: str, template: Path, request: pytest.FixtureRequest) -> None:
     """As many random histories as it takes for the steps."""
