@@ -10,8 +10,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 IMAGE ?= remediator:dev
 ARGS ?=
-# Tests wait for servers most of the time, so there are two workers a core; a module's tests stay together.
-WORKERS ?= $(shell echo $$(( 2 * $$(nproc) )))
+# Tests wait for servers most of the time, so there is a worker more than cores; a module's tests stay together.
+WORKERS ?= $(shell echo $$(( 1 + $$(nproc) )))
 PARALLEL := --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
 SOAKED ?= tests/unit/api tests/stateful tests/crash tests/chaos tests/hostile
 

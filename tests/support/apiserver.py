@@ -54,7 +54,7 @@ def serve(home: Path) -> Iterator[Cluster]:
         control_plane.start_controllers(cluster)
         for name in NODES:
             cluster.create("/api/v1/nodes", {"metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}}})
-        wait_until(lambda: _is_usable(cluster), 60, "the cluster to have ready nodes and service accounts")
+        wait_until(lambda: _is_usable(cluster), 120, "the cluster to have ready nodes and service accounts")
         yield cluster
 
 

@@ -74,7 +74,7 @@ class Process:
         """The exit status, None while the process runs; negative is the signal that ended it."""
         return self._popen.poll()
 
-    def wait_ready(self, is_ready: Callable[[], bool], timeout: float = 30) -> None:
+    def wait_ready(self, is_ready: Callable[[], bool], timeout: float = 60) -> None:
         """Wait until the server answers; what it logged is part of the error when it ends or does not answer."""
 
         def ready() -> bool:
