@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from app.domain.redaction import SECRETS, Secrets
 from tests.support import alertmanager, apiserver, docker, postgres, prometheus, redis, service
 from tests.support.cluster import Cluster
 from tests.support.processes import Process
@@ -84,6 +85,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
                 text = log.read().decode(errors="replace")
             report.sections.append((f"log of {process.name} {process.pid}", text[-LOG_LIMIT:]))
     return report
+
+
+@pytest.fixture(autouse=True)
+def _secrets_of_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide no word of a message because another test of this process had it for a secret."""
+    for name, value in vars(Secrets()).items():
+        monkeypatch.setattr(SECRETS, name, value)
 
 
 @pytest.fixture

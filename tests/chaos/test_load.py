@@ -20,7 +20,7 @@ from tests.support.processes import wait_until
 ALERTS = 10_000 if SOAK else 600
 GROUP = 20  # alerts of one notification
 ADMITTED = 25  # of the limited ones
-PATIENCE = 3600.0 if SOAK else 240.0
+PATIENCE = 3600.0 if SOAK else 600.0
 
 
 def config(group: Replicas) -> str:
@@ -37,7 +37,7 @@ def labels(number: int) -> dict[str, str]:
     return {"alertname": name, "pod": f"pod-{number}", "shard": str(number // GROUP)}
 
 
-@pytest.mark.timeout(7200 if SOAK else 400)
+@pytest.mark.timeout(7200 if SOAK else 900)
 def test_load_with_faults(
     replicas: MakeReplicas,
     start_postgres: Callable[..., postgres.PostgresServer],

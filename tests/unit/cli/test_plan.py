@@ -16,7 +16,7 @@ from tests.support.alerts import alert, notification
 
 GETTABLE = {
     "annotations": {"summary": "It is down."},
-    "endsAt": (datetime.now(UTC) + timedelta(minutes=4)).isoformat(),
+    "endsAt": (datetime.now(UTC) + timedelta(days=1)).isoformat(),
     "fingerprint": "f1",
     "receivers": [{"name": "remediator"}],
     "startsAt": "2026-03-01T12:00:00.000Z",
