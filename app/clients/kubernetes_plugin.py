@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -93,12 +94,14 @@ class Tokens:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,  # so that it is ended with everything that it started
         )
         try:
             printed, _ = await process.communicate()
         finally:
-            if process.returncode is None:  # nobody waits for it any more
-                process.kill()
+            if process.returncode is None:  # the deadline of the call is over
+                os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
         answer = json.loads(printed)
         if process.returncode or {key: answer.get(key) for key in wanted} != wanted:
             raise ValueError(process.returncode)

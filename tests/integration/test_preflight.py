@@ -257,7 +257,7 @@ def test_databases_that_alerts_name_are_those_of_the_scope(the_shop: Shop, look:
     connections = the_shop.connections()
     assert Result.OK is look(entry, connections, postgres=[f"main/{the_shop.database}", "main/*"]).result
     report = look(entry, connections, postgres=["main/nothing"])
-    assert ['PostgreSQL main/nothing: PostgreSQL: database "nothing" does not exist'] == messages(report)
+    assert ['PostgreSQL main/nothing: PostgreSQL: database "nothing" does not exist (3D000)'] == messages(report)
     assert "scope.postgres names none that is configured" in messages(look(entry, connections, postgres=["other/x"]))[0]
     assert "is not in scope" in messages(look(terminate(the_shop.database), connections))[0]
 

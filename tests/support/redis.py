@@ -23,6 +23,8 @@ class RedisServer:
         self.port = free_port()
         self._home = home
         self._settings = {**SETTINGS, **settings}
+        if "cluster-enabled" in settings:
+            self._settings["cluster-port"] = str(free_port())
         self._arguments: tuple[str, ...] = ()
         self._process: Process | None = None
 

@@ -229,8 +229,9 @@ def test_a_plugin_is_told_of_the_cluster_where_it_asks(api: Any, tmp_path: Path)
 
 
 def test_a_plugin_that_hangs_is_ended(api: Any, tmp_path: Path) -> None:
-    """With the call that needs its token."""
-    text = f'echo $$ > "$(dirname "$0")/pid"; test -e "$(dirname "$0")/on" && exec sleep 600; {_credential(token="x")}'
+    """With what it started, and with the call that needs its token."""
+    hang = "sleep 600 & echo $! > pid; wait"
+    text = f'cd "$(dirname "$0")"; test -e on && {{ {hang}; }}; {_credential(token="x")}'
     someone = as_user(api, _plugin(tmp_path, text))
 
     async def work(clients: Any) -> None:
