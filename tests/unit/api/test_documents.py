@@ -111,7 +111,7 @@ def test_every_metric_is_documented() -> None:
         name = f"{family.name}_info" if family.type == "info" else name
         section = text.partition(f"### `{name}`\n")[2].partition("\n### ")[0]
         assert section, f"{name} has no heading in docs/metrics.md"
-        assert "**What to do:**" in section, name
+        assert "**Do this:**" in section, name
         kind = "gauge" if family.type == "info" else family.type
         assert section.strip().lower().startswith(kind), name
 
