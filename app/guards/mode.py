@@ -9,9 +9,12 @@ from app.guards.base import Facts
 
 
 def mode(facts: Facts) -> Decision:
-    """Stop at showing what would be done where the mode is observe."""
+    """Stop at showing what would be done where the mode is observe; an undo or revert that has not begun waits."""
     if facts.mode is not Mode.OBSERVE:
         return allow("mode", f"mode is {facts.mode}")
+    if not facts.is_remedy and not facts.admitted:
+        message = f"the {facts.purpose} is still owed: it is done once the service runs without --mode observe"
+        return Decision(guard="mode", verdict=Verdict.DEFER, reason=Reason.MODE_OBSERVE, message=message)
     whose = "what it has earned so far"
     if facts.ceiling is Mode.OBSERVE:
         whose = "the global ceiling (--mode)"

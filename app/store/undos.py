@@ -21,6 +21,11 @@ PERHAPS = (  # why a step failed that may have had its effect all the same
     *(Reason.DEADLINE_EXCEEDED, Reason.OUTCOME_UNKNOWN, Reason.INTERRUPTED, Reason.TARGET_UNREACHABLE),
     Reason.UNEXPECTED,
 )
+# Why a revert was not begun that says nothing about the target: what was borrowed is still to be given back.
+_STILL_OWED = (
+    *(Reason.FIRES_AGAIN, Reason.MODE_OBSERVE, Reason.UNEXPECTED, Reason.GUARD_FAILED),
+    *(Reason.OUT_OF_SCOPE, Reason.FORBIDDEN, Reason.CONFIG_INVALID),
+)
 _BORROWS = run.c.spec["revert"].as_string() == "on_resolved"
 
 
@@ -59,10 +64,10 @@ async def borrowed(tx: AsyncConnection, remediation: str, target_key: str) -> li
     """The ended runs that may have borrowed what is still to be given back on a target, the last one first.
 
     An end of a revert settles everything before it: what somebody changed meanwhile, or did not want back, is theirs.
-    Not where it was cancelled because the alert fired again, or ended by a release that could not read it.
+    A revert that was refused before it began, for a reason that says nothing about the target, settles nothing.
     """
     here = and_(run.c.remediation == remediation, run.c.target_key == target_key)
-    settles = or_(run.c.admitted_at.is_not(None), run.c.reason.not_in((Reason.FIRES_AGAIN, Reason.UNEXPECTED)))
+    settles = or_(run.c.admitted_at.is_not(None), run.c.reason.not_in(_STILL_OWED))
     settled = select(func.max(run.c.finished_at)).where(
         here, run.c.purpose == Purpose.REVERT, run.c.finished_at.is_not(None), settles
     )

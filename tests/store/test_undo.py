@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.engine import Row
 
 from app.actions.base import Context
@@ -20,14 +20,17 @@ from app.domain.errors import ConflictError, NotFoundError, TransientError
 from app.domain.model import JsonObject
 from app.domain.plans import Plan, PlannedStep
 from app.domain.reasons import Reason
-from app.domain.remediation import Purpose, Remediation
+from app.domain.remediation import Mode, Purpose, Remediation
 from app.domain.states import RunState
 from app.engine import undoing
 from app.engine.again import decide_again
+from app.engine.judging import tell_waiting
 from app.store import approvals
 from app.store.approvals import Verb, Word
 from app.store.events import Entry
+from app.store.runs import ended_columns
 from app.store.schema import event, message, run_episode
+from app.store.schema import run as ledger
 from tests.support.aio import run
 from tests.support.dial import Dial, Turn, dial, turn, turns
 from tests.support.engine import Clock, Engine, engine, until
@@ -382,6 +385,62 @@ def test_what_was_changed_by_hand_is_not_given_back(store: str, tmp_path: Path, 
             await one.ended(count=3)
             await resolved(one)
             assert 1 == len(await reverts(one))
+
+    run(scenario())
+
+
+def test_what_is_owed_under_a_lower_ceiling_is_given_back_when_that_is_raised(
+    store: str, tmp_path: Path, dial: Dial
+) -> None:
+    """Until then it waits where everybody can see it, and reads nothing of its target."""
+
+    async def scenario() -> None:
+        clock, entry = Clock(), turns(dial, **BORROWS)
+        async with engine(store, tmp_path, entry, clock=clock) as one:
+            await one.fire()
+            await one.ended(count=1)
+            await resolved(one)
+        clock.ahead += 11 * MINUTE
+        given = {"clock": clock, "channel": "ops", "tell_waiting": MINUTE}
+        async with engine(store, tmp_path, entry, owner="second", ceiling=Mode.OBSERVE, **given) as two:
+
+            async def waits() -> list[Row[Any]]:
+                found = await reverts(two)
+                return [row for row in found if row.state == RunState.DEFERRED and row.reason == Reason.MODE_OBSERVE]
+
+            (owed,) = await until(waits, 10, "a revert that waits", two.runs)
+            assert ("still owed" in owed.message, 5) == (True, dial.value)
+            two.forward(2 * MINUTE)
+            assert 1 == await tell_waiting(two.parts)
+            assert ["Waits: turn"] == await told(two)
+        async with engine(store, tmp_path, entry, owner="third", clock=clock) as three:
+            (done,) = await reverted(three)
+            assert (owed.id, RunState.SUCCEEDED, 3) == (done.id, done.state, dial.value)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("reason", [Reason.MODE_OBSERVE, Reason.OUT_OF_SCOPE, Reason.FORBIDDEN, Reason.GUARD_FAILED])
+def test_a_revert_that_was_refused_settles_nothing(store: str, tmp_path: Path, dial: Dial, reason: Reason) -> None:
+    """Why says nothing about the target: the end of the next alert gives back what is owed."""
+
+    async def scenario() -> None:
+        async with engine(store, tmp_path, turns(dial, **BORROWS)) as one:
+            await one.fire()
+            await one.ended(count=1)
+            await resolved(one)
+            (waiting,) = await reverts(one)
+            ended = ended_columns(one.clock()) | {"state": RunState.DENIED, "reason": reason}
+            async with one.database.write() as tx:
+                await tx.execute(update(ledger).where(ledger.c.id == waiting.id).values(ended))
+            one.catalog.put(turns(dial, mode="observe", **BORROWS))
+            one.forward(MINUTE)
+            await one.fire()
+            await one.ended(count=3)
+            await resolved(one)
+            one.forward(11 * MINUTE)
+            await reverted(one, 2)
+            assert 3 == dial.value
 
     run(scenario())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -82,6 +83,15 @@ def test_mode_stops_at_observing(own: Mode, ceiling: Mode, blamed: str) -> None:
     decision = mode(facts(entry={"mode": own.value}, ceiling=ceiling))
     assert (Verdict.OBSERVE, Reason.MODE_OBSERVE) == said(decision)
     assert blamed in decision.message
+
+
+@pytest.mark.parametrize("purpose", [Purpose.UNDO, Purpose.REVERT])
+def test_what_is_owed_waits_under_a_lower_ceiling(purpose: Purpose) -> None:
+    """Once begun it waits for a person, as everything that stands half done."""
+    owed = facts(entry={"mode": "auto"}, ceiling=Mode.OBSERVE, purpose=purpose)
+    assert (Verdict.DEFER, Reason.MODE_OBSERVE) == said(mode(owed))
+    assert Verdict.OBSERVE is mode(replace(owed, admitted=True)).verdict
+    assert Verdict.ALLOW is mode(replace(owed, ceiling=Mode.APPROVE)).verdict
 
 
 @pytest.mark.parametrize("attempt", [1, 2])
