@@ -19,7 +19,7 @@ from app.engine.parts import Parts, Turn
 from app.engine.telling import Notice, call, links, tell
 from app.guards import chain
 from app.guards.base import Facts
-from app.store import breakers, holds, runs, steps, waking
+from app.store import breakers, holds, messages, runs, steps, waking
 from app.store.events import Entry
 from app.store.runs import Run
 
@@ -79,7 +79,7 @@ async def _ask(turn: Turn, run: Run, decision: Decision, where: str) -> Run:
     title = f"Stands half done: {run.remediation.name}{on_target(run.target_key)}"
     words = [f"{verb.capitalize()}: {call(turn, run, verb)}" for verb in ("approve", "reject", "cancel")]
     body = "\n".join((f"Run {run.id}: {message}.", *links(turn, run), *words))
-    await tell(turn, run.remediation, Notice(f"approval:{run.id}:{run.lease_epoch}", title, body, run.id))
+    await tell(turn, run.remediation, Notice(messages.question_key(run.id, run.lease_epoch), title, body, run.id))
     return await runs.move(turn.tx, run, RunState.AWAITING_APPROVAL, turn.now, entry, **waiting)
 
 

@@ -16,6 +16,7 @@ from app.domain.errors import StoreUnavailableError, UnreadableError
 from app.domain.reasons import Reason
 from app.domain.remediation import Purpose, Remediation
 from app.domain.standings import Mark
+from app.domain.tones import Tone
 from app.engine import standing
 from app.engine.parts import Parts, Turn
 from app.engine.pausing import end_what_is_over
@@ -125,7 +126,8 @@ async def _tell_asked(turn: Turn, judged: Judged) -> None:
         return
     within = format_duration(judged.remediation.effective_within)
     body = f"Run {judged.run_id} was done as approved, and {within} later the alert still fires: it needs a person."
-    draft = Draft(f"ineffective:{judged.run_id}", channel, f"Did not help: {judged.name}", body, judged.run_id)
+    key, title = f"ineffective:{judged.run_id}", f"Did not help: {judged.name}"
+    draft = Draft(key, channel, title, body, judged.run_id, Tone.FAILURE)
     await messages.queue(turn.tx, draft, turn.now)
 
 

@@ -1,13 +1,12 @@
 """Sends what is to be told to people: each replica takes due messages, sends them, and writes what became of them.
 
-Runs beside the worker and holds no run up. Each channel has a queue of its own. A message that nobody takes is tried
-again with growing pauses, for a day.
+Runs beside the worker and holds no run up. Each channel has a queue of its own, and in it each run one. A message that
+its channel does not take is tried again with growing pauses, for a day.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
@@ -102,27 +101,19 @@ async def _send_batch(parts: Parts, channel: str) -> int:
     async with parts.turn() as turn:
         until = turn.now + parts.clients.connections.timeout * _BATCH + _MARGIN
         taken = await messages.take(turn.tx, channel, turn.now, until, _BATCH)
-    about: dict[str | None, list[Taken]] = {}
-    for one in taken:
-        about.setdefault(one.draft.run_id, []).append(one)
-    for failed in await asyncio.gather(
-        *(_send_in_order(parts, some) for some in about.values()), return_exceptions=True
-    ):
+    for failed in await asyncio.gather(*(_send(parts, one) for one in taken), return_exceptions=True):
         if failed is not None:  # what became of this message could not be written; it is sent again
             raise failed
     return len(taken)
 
 
-async def _send_in_order(parts: Parts, taken: Sequence[Taken]) -> None:
-    """The question about a run comes before the answer."""
-    for one in taken:
-        await _send(parts, one)
-
-
 async def _send(parts: Parts, taken: Taken) -> None:
     draft = taken.draft
+    if taken.is_outdated:
+        await _drop(parts, taken)
+        return
     try:
-        await parts.clients.notifier(draft.channel).send(draft.title, draft.body, "warning")
+        await parts.clients.notifier(draft.channel).send(draft.title, draft.body, draft.tone)
     except AppError as error:
         await _failed(parts, taken, error)
     except Exception as error:  # one message must not stop the others
@@ -133,6 +124,13 @@ async def _send(parts: Parts, taken: Taken) -> None:
         now = parts.clock()
         told = ("told", Entry(f"told {draft.channel}: {draft.title}"))
         await _finish(parts, taken, told, now, sent_at=now, error=None)
+
+
+async def _drop(parts: Parts, taken: Taken) -> None:
+    """Leave a message unsent whose run has gone on before it could be delivered; that is told of instead."""
+    now, why = parts.clock(), "its run has gone on meanwhile"
+    told = ("not_told", Entry(f"{taken.draft.channel} is not told any more: {taken.draft.title}: {why}"))
+    await _finish(parts, taken, told, now, given_up_at=now, error=why)
 
 
 async def _failed(parts: Parts, taken: Taken, error: AppError) -> None:

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from app.domain.ids import new_id
 from app.domain.obstacles import Hold
+from app.domain.tones import Tone
 from app.domain.wording import one_line
 from app.engine.parts import Parts, Turn
 from app.engine.telling import Notice, tell
@@ -67,7 +68,8 @@ async def _record(turn: Turn, held: Held, kind: str, entry: Entry) -> None:
     title = f"{verb}: {one_line(in_words(held))}"
     said = one_line(entry.message, _LONGEST_WHY)
     body = f"{said[:1].upper()}{said[1:]}.\n{_WHAT_IT_MEANS[kind]}"
-    await tell(turn, about, Notice(f"{kind}:{new_id(turn.now)}", title, body))
+    tone = Tone.WARNING if kind == "paused" else Tone.INFO
+    await tell(turn, about, Notice(f"{kind}:{new_id(turn.now)}", title, body, tone=tone))
     turn.parts.outbox.set()
 
 

@@ -16,6 +16,7 @@ from app.catalog.catalog import Catalog
 from app.domain.errors import ConflictError
 from app.domain.remediation import Mode, Remediation
 from app.domain.standings import Mark, Standing, after, beginning
+from app.domain.tones import Tone
 from app.engine.parts import Turn
 from app.engine.precedence import is_newest
 from app.engine.telling import Notice, tell
@@ -118,7 +119,8 @@ async def _tell(turn: Turn, remediation: Remediation, standing: Standing, entry:
     await _record(turn, remediation, standing, entry)
     key = f"standing:{remediation.name}:{standing.digest[:12]}:{turn.now.isoformat()}"
     title = f"Remediation {remediation.name} is in mode {standing.mode}"
-    await tell(turn, remediation, Notice(key, title, f"{entry.message[0].upper()}{entry.message[1:]}."))
+    body = f"{entry.message[0].upper()}{entry.message[1:]}."
+    await tell(turn, remediation, Notice(key, title, body, tone=Tone.INFO))
 
 
 async def _record(turn: Turn, remediation: Remediation, standing: Standing, entry: Entry) -> None:

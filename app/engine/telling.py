@@ -11,6 +11,7 @@ from app.domain.durations import format_duration
 from app.domain.reasons import Reason
 from app.domain.remediation import Mode, Purpose, Remediation
 from app.domain.states import RunState
+from app.domain.tones import Tone, of_end
 from app.domain.wording import on_target, one_line
 from app.engine.parts import Turn
 from app.store import deeds, messages, runs, undos
@@ -37,6 +38,7 @@ class Notice:
     title: str
     body: str
     run_id: str | None = None
+    tone: Tone = Tone.WARNING
 
 
 async def tell(turn: Turn, about: Remediation | None, notice: Notice) -> None:
@@ -46,7 +48,7 @@ async def tell(turn: Turn, about: Remediation | None, notice: Notice) -> None:
         log.warning("nobody is told: no channel is configured", title=notice.title)
         await _not_told(turn, notice)
         return
-    draft = Draft(notice.key, channel, notice.title, notice.body, notice.run_id)
+    draft = Draft(notice.key, channel, notice.title, notice.body, notice.run_id, notice.tone)
     await messages.queue(turn.tx, draft, turn.now)
 
 
@@ -76,7 +78,8 @@ async def tell_of_end(turn: Turn, end: End, *, is_news: bool) -> None:
     did = (await deeds.of_runs(turn.tx, [ended]))[ended.id].done
     title = f"{_title(ended)}: {_where(ended)}"
     body = "\n".join(_end(turn, end, did))
-    await messages.queue(turn.tx, Draft(messages.ended_key(ended.id), channel, title, body, ended.id), turn.now)
+    draft = Draft(messages.ended_key(ended.id), channel, title, body, ended.id, of_end(ended.state))
+    await messages.queue(turn.tx, draft, turn.now)
 
 
 def _title(ended: Run) -> str:
@@ -134,7 +137,7 @@ async def tell_of_wait(turn: Turn, waiting: Run) -> bool:
         "It goes on by itself as soon as it may.",
         *links(turn, waiting),
     ]
-    draft = Draft(f"waits:{waiting.id}", channel, f"Waits: {_where(waiting)}", "\n".join(lines), waiting.id)
+    draft = Draft(messages.waits_key(waiting.id), channel, f"Waits: {_where(waiting)}", "\n".join(lines), waiting.id)
     return await messages.queue(turn.tx, draft, turn.now)
 
 

@@ -20,6 +20,7 @@ from app.domain.plans import Plan, PlannedStep
 from app.domain.reasons import Reason
 from app.domain.remediation import Purpose
 from app.domain.states import RunState
+from app.domain.tones import Tone
 from app.domain.wording import on_target, one_line
 from app.engine.parts import Parts, Turn
 from app.engine.telling import Notice, tell
@@ -223,4 +224,4 @@ async def _tell_end(turn: Turn, closed: Run) -> None:
         title = f"Not {done}: {closed.remediation.name}{on_target(closed.target_key)}"
         why = one_line(closed.message, 2000)
         body = f"Run {closed.id} was to take back run {closed.undoes} and is {closed.state}: {why}"
-        await tell(turn, closed.remediation, Notice(f"undo:{closed.id}", title, body, closed.id))
+        await tell(turn, closed.remediation, Notice(f"undo:{closed.id}", title, body, closed.id, Tone.FAILURE))

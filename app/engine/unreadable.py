@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from app.domain.remediation import Purpose
+from app.domain.tones import Tone
 from app.domain.wording import on_target
 from app.engine.judging import tell_breaker
 from app.engine.parts import Turn
@@ -30,5 +31,5 @@ async def follow(turn: Turn, lost: Lost) -> None:
     did = "What it did is among its steps." if lost.acted else "It had not begun."
     body = f"Run {lost.run_id}: {lost.message}. {did} It needs a person."
     title = f"Failed: {lost.remediation}{on_target(lost.target_key)}"
-    draft = Draft(messages.ended_key(lost.run_id), channel, title, body, lost.run_id)
+    draft = Draft(messages.ended_key(lost.run_id), channel, title, body, lost.run_id, Tone.FAILURE)
     await messages.queue(turn.tx, draft, turn.now)

@@ -376,6 +376,7 @@ message = Table(
     Column("sent_at", Timestamp),
     Column("given_up_at", Timestamp),
     Column("error", Text),
+    Column("type", Text),  # Apprise's; null where a release has queued it that knew warnings only
     Index(
         "ix_message_channel_due",
         "channel",

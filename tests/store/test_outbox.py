@@ -17,8 +17,12 @@ from sqlalchemy import select
 from sqlalchemy.engine import Row
 
 from app.clients.connections import Connections, NotifyChannel, SecretSource
+from app.domain.obstacles import Hold
+from app.engine.judging import tell_waiting
 from app.engine.outbox import pause, send_due, send_forever
-from app.store import messages
+from app.store import approvals, holds, messages
+from app.store.approvals import Verb, Word
+from app.store.holds import Held
 from app.store.messages import Draft
 from app.store.schema import message
 from tests.support import web
@@ -119,7 +123,7 @@ def test_what_nobody_takes_is_given_up_after_a_day(store: str, tmp_path: Path, d
 
     async def scenario() -> None:
         policy = {"channel": "ops", "connections": channels(ops=f"http://127.0.0.1:{free_port()}")}
-        async with engine(store, tmp_path, turns(dial, mode="approve"), **policy) as one:
+        async with engine(store, tmp_path, turns(dial, mode="approve"), approval_timeout=2 * DAY, **policy) as one:
             await one.fire()
             await one.reached("awaiting_approval", count=1)
             (row,) = await stored(one)
@@ -135,6 +139,7 @@ def test_what_nobody_takes_is_given_up_after_a_day(store: str, tmp_path: Path, d
             assert "did not take" in asked.error
             assert "not_told" in await one.kinds(row.run_id)
             assert 1 == count(one, "given_up")
+            one.forward(DAY)
             (ended,) = await one.ended(count=1)
             assert "expired" == ended.state
 
@@ -195,6 +200,123 @@ def test_a_channel_that_hangs_holds_no_other_up(store: str, tmp_path: Path, peop
                 assert not any(row.sent_at for row in await stored(one) if row.channel == "hangs")
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("about", ["one run", "no run"])
+def test_what_was_put_off_comes_before_what_follows(store: str, tmp_path: Path, people: WebServer, about: str) -> None:
+    """A pause before its end, a run's first message before its second; another run's message does not wait."""
+
+    async def scenario() -> None:
+        run_id = "018f0000-0000-7000-8000-000000000000" if about == "one run" else None
+        async with post(store, tmp_path, channels(ops=people.url)) as one:
+            people.status = 503
+            await queue(one, "ops", run_id=run_id)
+            assert 1 == await send_due(one.parts)
+            people.status = 200
+            async with one.database.write() as tx:
+                later = one.clock() + timedelta(seconds=1)
+                await messages.queue(tx, Draft("second", "ops", "title 2", "body", run_id), later)
+                await messages.queue(tx, Draft("other", "ops", "other run", "body", "018f-other"), later)
+            one.forward(timedelta(seconds=2))
+            while await send_due(one.parts):
+                continue
+            one.forward(timedelta(seconds=10))
+            while await send_due(one.parts):
+                continue
+            assert ["title 1", "other run", "title 1", "title 2"] == titles(people)
+
+    run(scenario())
+
+
+@asynccontextmanager
+async def asking(store: str, folder: Path, dial: Dial, people: WebServer) -> AsyncIterator[tuple[Engine, str]]:
+    """A run that waits for an answer, and whose question could not be delivered yet."""
+    policy = {"channel": "ops", "connections": channels(ops=people.url)}
+    async with engine(store, folder, turns(dial, mode="approve"), **policy) as one:
+        people.status = 503
+        await one.fire()
+        (row,) = await one.reached("awaiting_approval", count=1)
+        assert 1 == await send_due(one.parts)
+        people.requests.clear()
+        people.status = 200
+        yield one, row.id
+
+
+@pytest.mark.parametrize("answer", [Verb.APPROVE, Verb.REJECT, Verb.CANCEL, None])
+def test_a_question_that_nobody_has_to_answer_any_more_is_not_asked(
+    store: str, tmp_path: Path, dial: Dial, people: WebServer, answer: Verb | None
+) -> None:
+    """Its channel failed, and its run has been decided meanwhile: the channel hears that, and the end once."""
+
+    async def scenario() -> None:
+        async with asking(store, tmp_path, dial, people) as (one, run_id):
+            if answer is None:
+                await one.resolve()
+            else:
+                async with one.database.write() as tx:
+                    await approvals.decide(tx, run_id, Word(answer, "ann"), one.clock())
+                one.parts.work.set()
+            await one.ended(count=1)
+            one.forward(timedelta(seconds=10))
+            while await send_due(one.parts):
+                continue
+            ends = {
+                Verb.APPROVE: ["Approved, not done yet: turn", "Done: turn"],
+                Verb.REJECT: ["Rejected: turn"],
+                Verb.CANCEL: ["Cancelled: turn"],
+                None: ["Not done: turn"],
+            }
+            assert ends[answer] == titles(people)
+            (question, *_) = await stored(one)
+            assert (None, True) == (question.sent_at, question.given_up_at is not None)
+            assert "not_told" in await one.kinds(run_id)
+            assert 0 == count(one, "given_up")
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("newer", [False, True])
+def test_a_question_that_a_newer_one_replaces_is_not_asked(
+    store: str, tmp_path: Path, dial: Dial, people: WebServer, *, newer: bool
+) -> None:
+    """It names a plan that is no longer meant; without one it is asked however late."""
+
+    async def scenario() -> None:
+        async with asking(store, tmp_path, dial, people) as (one, run_id):
+            if newer:
+                async with one.database.write() as tx:
+                    draft = Draft(messages.question_key(run_id, 99), "ops", "Approve? anew", "body", run_id)
+                    await messages.queue(tx, draft, one.clock())
+            one.forward(timedelta(seconds=10))
+            while await send_due(one.parts):
+                continue
+            assert (["Approve? anew"] if newer else ["Approve? turn"]) == titles(people)
+
+    run(scenario())
+
+
+def test_that_a_run_waits_is_not_told_after_it_has_ended(
+    store: str, tmp_path: Path, dial: Dial, people: WebServer
+) -> None:
+    """It would say that the run goes on by itself."""
+
+    async def scenario() -> None:
+        policy = {"channel": "ops", "connections": channels(ops=people.url), "tell_waiting": timedelta(seconds=1)}
+        async with engine(store, tmp_path, turns(dial), **policy) as one:
+            async with one.database.write() as tx:
+                await holds.put(tx, Held("all"), Hold("all", "ann", "because", None), one.clock())
+            await one.fire()
+            await one.reached("deferred", count=1)
+            one.forward(timedelta(seconds=2))
+            assert 1 == await tell_waiting(one.parts)
+            async with one.database.write() as tx:
+                await holds.take(tx, Held("all"), "ann", "ann", one.clock())
+            one.forward(timedelta(seconds=2))
+            await one.ended(count=1)
+            await send_due(one.parts)
+            assert [] == titles(people)
 
     run(scenario())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.engine import Row
 
 from app.clients.connections import Connections, NotifyChannel, SecretSource
@@ -19,8 +20,11 @@ from app.domain.reasons import Reason
 from app.domain.remediation import Mode, Purpose
 from app.domain.states import FINAL_STATES, RunState
 from app.engine.judging import tell_waiting
-from app.store import holds
+from app.engine.outbox import send_due
+from app.store import approvals, holds, messages
+from app.store.approvals import Verb, Word
 from app.store.holds import Held
+from app.store.messages import Draft
 from app.store.schema import message
 from tests.support.aio import run
 from tests.support.engine import Engine, engine, sqlite
@@ -31,6 +35,12 @@ from tests.support.web import WebServer
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 LIMITS = {"cooldown": "0s", "rate": "1000/1h", "attempts": 2}
 HALF_AN_HOUR = timedelta(minutes=30)
+
+
+def _channel(people: WebServer) -> Connections:
+    """A configuration whose channel `ops` is this receiver."""
+    url = SecretSource(value=SecretStr(people.url.replace("http://", "json://")))
+    return Connections(notify={"ops": NotifyChannel(urls=(url,))})
 
 
 async def told(one: Engine) -> list[Row[Any]]:
@@ -71,6 +81,51 @@ def test_a_run_that_succeeds_is_no_news(tmp_path: Path, sink: WebServer) -> None
     run(scenario())
 
 
+async def arrived(one: Engine, people: WebServer) -> list[tuple[str, str]]:
+    """Title and type of each message that came to the receiver, after whatever is due was sent."""
+    while await send_due(one.parts):
+        continue
+    bodies = [json.loads(seen.body) for seen in people.requests]
+    return [(body["title"].partition(":")[0].partition("?")[0], body["type"]) for body in bodies]
+
+
+@pytest.mark.parametrize(
+    ("status", "end"), [(200, ("Done", "success")), (404, ("Failed", "failure"))], ids=["succeeds", "fails"]
+)
+def test_a_message_arrives_with_the_type_that_it_has(
+    tmp_path: Path, sink: WebServer, health: WebServer, status: int, end: tuple[str, str]
+) -> None:
+    """A service shows it in another colour, or wakes somebody by it."""
+
+    async def scenario() -> None:
+        sink.status = status
+        policy = {"channel": "ops", "connections": _channel(health)}
+        async with engine(sqlite(tmp_path), tmp_path, poke(sink, mode="approve"), **policy) as one:
+            await one.fire()
+            (row,) = await one.reached(RunState.AWAITING_APPROVAL, count=1)
+            assert [("Approve", "warning")] == await arrived(one, health)
+            async with one.database.write() as tx:
+                await approvals.decide(tx, row.id, Word(Verb.APPROVE, "ann"), one.clock())
+            one.parts.work.set()
+            await one.ended(count=1)
+            assert [("Approved, not done yet", "info"), end] == (await arrived(one, health))[1:]
+
+    run(scenario())
+
+
+def test_a_message_that_an_older_release_has_queued_is_a_warning(tmp_path: Path, health: WebServer) -> None:
+    """That release knew no other."""
+
+    async def scenario() -> None:
+        async with engine(sqlite(tmp_path), tmp_path, connections=_channel(health), working=False) as one:
+            async with one.database.write() as tx:
+                await messages.queue(tx, Draft("key", "ops", "Paused: everything", "body"), one.clock())
+                await tx.execute(update(message).values(type=None))
+            assert [("Paused", "warning")] == await arrived(one, health)
+
+    run(scenario())
+
+
 def test_nobody_is_told_without_a_channel(tmp_path: Path, sink: WebServer) -> None:
     """The audit of the run says nothing about it either."""
 
@@ -91,8 +146,7 @@ def test_a_rung_that_told_the_channel_is_not_repeated(
     """The page of the last rung is the message; another channel does not know of it."""
 
     async def scenario() -> None:
-        url = SecretSource(value=SecretStr(health.url.replace("http://", "json://")))
-        connections = Connections(notify={"ops": NotifyChannel(urls=(url,))})
+        connections = _channel(health)
         page = {"action": "notify.send", "with": {"channel": "ops", "title": "page", "body": "look"}}
         entry = poke(sink, escalate=[{"steps": [page]}])
         sink.status = 404
