@@ -39,7 +39,7 @@ def _groups(turn: Turn, run: Run, changed: Remediation, others: Sequence[Episode
     known = [(replace(run, remediation=changed, approved_by=None, rung=0), matches)]
     groups: list[list[Episode]] = [[]]
     for one in others:
-        own = pending_run(changed, run.digest, one, turn.now)
+        own = pending_run(changed, run.digest, one, turn.now, attempt=run.attempt)
         its_matches = _matches(turn, one.labels, changed)
         for group, (leader, of_leader) in zip(groups, known, strict=True):
             if its_matches is of_leader and (not its_matches or sharing.answers_still(run, leader, own)):

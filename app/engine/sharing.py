@@ -18,9 +18,12 @@ _SHARED = Target(backend="none", key="none:shared", name="shared")  # which one 
 def answers(other: Run, candidate: Run, target: Target) -> bool:
     """Whether `other`, which is active on the target, does for the candidate's alert what its own run would do.
 
-    Both stand at the same rung of the same remediation, and every step and check means the same with the labels of
-    either: of this rung and of those after it. A yes of a person is not given up for a run that still has to ask.
+    Both are the same attempt and stand at the same rung of the same remediation, and every step and check means the
+    same with the labels of either: of this rung and of those after it. A yes of a person is not given up for a run
+    that still has to ask.
     """
+    if other.attempt != candidate.attempt:  # one of the two alerts would be tried more often, or less, than it may
+        return False
     if other.rung != candidate.rung or other.remediation.deed != candidate.remediation.deed:
         return False
     if candidate.approved_by is not None and other.approved_by is None and other.admitted_at is None:

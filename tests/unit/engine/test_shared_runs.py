@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import select
 
 from app.clients.connections import Connections, NotifyChannel, RedisConnection, SecretSource
 from app.domain.errors import ConflictError
@@ -26,6 +28,8 @@ from app.store import holds
 from app.store.events import Entry
 from app.store.holds import Held
 from app.store.runs import Run
+from app.store.schema import run as ledger
+from app.store.schema import run_episode
 from tests.support.aio import run
 from tests.support.alerts import NOW
 from tests.support.engine import Engine, engine, read, sqlite, until
@@ -299,6 +303,32 @@ def test_another_attempt_of_a_shared_run_whose_remediation_has_changed(
     run(scenario())
 
 
+def test_each_alert_is_tried_as_often_as_it_may_be(tmp_path: Path, redis_server: RedisServer, sink: WebServer) -> None:
+    """The second alert begins while the first one's second attempt waits: neither shares in the other's count."""
+
+    async def scenario() -> None:
+        sink.status = 404
+        limits = {"cooldown": "0s", "rate": "1000/1h", "attempts": 2, "breaker": 9}
+        entry = flush(steps=[request(sink, "/all")], limits=limits)
+        async with engine(sqlite(tmp_path), tmp_path, entry, connections=cache(redis_server)) as one:
+            sink.answering.clear()
+            await one.fire(pod="a")
+            await until(lambda: has_called(sink), 10, "the first attempt")
+            await pause(one)
+            sink.answering.set()
+            await one.reached(RunState.FAILED, RunState.DEFERRED, count=2)
+            await one.fire(pod="b")
+            await one.reached(RunState.FAILED, RunState.DEFERRED, count=3)
+            await resume(one)
+            await one.ended()
+            tried = select(run_episode.c.episode_id).join(ledger).where(ledger.c.admitted_at.is_not(None))
+            async with one.database.read() as tx:
+                counted = Counter((await tx.execute(tried)).scalars())
+            assert [2, 2] == list(counted.values())
+
+    run(scenario())
+
+
 async def has_called(sink: WebServer) -> bool:
     """Whether the step for all was called."""
     return bool(asked(sink, "/all"))
@@ -331,6 +361,9 @@ def _run(entry: dict[str, Any] | None = None, **fields: Any) -> Run:
         (_run(rung=1, admitted_at=NOW), _run(), False),  # the first rung is over
         (_run(), _run({"mode": "approve"}), False),  # a catalog that was changed
         (_run(), _run(approved_by="ann"), False),  # the yes would be lost
+        (_run(attempt=2), _run(), False),  # of the two, one may be tried once more
+        (_run(), _run(attempt=2), False),
+        (_run(attempt=2), _run(attempt=2), True),
         (_run(approved_by="ann"), _run(), True),
         (_run(admitted_at=NOW), _run(approved_by="ann"), True),
         (_run({"when": [WHEN]}), _run({"when": [WHEN]}, labels={"alertname": "Down", "pod": "b"}), False),
