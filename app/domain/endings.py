@@ -23,7 +23,7 @@ class Ending:
     purpose: Purpose
     acted: bool  # the guards have let it through at least once
     firing: bool  # one of its alerts fires still
-    waited: bool = False  # it was deferred before
+    waited: bool = False  # it was deferred before, or had tried a rung
     observes: bool = False  # its mode lets it do nothing
 
 

@@ -11,6 +11,7 @@ import structlog
 from pydantic import TypeAdapter
 
 from app.domain.decisions import Decision, Verdict
+from app.domain.durations import format_duration
 from app.domain.model import JsonObject
 from app.domain.obstacles import Breaker, Storm
 from app.domain.outside import Outside
@@ -242,7 +243,9 @@ async def _write(turn: Turn, run: Run, plan: Plan | None, decision: Decision, an
 
 async def _put_off(turn: Turn, run: Run, decision: Decision, entry: Entry, changes: dict[str, Any]) -> Run:
     if gives_up(turn, run, decision):
-        return await too_old(turn, run, entry)
+        limit = format_duration(run.remediation.max_age)
+        message = f"{entry.message}; the alert is older than max_age ({limit}), so that it is not waited for"
+        return await too_old(turn, run, replace(entry, message=message))
     if "plan" in changes or decision.reason in _ON_HOLD:  # it has answered, or need not be asked
         changes["unreachable_since"] = None
     if run.approved_by is not None:  # what was approved stays what is done

@@ -89,7 +89,7 @@ def _ending(turn: Turn, before: Run, closed: Run, *, firing: bool) -> Ending:
         purpose=closed.purpose,
         acted=closed.admitted_at is not None,
         firing=firing,
-        waited=before.state is RunState.DEFERRED,
+        waited=before.state is RunState.DEFERRED or closed.rung > 0,
         observes=Mode.OBSERVE in {closed.remediation.mode, turn.parts.policy.ceiling},
     )
 

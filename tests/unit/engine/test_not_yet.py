@@ -171,6 +171,48 @@ def test_a_further_rung_waits_no_longer(tmp_path: Path, dial: Dial, sink: WebSer
     run(scenario())
 
 
+@pytest.mark.parametrize("begins", ["waiting", "failing"])
+@pytest.mark.parametrize("pages", [True, False])
+def test_a_further_rung_of_an_alert_that_is_too_old(
+    tmp_path: Path, sink: WebServer, begins: str, *, pages: bool
+) -> None:
+    """It has nothing to do yet either and is not waited for: the next rung pages, and without one people are told."""
+
+    async def scenario() -> None:
+        rungs = [{"steps": [{"action": "test.pick"}]}, {"steps": [request(sink, "/page")]}]
+        entry = pick(escalate=rungs if pages else rungs[:1], channel="ops")
+        if begins == "failing":  # when the alert is too old already
+            entry |= {"steps": [request(sink)]}
+            sink.answering.clear()
+        async with engine(sqlite(tmp_path), tmp_path, entry, tell_waiting=timedelta()) as one:
+            Pick.ripe_at = one.clock() + 48 * HOUR
+            await one.fire()
+            if begins == "failing":
+
+                async def in_step() -> bool:
+                    return asked(sink) == 1
+
+                await until(in_step, 10, "the first step", one.runs)
+            else:
+                await waiting(one)
+            sink.status = 404
+            one.forward(6 * HOUR + MINUTE)
+            sink.answering.set()
+            (row,) = await one.ended(count=1)
+            assert (pages, 0) == (asked(sink, "/page") == 1, len(Pick.picked))
+            async with one.database.read() as tx:
+                ended = select(message.c.title).where(message.c.key == f"ended:{row.id}")
+                titles = [title.partition(":")[0] for title in (await tx.execute(ended)).scalars()]
+                known = await breakers.get_all(tx)
+            if pages or begins == "failing":
+                assert (RunState.FAILED, ["Failed"]) == (row.state, titles)
+            else:
+                assert (RunState.DENIED, Reason.MAX_AGE, ["Gave up"], {}) == (row.state, row.reason, titles, known)
+                assert "it is green; the alert is older than max_age (6h)" in row.message
+
+    run(scenario())
+
+
 def test_a_dry_run_does_not_wait(tmp_path: Path) -> None:
     """It ends at once and shows what it would have waited for."""
 
