@@ -11,14 +11,14 @@ import base64
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeVar
 from urllib.parse import urlencode
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from app.clients.connections import AlertmanagerConnection
-from app.clients.http import HttpClient, HttpRequest, describe, refusal
+from app.clients.http import HttpClient, HttpRequest, HttpResponse, describe, refusal
 from app.clients.shared import Shared
 from app.domain.alerts import AnyPairs, Fingerprint, Time
 from app.domain.errors import AppError, OutcomeUnknownError, TransientError
@@ -54,8 +54,13 @@ class HeldAlert(_Answer):
     labels: AnyPairs
     annotations: AnyPairs = Field(default_factory=dict)
     starts_at: Time = Field(alias="startsAt")
+    updated_at: Time | None = Field(default=None, alias="updatedAt")  # when Prometheus sent it the last time
     generator_url: str = Field(default="", alias="generatorURL")
     status: Status
+
+    def has_fired_for(self, time: timedelta) -> bool:
+        """Whether it had been firing for so long when Prometheus sent it the last time."""
+        return self.updated_at is not None and self.updated_at - self.starts_at >= time
 
 
 class _Fingerprinted(_Answer):
@@ -75,6 +80,14 @@ class Group(_Answer):
 
 class _ServerStatus(_Answer):
     uptime: Time  # when it started, in spite of the name
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member of the cluster, by its own clock."""
+
+    started_at: datetime
+    now: datetime | None  # None where a proxy takes the header away
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +138,10 @@ class AlertmanagerClient:
         found = await asyncio.gather(*(self._get(url, "alerts", (), _ALERTS) for url in self._connection.urls))
         return frozenset(alert.fingerprint for alerts in found for alert in alerts)
 
-    async def started_at(self) -> tuple[datetime, ...]:
-        """When each member started, by its own clock; raises unless all members answer."""
-        found = await asyncio.gather(*(self._get(url, "status", (), _STATUS) for url in self._connection.urls))
-        return tuple(status.uptime for status in found)
+    async def members(self) -> tuple[Member, ...]:
+        """When each member started, and what time it is there; raises unless all members answer."""
+        found = await asyncio.gather(*(self._ask(url, "status", (), _STATUS) for url in self._connection.urls))
+        return tuple(Member(status.uptime, response.date) for status, response in found)
 
     async def _groups(self, query: Collection[tuple[str, str]], patience: float | None) -> Answers:
         async def ask(url: str) -> tuple[Group, ...] | str:
@@ -147,6 +160,12 @@ class AlertmanagerClient:
         )
 
     async def _get(self, url: str, path: str, query: Collection[tuple[str, str]], form: TypeAdapter[T]) -> T:
+        answer, _ = await self._ask(url, path, query, form)
+        return answer
+
+    async def _ask(
+        self, url: str, path: str, query: Collection[tuple[str, str]], form: TypeAdapter[T]
+    ) -> tuple[T, HttpResponse]:
         where = f"{url.rstrip('/')}/api/v2/{path}"
         parameters = f"?{urlencode(list(query))}" if query else ""
         secret, own = self._connection.bearer_token, self._connection.headers
@@ -158,7 +177,7 @@ class AlertmanagerClient:
         if not response.is_success:
             raise refusal(describe(where), response)
         try:
-            return form.validate_json(response.body)
+            return form.validate_json(response.body), response
         except ValidationError as error:
             msg = f"{describe(where)} answered with something that Alertmanager's API does not send"
             raise TransientError(msg) from error

@@ -15,7 +15,8 @@ import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Annotated
@@ -64,6 +65,7 @@ class HttpResponse:
     body: bytes
     retry_after: float = 0.0
     content_type: str = ""  # without its parameters, in lower case; empty where the server named none
+    date: datetime | None = None  # the server's time, where it told it
 
     def text(self) -> str:
         """The body as text that any store can keep (PostgreSQL has no NUL)."""
@@ -206,7 +208,8 @@ async def _send_to(
     finally:
         await response.aclose()
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    return HttpResponse(response.status_code, body, _seconds(response.headers.get("Retry-After", "")), kind)
+    wait, date = _seconds(response.headers.get("Retry-After", "")), _date(response.headers.get("Date", ""))
+    return HttpResponse(response.status_code, body, wait, kind, date)
 
 
 def refusal(where: str, response: HttpResponse) -> PermanentError | TransientError:
@@ -287,3 +290,10 @@ async def _read(response: httpx.Response, limit: int) -> bytes:
 
 def _seconds(text: str) -> float:
     return float(text[:9]) if text.isascii() and text.isdigit() else 0.0
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        return parsedate_to_datetime(text).astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
+        return None

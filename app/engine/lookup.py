@@ -1,7 +1,8 @@
 """Looks at Alertmanager's API for what no notification told: alerts that fire, and alerts that are gone.
 
 What it finds goes into the inbox like a notification, so that take-in, identity and the one-trigger rule are the same.
-When an episode may be ended this way, and when not, is docs/adr/0007-what-a-look-up-may-conclude.md.
+When an episode may be ended this way, and when not, is docs/adr/0007-what-a-look-up-may-conclude.md. No clock that can
+be set is asked for that: looks are counted, and times are those that Alertmanager tells.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from typing import Any
 
 import structlog
 
-from app.clients.alertmanager import AlertmanagerClient, Answers, HeldAlert
+from app.clients.alertmanager import AlertmanagerClient, Answers, HeldAlert, Member
 from app.domain.alerts import Alert, AnyAlert, identity
 from app.domain.episodes import Episode, EpisodeRules, Receipt, receive
 from app.domain.errors import AppError, LeaseLostError, StoreUnavailableError
 from app.engine.outside import is_active, receivers_of
-from app.engine.parts import Parts
+from app.engine.parts import Parts, Turn
 from app.engine.timekeeping import steady
 from app.store import episodes, inbox
 from app.store.episodes import Opened
@@ -41,9 +42,9 @@ log = structlog.get_logger()
 class _Absence:
     """An open episode that no member has had since then, in so many looks in a row."""
 
-    since: datetime
+    since: datetime  # by Alertmanager's clock
     looks: int
-    last_seen_at: datetime  # of the episode; a delivery moves it
+    deliveries: int  # of the episode; one more begins the count anew
 
 
 async def lookup_forever(parts: Parts, box: Inbox, interval: timedelta) -> None:
@@ -82,16 +83,18 @@ class Lookup:
         self._fence = fence
         self._box = box
         self._client = client
-        # Counted and not only timed: a clock that is set forward must not make an absence long.
-        self._looks = max(_ABSENT_LOOKS, math.ceil(_ABSENT_FOR / interval) + 1)
+        self._looks = max(_ABSENT_LOOKS, _looks_over(_ABSENT_FOR, interval))
+        self._settling = _looks_over(_SETTLED_AFTER, interval)
         self._missed: frozenset[str] = frozenset()
         self._absent: dict[str, _Absence] = {}
         self._started: tuple[datetime, ...] = ()
+        self._seen = 0  # how many looks have found the members started then
 
     def forget(self) -> None:
         """Begin anew: what was seen so far is not without a gap."""
         self._missed = frozenset()
         self._absent = {}
+        self._seen = 0  # the next look may come sooner than the interval says
 
     async def look(self) -> str:
         """Look once; returns the result as the metric names it."""
@@ -136,76 +139,88 @@ class Lookup:
         ]
         # What belongs to an episode that is open may have ended while Alertmanager was asked, however old it is.
         waits = {one.fingerprint for one, name in named if (last := known.get(name)) is not None and last.is_open}
-        overdue = {one.fingerprint for one in missed if now - one.starts_at >= _OVERDUE} - waits
+        overdue = {one.fingerprint for one in held if one.has_fired_for(_OVERDUE)} - waits
         due = [one for one in missed if one.fingerprint in self._missed | overdue]
         self._missed = frozenset(alert.fingerprint for alert in missed)
         if due:
             of_them = {name for alert, name in named if alert in due}
-            await self._record(now, [_firing(alert) for alert, name in named if name in of_them])
+            await self._record([_firing(alert) for alert, name in named if name in of_them])
             names = sorted({alert.labels.get("alertname", "") for alert in due})
             log.warning("alerts fire that no notification told of", alerts=len(due), alertnames=names[:10])
             self._parts.metrics.lookup_alerts.inc(len(due))
 
-    async def _record(self, now: datetime, alerts: Sequence[dict[str, Any]]) -> None:
+    async def _record(self, alerts: Sequence[dict[str, Any]]) -> None:
         """Put into the inbox what a look found; raises LeaseLostError where another replica looks by now."""
-        async with self._parts.database.write() as tx:
-            await self._fence(tx)
-            for start in range(0, len(alerts), _CHUNK):
-                await inbox.add(tx, _received(now, alerts[start : start + _CHUNK]))
+        async with self._parts.turn() as turn:
+            await self._fence(turn.tx)
+            await _add(turn, alerts)
         self._box.recorded.set()
 
     async def _end(self, held: Collection[str]) -> bool:
         """End episodes that no member has had for long; whether every member could be asked."""
         async with self._parts.database.read() as tx:
             doubtful = [one for one in await episodes.all_open(tx) if one.firing.isdisjoint(held)]
-        if not doubtful:
-            self._absent = {}
-            return True
         try:
-            started, everywhere = await self._client.started_at(), await self._client.fingerprints()
+            members = await self._client.members()
+            everywhere = await self._client.fingerprints() if doubtful else frozenset()
         except AppError as error:
             log.info("not every Alertmanager answered a look-up", error=error.message)
             return False
-        now = self._parts.clock()
-        if started != self._started or any(now - one < _SETTLED_AFTER for one in started):
-            self._started, self._absent = started, {}
-        else:
+        if self._are_settled(members):
+            now = min((one.now for one in members if one.now is not None), default=self._parts.clock())
             self._count_absent((one for one in doubtful if one.firing.isdisjoint(everywhere)), now)
-        due = {name: one for name, one in self._absent.items() if self._is_long(one, now)}
+        due = {name: one for name, one in self._absent.items() if one.looks >= self._looks}
         if due:
-            await self._record_ends(due, now)
+            await self._record_ends(due)
         return True
+
+    def _are_settled(self, members: Iterable[Member]) -> bool:
+        """Whether no member has been started in so many looks, this one included; else what is absent is forgotten.
+
+        When it started says by which clock it runs, and not for how long: that clock may have been set since.
+        """
+        started = tuple(one.started_at for one in members)
+        self._seen = self._seen + 1 if started == self._started else 1
+        self._started = started
+        if self._seen < self._settling:
+            self._absent = {}
+        return self._seen >= self._settling
 
     def _count_absent(self, absent: Iterable[Opened], now: datetime) -> None:
         """Count one look more for what was absent before, unless it was delivered meanwhile."""
         counted = {}
         for one in absent:
             before = self._absent.get(one.id)
-            if before is None or before.last_seen_at != one.last_seen_at:
-                before = _Absence(now, 0, one.last_seen_at)
+            if before is None or before.deliveries != one.deliveries:
+                before = _Absence(now, 0, one.deliveries)
             counted[one.id] = replace(before, looks=before.looks + 1)
         self._absent = counted
 
-    def _is_long(self, one: _Absence, now: datetime) -> bool:
-        return one.looks >= self._looks and now - one.since >= _ABSENT_FOR
-
-    async def _record_ends(self, due: dict[str, _Absence], now: datetime) -> None:
+    async def _record_ends(self, due: dict[str, _Absence]) -> None:
         """Record the ends, unless anything was or is being delivered; the next look tries again."""
-        async with self._parts.database.write(lock="intake") as tx:
-            await self._fence(tx)
-            if await inbox.count_waiting(tx):
+        async with self._parts.turn(lock="intake") as turn:
+            await self._fence(turn.tx)
+            if await inbox.count_waiting(turn.tx):
                 return
             ended = [
                 one
-                for one in await episodes.open_among(tx, sorted(due))
-                if one.last_seen_at == due[one.id].last_seen_at
+                for one in await episodes.open_among(turn.tx, sorted(due))
+                if one.deliveries == due[one.id].deliveries
             ]
-            resolved = list(chain.from_iterable(_resolved(one, due[one.id].since) for one in ended))
-            for start in range(0, len(resolved), _CHUNK):
-                await inbox.add(tx, _received(now, resolved[start : start + _CHUNK]))
+            await _add(turn, list(chain.from_iterable(_resolved(one, due[one.id].since) for one in ended)))
         self._box.recorded.set()
         log.warning("episodes end: Alertmanager has not had their alerts for long", episodes=len(ended))
         self._parts.metrics.lookup_episodes_ended.inc(len(ended))
+
+
+def _looks_over(time: timedelta, interval: timedelta) -> int:
+    """How many looks it takes until the first and the last of them are so far apart."""
+    return math.ceil(time / interval) + 1
+
+
+async def _add(turn: Turn, alerts: Sequence[dict[str, Any]]) -> None:
+    for start in range(0, len(alerts), _CHUNK):
+        await inbox.add(turn.tx, _received(turn.now, alerts[start : start + _CHUNK]))
 
 
 def _held(answers: Answers) -> Iterator[HeldAlert]:

@@ -46,13 +46,13 @@ class Opened:
 
     id: str
     firing: frozenset[str]
-    last_seen_at: datetime
+    deliveries: int
 
 
 async def all_open(tx: AsyncConnection) -> list[Opened]:
     """Every open episode."""
-    query = select(episode.c.id, episode.c.firing, episode.c.last_seen_at).where(episode.c.closed_at.is_(None))
-    return [Opened(row.id, frozenset(row.firing), row.last_seen_at) for row in await tx.execute(query)]
+    query = select(episode.c.id, episode.c.firing, episode.c.deliveries).where(episode.c.closed_at.is_(None))
+    return [Opened(row.id, frozenset(row.firing), row.deliveries) for row in await tx.execute(query)]
 
 
 async def open_among(tx: AsyncConnection, ids: Sequence[str]) -> list[Episode]:
