@@ -268,7 +268,7 @@ class Service:
                 await leases.release_all(tx)
         return revisions
 
-    def start(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+    def start(self, coroutine: Coroutine[Any, Any, Any], name: str) -> None:
         """Run a loop beside the others, to be ended with them."""
         self._tasks.append(asyncio.create_task(coroutine, name=name))
 

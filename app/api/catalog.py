@@ -29,6 +29,8 @@ from app.store.rerun import rerun
 from app.store.wakeups import announce_reload
 
 _MAX_PROBLEMS = 100
+_UNTOLD = "the other replicas may not have been told; GET /catalog of each says what it has"
+_UNNOTED = "the store did not confirm the record of this reload: GET /events says whether it is there"
 log = structlog.get_logger()
 router = APIRouter(tags=["catalog"])
 
@@ -154,9 +156,9 @@ async def reload(services: Served, who: Admin) -> Reloaded:
     The other replicas read theirs too; what becomes of that is in their metrics and logs.
     """
     await services.catalog.reload(services.clock())
-    await announce_reload(services.database, services.parts.owner)
+    is_told = await announce_reload(services.database, services.parts.owner)
     catalog, error = services.catalog.current, services.catalog.last_error
-    await _note_reload(services, who.name, catalog, is_accepted=error is None)
+    is_noted = await _note_reload(services, who.name, catalog, is_accepted=error is None)
     if error is not None:
         detail = f"the files were refused; the catalog {catalog.short_digest} stays active"
         raise ProblemError(422, ProblemReason.CATALOG_INVALID, detail, errors=_problems(error))
@@ -164,12 +166,16 @@ async def reload(services: Served, who: Admin) -> Reloaded:
         digest=catalog.digest,
         loaded_at=catalog.loaded_at,
         remediations=len(catalog),
-        warnings=[str(warning) for warning in services.catalog.warnings],
+        warnings=[
+            *(str(warning) for warning in services.catalog.warnings),
+            *([] if is_told else [_UNTOLD]),
+            *([] if is_noted else [_UNNOTED]),
+        ],
     )
 
 
-async def _note_reload(services: Services, actor: str, catalog: Catalog, *, is_accepted: bool) -> None:
-    """Audit it; it is done already, so a store that is away does not make it fail."""
+async def _note_reload(services: Services, actor: str, catalog: Catalog, *, is_accepted: bool) -> bool:
+    """Audit it; it is done already, so a store that is away does not make it fail. False where it may not be there."""
     result = "accepted" if is_accepted else "refused"
     said = f"reload by {actor}: the files were {result}, the catalog is {catalog.short_digest}"
     entry = Entry(said, actor=actor, data={"digest": catalog.digest, "result": result})
@@ -178,6 +184,8 @@ async def _note_reload(services: Services, actor: str, catalog: Catalog, *, is_a
             await events.append(turn.tx, [Event(SERVICE, turn.now, "reloaded", "", entry)])
     except StoreUnavailableError:
         log.warning("a reload could not be recorded", actor=actor, result=result)
+        return False
+    return True
 
 
 def _known(catalog: Catalog, name: str) -> Remediation:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 
 import structlog
 from sqlalchemy import text
+from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
-from app.domain.errors import StoreUnavailableError
+from app.domain.errors import CommitUnknownError, StoreUnavailableError
 from app.store.connection import AsyncConnection
 from app.store.database import Database
 from app.store.sessions import connect
@@ -23,6 +23,7 @@ _PAUSE_SECONDS = 2.0
 _REMIND_SECONDS = 1.0
 _REMIND_OF_OTHERS_SECONDS = 2.0  # who do tell of what they wrote, but for the hint that is missed
 _BATCH_SECONDS = 0.1  # what comes so soon after another is read with it
+_TRIES = 3
 _RELOAD = "reload "  # before the name of the replica that was asked to, and has done it
 log = structlog.get_logger()
 
@@ -33,13 +34,25 @@ async def announce(tx: AsyncConnection) -> None:
         await tx.execute(text(f"NOTIFY {_CHANNEL}"))
 
 
-async def announce_reload(database: Database, owner: str) -> None:
-    """Have all other replicas read their catalog's files again; who does not hear of it sees that they have changed."""
-    if database.is_sqlite:
-        return
-    with suppress(StoreUnavailableError):
-        async with database.write() as tx:
-            await tx.execute(text("SELECT pg_notify(:channel, :what)"), {"channel": _CHANNEL, "what": _RELOAD + owner})
+async def announce_reload(database: Database, owner: str) -> bool:
+    """Have all other replicas read their catalog's files again; False where they may not have been told.
+
+    A replica that does not hear of it sees that its files have changed.
+    """
+    try:
+        if not database.is_sqlite:
+            await _tell_of_reload(database, owner)
+    except StoreUnavailableError as error:
+        log.warning("other replicas may not have been told of a reload", error=error.message)
+        return False
+    return True
+
+
+@retry(retry=retry_if_exception_type(CommitUnknownError), stop=stop_after_attempt(_TRIES), reraise=True)
+async def _tell_of_reload(database: Database, owner: str) -> None:
+    """Tell them, twice rather than perhaps not at all."""
+    async with database.write() as tx:
+        await tx.execute(text("SELECT pg_notify(:channel, :what)"), {"channel": _CHANNEL, "what": _RELOAD + owner})
 
 
 async def listen_forever(database: Database, owner: str, wake: Callable[[], None], reload: Callable[[], None]) -> None:

@@ -146,6 +146,11 @@ class Crashing:
         return code
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Be the service, with the point that the command line begins with."""
     function, moment, number, what, *rest = sys.argv[1:]
     _run(Point(function, moment, int(number), what), rest)
+
+
+if __name__ == "__main__":
+    main()
