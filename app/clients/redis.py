@@ -20,6 +20,7 @@ from redis.crc import key_slot
 
 from app.clients.connections import RedisConnection
 from app.clients.redis_errors import answered, code_of, lost, translated
+from app.clients.redis_parser import Client, Parser
 from app.clients.redis_rights import Rights, rights
 from app.domain.errors import PermanentError
 from app.domain.plans import Target
@@ -49,7 +50,7 @@ class RedisClient:
         options = self._options()
         address = _address(options)
         pool = ConnectionPool(**options)
-        client = Redis(connection_pool=pool, single_connection_client=True)
+        client = Client(connection_pool=pool, single_connection_client=True)
         try:
             with _translating(address, connecting=True):
                 await client.initialize()
@@ -138,6 +139,7 @@ class RedisClient:
         return options | {
             "db": 0,
             "protocol": 2,
+            "parser_class": Parser,
             "driver_info": None,  # CLIENT SETINFO would swallow the answer of a server that takes no connection
             "retry": Retry(NoBackoff(), 0),
             "socket_timeout": self._timeout,

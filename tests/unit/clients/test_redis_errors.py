@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import pytest
+from pydantic import SecretStr
 from redis import exceptions
-from redis._parsers.base import BaseParser
 
+from app.clients.connections import RedisConnection, SecretSource
+from app.clients.redis import RedisClient
 from app.clients.redis_errors import answered, lost, translated
-from app.domain.errors import OutcomeUnknownError, PermanentError, TransientError
+from app.clients.redis_parser import Parser
+from app.domain.errors import ActionError, OutcomeUnknownError, PermanentError, TransientError
 from app.domain.reasons import Reason
+from tests.support.aio import run
 
 AT = "cache.shop:6379"
 AGAIN = {
@@ -38,15 +46,13 @@ NEVER = {
     "ERR": (Reason.FORBIDDEN, "renamed or disabled"),
     "SOMETHINGNEW": (Reason.ACTION_FAILED, "refuses"),
 }
-# As a server may word it, in another version or another language; the SDK wants slot and address after these two.
+# As a server may word it, in another version or another language.
 WORDS = ("unknown command 'x'", "der Befehl ist nicht bekannt", "")
 
 
 def answer(code: str, words: str) -> exceptions.RedisError:
     """An error as the SDK makes it of a server's line."""
-    rest = "3999 10.0.0.7:6381" if code in {"MOVED", "ASK"} else words
-    made: exceptions.RedisError = BaseParser.parse_error(f"{code} {rest}".strip())
-    return made
+    return Parser.parse_error(f"{code} {words}".strip())
 
 
 @pytest.mark.parametrize("words", WORDS)
@@ -102,10 +108,70 @@ def test_a_connection_that_cannot_be_made_names_address_and_cause(cause: Excepti
 
 def test_a_server_that_is_full_may_have_room_later() -> None:
     """It has no code of its own for that; a refused login has, in older versions."""
-    full = BaseParser.parse_error("ERR max number of clients reached")
+    full = Parser.parse_error("ERR max number of clients reached")
     assert isinstance(translated(full, AT), TransientError)
-    old = BaseParser.parse_error("ERR invalid password")
+    old = Parser.parse_error("ERR invalid password")
     assert Reason.FORBIDDEN is translated(old, AT).reason
+
+
+@asynccontextmanager
+async def answering(line: bytes) -> AsyncIterator[RedisClient]:
+    """A client of a server that answers so to every command."""
+
+    async def answer_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(65536):
+            writer.write(line + b"\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer_all, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        url = SecretSource(value=SecretStr(f"redis://127.0.0.1:{port}"))
+        yield RedisClient(RedisConnection(url=url), timedelta(seconds=5))
+
+
+async def ask(client: RedisClient) -> None:
+    """Ask for something."""
+    async with client.database(0) as redis:
+        await redis.info("server")
+
+
+async def empty(client: RedisClient) -> None:
+    """Do something that must not be done twice."""
+    async with client.database(0) as redis:
+        with client.sent_once("FLUSHDB"):
+            await redis.flushdb()
+
+
+ODD_ERRORS = (b"-MOVED x y", b"-MOVED 5", b"-MOVED", b"-ASK a b c", b"-MOVED 5 here:x", b"-LOADING")
+ODD_ANSWERS = (b":many", b"$many", b"*many", b"?", b"*1\r\n:many", b"HTTP/1.1 400 Bad Request")
+
+
+@pytest.mark.parametrize("line", [*ODD_ERRORS, *ODD_ANSWERS, b":5", b"*1\r\n:5", b"*0"])
+def test_any_answer_becomes_an_error_that_says_what_to_do(line: bytes) -> None:
+    """The SDK raises errors of its own for some, which would be unexpected."""
+
+    async def scenario() -> None:
+        async with answering(line) as client:
+            with pytest.raises(ActionError) as found:
+                await ask(client)
+            code = line[1:].split(b" ")[0].decode() if line in ODD_ERRORS else "is not Redis"
+            assert code in found.value.message
+            assert isinstance(found.value, TransientError) == (line == b"-LOADING")
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("line", [*ODD_ERRORS, *ODD_ANSWERS])
+def test_any_answer_to_what_must_not_be_sent_twice(line: bytes) -> None:
+    """A no is a no; what cannot be understood may be a yes."""
+
+    async def scenario() -> None:
+        async with answering(line) as client:
+            with pytest.raises(ActionError) as found:
+                await empty(client)
+            assert isinstance(found.value, OutcomeUnknownError) == (line in ODD_ANSWERS)
+
+    run(scenario())
 
 
 def test_what_is_not_redis_is_a_mistake_in_the_configuration() -> None:
