@@ -66,6 +66,7 @@ _FLUSH = text("SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_logical_emit_mes
 log = structlog.get_logger()
 _READ, _WRITE = "read", "write"
 _QUESTIONS = 12  # at once; the other connections of the pool are for the engine
+_FOLLOWERS = 4  # at once: they wait for the disk, and for a standby, on connections that the engine writes with
 _DRIVERS = {"sqlite": sqlite.DRIVER, "postgresql": "postgresql+psycopg_async", "postgres": "postgresql+psycopg_async"}
 
 
@@ -117,6 +118,7 @@ class Database:
         self.pace = Pace()
         self._places = defaultdict[tuple[str, bool], asyncio.Semaphore](partial(asyncio.Semaphore, _AT_ONCE))
         self._questions = asyncio.Semaphore(_QUESTIONS)
+        self._followers = asyncio.Semaphore(_FOLLOWERS)
         self._on_error = on_error
         self._failing: set[str] = set()  # of reading and writing, what did not work the last time
         self._away_since = 0.0
@@ -242,6 +244,19 @@ class Database:
             yield connection
 
     @asynccontextmanager
+    async def follow(self) -> AsyncIterator[AsyncConnection]:
+        """Read what a client is told and then relies on; before the end, `on_disk` sees to it that the disk has it.
+
+        On PostgreSQL that is one transaction. A server that has crashed since cannot commit it, nor can the next one.
+        """
+        if self.is_sqlite:
+            async with self.browse() as connection:
+                yield connection
+            return
+        async with self._followers, self._translated(_READ), transaction(self._engine) as connection:
+            yield connection
+
+    @asynccontextmanager
     async def _read(self, kind: type[AsyncConnection], engine: Engine) -> AsyncIterator[AsyncConnection]:
         async with self._translated(_READ):
             connection = await kind.open(engine)
@@ -305,13 +320,15 @@ class Database:
         finally:
             place.release()
 
-    async def on_disk(self) -> None:
-        """Return when the disk has everything that can be read now, also what was written without waiting for it."""
+    async def on_disk(self, tx: AsyncConnection) -> None:
+        """Have the disk keep everything that this reader has seen, even if its writer did not wait for the disk.
+
+        On PostgreSQL the disk has it when the transaction has ended.
+        """
         if self.is_sqlite:
             async with self._translated(_WRITE):
                 await self._writer.sync()
-            return
-        async with self.write() as tx:
+        else:
             await tx.execute(_FLUSH)
 
     async def probe(self) -> None:

@@ -45,7 +45,7 @@ async def page(database: Database, start: Cursor, wanted: Wanted, limit: int = _
 
     What is not wanted is passed by, too, and not looked at again from the page's end.
     """
-    async with database.browse() as tx:
+    async with database.follow() as tx:
         here = and_(await beyond(tx, start), await settled(tx))
         end, has_more = await _end(tx, here)
         if end is None:
@@ -53,7 +53,7 @@ async def page(database: Database, start: Cursor, wanted: Wanted, limit: int = _
         query = select(event, *_RUN).outerjoin(run, run.c.id == event.c.run_id)
         query = query.where(here, until(tx, end), *_conditions(wanted))
         rows = list((await tx.execute(query.order_by(event.c.tx, event.c.id).limit(limit))).all())
-    await database.on_disk()  # a crash of the server must neither take back what was told, nor use this place anew
+        await database.on_disk(tx)  # a crash must neither take back what was told, nor use this place anew
     if len(rows) == limit:
         return Page(rows, Cursor(rows[-1].tx, rows[-1].id), has_more=True)
     return Page(rows, end, has_more)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from datetime import timedelta
@@ -226,9 +224,7 @@ def test_what_is_streamed_survives_a_crash_of_the_server(start_postgres: StartPo
                 await append(database, synced=False)
             told = await streamed(database)
             assert 20 == len(told)
-            assert server.pid
-            os.kill(server.pid, signal.SIGQUIT)  # at once, as a crash
-            server.stop()
+            server.crash()
             server.start()
             async with opened(server.url) as again:
                 assert told == await streamed(again)

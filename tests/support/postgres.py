@@ -33,6 +33,7 @@ class PostgresServer:
         self._home = home
         self._settings = {**SETTINGS, **settings}
         self._process: Process | None = None
+        self._writer = 0  # the process that `hold_writer` has stopped
         self._user = server_user()
 
     @property
@@ -96,8 +97,34 @@ class PostgresServer:
 
     def stop(self) -> None:
         """Stop the server; its clients are cut off."""
+        self._signal_writer(signal.SIGCONT)
         if self._process:
             self._process.stop()
+
+    def hold_writer(self) -> None:
+        """Have commits that wait for the disk write the log, and nothing else, until the server ends."""
+        ((self._writer,),) = self.execute("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'")
+        os.kill(self._writer, signal.SIGSTOP)
+
+    def _signal_writer(self, number: signal.Signals) -> None:
+        if self._writer:
+            os.kill(self._writer, number)
+            self._writer = 0
+
+    def crash(self) -> None:
+        """End it at once, without what it has not written; its machine lives on."""
+        if self._process:
+            self._process.send(signal.SIGQUIT)
+            self._signal_writer(signal.SIGKILL)
+            self._process.wait()
+            self._process.stop()
+
+    def take_place_of(self, other: PostgresServer) -> None:
+        """Stop both and start this one where the other one was reached."""
+        other.stop()
+        self.stop()
+        self.port = other.port
+        self.start()
 
     def restart(self) -> None:
         """Stop and start it."""
@@ -109,6 +136,21 @@ class PostgresServer:
         with psycopg.connect(self.database_url(database), autocommit=True) as connection:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
+
+    def count_on(self, transactions: int) -> None:
+        """Use up so many numbers of transactions, as a server does in weeks."""
+        self.execute(
+            f"DO $$ BEGIN FOR i IN 1..{transactions} LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$"
+        )
+
+    def dump(self) -> bytes:
+        """What `pg_dump` makes of the database `postgres`."""
+        return subprocess.run([find("pg_dump"), "-Fc", self.url], check=True, capture_output=True).stdout
+
+    def restore(self, dump: bytes) -> None:
+        """Put a dump into the database `postgres`, as `pg_restore` does."""
+        command = [find("pg_restore"), "--exit-on-error", "-d", self.url]
+        subprocess.run(command, check=True, capture_output=True, input=dump)
 
     @contextmanager
     def database(self) -> Iterator[str]:
