@@ -54,6 +54,8 @@ PROGRAMS: Mapping[str, Program] = {
     "amtool": Program(("amtool",), "AMTOOL_BIN", "prometheus-alertmanager"),
     "initdb": Program(("initdb",), "POSTGRES_BIN_DIR", "postgresql", for_demo=True),
     "postgres": Program(("postgres",), "POSTGRES_BIN_DIR", "postgresql", for_demo=True),
+    "pg_dump": Program(("pg_dump",), "POSTGRES_BIN_DIR", "postgresql"),
+    "pg_restore": Program(("pg_restore",), "POSTGRES_BIN_DIR", "postgresql"),
     "pgbouncer": Program(("pgbouncer",), "PGBOUNCER_BIN", "pgbouncer"),
     "redis-server": Program(("redis-server",), "REDIS_SERVER_BIN", "redis-server", for_demo=True),
     "ip": Program(("ip",), "IP_BIN", "iproute2"),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import structlog
 from sqlalchemy import BigInteger, ColumnElement, and_, case, func, insert, literal, select, text, tuple_, update
 from sqlalchemy.engine import Row
 
@@ -20,6 +21,7 @@ from app.store.schema import event, microseconds, seal
 
 _FIRST = 3  # of a server's own transactions
 _LATELY = 100  # seals: events whose ids are behind the newest one's are in these
+_BEFORE_ALL, _AFTER_SEALED = 0, 2  # instead of the numbers of another server, see `after_restore`
 # Above all transactions that have ended.
 _NEXT = text("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
 # The oldest transaction that goes on. One of another database of the server, which may stay open for days, is known by
@@ -36,6 +38,7 @@ _HORIZON = text("""
           AND coalesce(session.datname, prepared.database) <> current_database()
     )
 """)
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -89,8 +92,19 @@ async def settled(tx: AsyncConnection) -> ColumnElement[bool]:
 
 
 async def beyond(tx: AsyncConnection, cursor: Cursor) -> ColumnElement[bool]:
-    """The same as `after` for a reader, whose place may be of another server: the order of ids is all that is left."""
-    if tx.dialect.name == "postgresql" and cursor.tx >= int((await tx.execute(_NEXT)).scalar_one()):
+    """The same as `after` for a reader, who may have the place from another server.
+
+    `after_restore` has given events of that server new numbers, so the place is where its event is now. Before it has
+    done so, only the order of ids is left.
+    """
+    if tx.dialect.name != "postgresql":
+        return after(tx, cursor)
+    # Retention may have deleted the event itself.
+    there = select(event.c.tx).where(event.c.id <= cursor.id).order_by(event.c.id.desc()).limit(1)
+    moved_to = (await tx.execute(there)).scalar_one_or_none()
+    if moved_to is not None and moved_to < _FIRST:
+        return after(tx, Cursor(moved_to, cursor.id))
+    if cursor.tx >= int((await tx.execute(_NEXT)).scalar_one()):
         return event.c.id > cursor.id
     return after(tx, cursor)
 
@@ -148,8 +162,10 @@ async def after_restore(tx: AsyncConnection) -> None:
     sealed = await _sealed_lately(tx)
     here = [row.id for row in await tx.execute(kept) if (row.seq or 0) > sealed.get(row.run_id, 0)]
     foreign = and_(~and_(ours, unsealed), event.c.id.not_in(here))
-    await tx.execute(update(event).where(foreign).values(tx=case((unsealed, 2), else_=0)))
-    await tx.execute(update(seal).values(to_tx=1))
+    place = case((unsealed, _AFTER_SEALED), else_=_BEFORE_ALL)
+    await tx.execute(update(event).where(foreign).values(tx=place))
+    await tx.execute(update(seal).values(to_tx=_AFTER_SEALED - 1))
+    log.warning("the store was moved to another server; the audit goes on there", counted=following)
 
 
 async def _sealed_lately(tx: AsyncConnection) -> dict[str, int]:
