@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from app.actions.base import Action
+from app.catalog import credentials
 from app.catalog.diagnostics import Place, Report, join_path, report_errors, show
 from app.catalog.document import Node, Position
 from app.catalog.exported import exporters
@@ -57,6 +58,7 @@ def read_entry(place: Place, report: Report, vocabulary: Vocabulary) -> Entry | 
         _check_use(place, step, "action", vocabulary.actions, report)
         _check_risk(place, step, vocabulary, report)
     _check_undo(place, vocabulary, report)
+    credentials.refuse(place, report)
     for check in _checks(place):
         _check_use(place, check, "check", vocabulary.checks, report)
     if remediation is None or len(report.problems) > before:

@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
+from app.domain.credentials import is_credential_name
 from app.domain.durations import Duration
 from app.domain.errors import ConfigError, PermanentError
 from app.domain.model import Value
@@ -103,6 +104,17 @@ def _sendable(headers: Mapping[str, SecretSource]) -> Mapping[str, SecretSource]
     return headers
 
 
+def _query_in_place(query: object) -> object:
+    """The same of query parameters."""
+    if not isinstance(query, Mapping):
+        return query
+    kinds = {name: SecretSource if is_credential_name(str(name)) else _Plain for name in query}
+    return {
+        name: kinds[name](value=SecretStr(value)) if isinstance(value, str) else value for name, value in query.items()
+    }
+
+
+Query = Annotated[dict[str, SecretSource], BeforeValidator(_query_in_place)]
 Headers = Annotated[dict[str, SecretSource], BeforeValidator(_in_place), AfterValidator(_sendable)]
 
 
@@ -142,6 +154,7 @@ class HttpConnection(Value):
     """What http.request and http.ok send to one host beside what a remediation gives."""
 
     headers: Headers = Field(default_factory=dict)
+    query: Query = Field(default_factory=dict, description="Added to the query of each URL.")
 
 
 class BasicAuth(Value):

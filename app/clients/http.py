@@ -20,6 +20,7 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Annotated
+from urllib.parse import urlencode
 from urllib.request import getproxies
 
 import httpx
@@ -47,7 +48,7 @@ Status = Annotated[int, Field(ge=100, le=999)]
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """What to send; `secret` becomes `Authorization: Bearer`, and `own` are the headers that the configuration adds."""
+    """What to send; `secret` becomes `Authorization: Bearer`, `own` and `query` are what the configuration adds."""
 
     method: str
     url: str
@@ -55,6 +56,7 @@ class HttpRequest:
     content: bytes = b""
     secret: SecretSource | None = None
     own: Mapping[str, SecretSource] = field(default_factory=dict)
+    query: Mapping[str, SecretSource] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +128,12 @@ class HttpClient:
             raise PermanentError(msg, reason=Reason.CONFIG_INVALID)
         return self._secrets[name]
 
-    def own_headers(self, url: str) -> Mapping[str, SecretSource]:
-        """The headers of `connections.http` for the host of `url`; host:port counts before the host alone."""
+    def configured(self, url: str) -> HttpConnection:
+        """What `connections.http` has for the host of `url`; host:port counts before the host alone."""
         parsed = _parse(url)
         host = f"[{parsed.host}]" if ":" in parsed.host else parsed.host
         port = parsed.port or {"http": 80, "https": 443}[parsed.scheme]
-        found = self._hosts.get(f"{host}:{port}") or self._hosts.get(host)
-        return found.headers if found else {}
+        return self._hosts.get(f"{host}:{port}") or self._hosts.get(host) or HttpConnection()
 
     async def addresses(self, url: str) -> list[str]:
         """Resolve the host of `url`; raises PermanentError when it must not be called."""
@@ -194,7 +195,7 @@ class HttpClient:
 async def _send_to(
     client: httpx.AsyncClient, address: str, request: HttpRequest, headers: Mapping[str, str], limit: int
 ) -> HttpResponse:
-    url = _parse(request.url)
+    url = _with_query(_parse(request.url), request.query)
     prepared = client.build_request(
         request.method,
         url.copy_with(host=address),
@@ -210,6 +211,17 @@ async def _send_to(
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     wait, date = _seconds(response.headers.get("Retry-After", "")), _date(response.headers.get("Date", ""))
     return HttpResponse(response.status_code, body, wait, kind, date)
+
+
+def _with_query(url: httpx.URL, query: Mapping[str, SecretSource]) -> httpx.URL:
+    """The URL with these parameters added; what it has stays as it is written."""
+    if not query:
+        return url
+    if twice := query.keys() & url.params.keys():
+        message = f"the query parameter {min(twice)!r} is given twice: by the URL and by connections.http"
+        raise PermanentError(message, reason=Reason.CONFIG_INVALID)
+    added = urlencode({name: source.read(f"query parameter {name}").strip() for name, source in query.items()})
+    return url.copy_with(query=b"&".join(part for part in (url.query, added.encode("ascii")) if part))
 
 
 def refusal(where: str, response: HttpResponse) -> PermanentError | TransientError:

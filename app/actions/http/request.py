@@ -103,13 +103,15 @@ class Request(Action[RequestParams]):
         """Send the request; the idempotency key is the same however often this step is applied."""
         params = RequestParams.model_validate(step.params)
         client = context.clients.http()
+        configured = client.configured(params.url)
         request = HttpRequest(
             method=params.method,
             url=params.url,
             headers=_headers(params, _key(context.run_id, step)),
             content=_content(params),
             secret=None if params.bearer_token is None else client.secret(params.bearer_token),
-            own=client.own_headers(params.url),
+            own=configured.headers,
+            query=configured.query,
         )
         try:
             response = await client.send(request, _KEPT_BYTES)

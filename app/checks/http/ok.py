@@ -36,9 +36,10 @@ class Ok(Check[OkParams]):
             where = describe(params.url)
             client = context.clients.http()
             secret = None if params.bearer_token is None else client.secret(params.bearer_token)
-            own = client.own_headers(params.url)
+            given = client.configured(params.url)
+            request = HttpRequest("GET", params.url, {}, secret=secret, own=given.headers, query=given.query)
             try:
-                response = await client.send(HttpRequest("GET", params.url, {}, secret=secret, own=own))
+                response = await client.send(request)
             except (TransientError, OutcomeUnknownError) as error:
                 return observation(False, error.message)  # noqa: FBT003 - reads as a sentence
         return _judged(where, params, response)

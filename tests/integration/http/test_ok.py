@@ -62,6 +62,14 @@ def test_a_hosts_own_headers_are_sent_to_it_alone(site: web.WebServer, configure
     assert ("b", "d") == (sent[1]["x-a"], sent[1]["x-c"])
 
 
+def test_a_hosts_own_query_is_sent(site: web.WebServer, configured: Configured) -> None:
+    """The message names no query."""
+    connections = configured(http={"127.0.0.1": {"query": {"token": "correct-horse"}}})
+    seen = contexts.observe(connections, Ok(), url=f"{site.url}/health")
+    assert ("/health?token=correct-horse", True) == (site.requests[0].path, seen.held)
+    assert "correct-horse" not in seen.model_dump_json()
+
+
 def test_authorization_is_given_once(site: web.WebServer, configured: Configured) -> None:
     """Which of two credentials counts should not be guessed."""
     connections = configured(http={"127.0.0.1": {"headers": {"Authorization": "Basic eDp5"}}})

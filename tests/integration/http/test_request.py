@@ -104,6 +104,24 @@ def test_a_hosts_own_headers_are_sent_and_not_kept(site: web.WebServer, configur
     assert "correct-horse" not in step.model_dump_json() + json.dumps(result)
 
 
+def test_a_hosts_own_query_is_sent_and_not_kept(site: web.WebServer, configured: Configured) -> None:
+    """Where a system takes its credential in the URL only; neither plan nor result nor an echo of it has it."""
+    site.echo = lambda asked: asked.path.encode()
+    query = {"api_key": {"value": "correct horse"}, "tenant": "shop"}
+    connections = configured(http={"127.0.0.1": {"query": query}})
+    step = contexts.plan(connections, Request(), url=f"{site.url}/purge?cache=a%2Fb")
+    result = contexts.apply(connections, Request(), step)
+    assert "/purge?cache=a%2Fb&api_key=correct+horse&tenant=shop" == site.requests[0].path
+    assert "correct" not in step.model_dump_json() + json.dumps(result)
+
+
+def test_a_query_parameter_is_given_once(site: web.WebServer, configured: Configured) -> None:
+    """Which of two a server takes should not be guessed."""
+    connections = configured(http={"127.0.0.1": {"query": {"tenant": "shop"}}})
+    assert "'tenant' is given twice" in error_of(connections, url=f"{site.url}/?tenant=other").message
+    assert [] == site.requests
+
+
 def test_the_idempotency_key_belongs_to_run_and_step(site: web.WebServer, configured: Configured) -> None:
     """Applying again repeats the key; another step of the run has its own."""
     for body in ("a", "a", "b"):
