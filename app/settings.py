@@ -56,7 +56,7 @@ _SECRETIVE = {"audit", "auth", "connections", "store"}  # their values are never
 class Token(SecretSource):
     """A bearer token (or basic auth password) and what its bearer may do; give `file` or `value`."""
 
-    name: str = Field(description="Who it is: the actor in the audit.")
+    name: str = Field(description="The actor in the audit.")
     role: Literal["alertmanager", "viewer", "approver", "admin"]
 
 
@@ -97,7 +97,7 @@ class AuditSettings(Value):
     """How the audit is protected."""
 
     key: SecretSource | None = Field(
-        default=None, description="A secret that the chained hashes are made with; who does not have it can forge none."
+        default=None, description="The secret key of the chained hashes; without it no hash can be forged."
     )
 
 
@@ -178,12 +178,12 @@ class Settings(BaseSettings):
     )
     lookup: Duration = Field(
         default=timedelta(minutes=1),
-        description="How often Alertmanager is asked what notifications missed, where it is configured; 0: never.",
+        description="How often to ask Alertmanager for alerts without a notification, if it is configured; 0: never.",
     )
     stability: Duration = Field(
         default=timedelta(seconds=5),
         le=timedelta(hours=1),
-        description="How long a target must keep what was done to it before the run counts as verified.",
+        description="How long a target must keep a change before the run counts as verified.",
     )
     plan_timeout: Duration = Field(default=timedelta(seconds=30), description="How long planning a run may take.")
     approval_timeout: Duration = Field(default=timedelta(hours=1), description="How long an approval is waited for.")
@@ -204,7 +204,7 @@ class Settings(BaseSettings):
     )
     episodes: EpisodeSettings = EpisodeSettings()
     retention: Duration = Field(
-        default=timedelta(days=90), description="How long ended runs and what belongs to them are kept; 0: for ever."
+        default=timedelta(days=90), description="How long to keep ended runs and their records; 0: for ever."
     )
     audit: AuditSettings = AuditSettings()
     scope: Scope = Scope()
@@ -228,7 +228,7 @@ class Settings(BaseSettings):
         longest = max((rate.window for rate in info.data.get("rate", ())), default=timedelta())
         needed = max(_SHORTEST_RETENTION, longest)
         if retention and retention < needed:
-            raise ValueError(f"must be 0 or at least {format_duration(needed)}: limits are counted over what is kept")
+            raise ValueError(f"must be 0 or at least {format_duration(needed)}: limits count the kept records")
         return retention
 
     @classmethod

@@ -213,7 +213,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
         graph(
             "Checks by result",
-            "unobservable rising: what should be looked at cannot be reached.",
+            "unobservable rising: checks cannot reach their targets.",
             Query(
                 f"sum by (check, result) (rate({own('remediator_checks_total')}[$__rate_interval]))",
                 "{{check}} {{result}}",

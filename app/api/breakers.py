@@ -65,7 +65,7 @@ async def _close(services: Services, name: str, given: BreakerWord, who: Identit
                 await approvals.decide(tx, run_id, Word(Verb.DROP, who.name, given.comment), now)
                 dropped += 1
         was_open = await breakers.close(tx, name, now)
-        said = f"breaker closed by {who.name}; what waited is " + ("dropped" if given.waiting == "drop" else "decided")
+        said = f"breaker closed by {who.name}; its runs are " + ("dropped" if given.waiting == "drop" else "decided")
         data = {"waiting": given.waiting, "dropped": dropped, "comment": given.comment}
         entry = Entry(said if was_open else f"{said}; it was not open", actor=who.name, data=data)
         await events.append(tx, [Event(catalog_chain(name), now, "breaker_closed", "", entry)])

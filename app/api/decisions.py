@@ -110,7 +110,7 @@ async def _retry(services: Services, run_id: str, entry: Entry) -> RunSummary:
     "/remediations/{run_id}/undo",
     status_code=HTTPStatus.CREATED,
     operation_id="undoRemediation",
-    summary="Take back what an ended run did",
+    summary="Take back the changes of an ended run",
     responses=_ERRORS,
     openapi_extra=body_of(Remark, required=False),
 )

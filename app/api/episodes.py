@@ -25,7 +25,7 @@ router = APIRouter(tags=["episodes"])
 @router.get(
     "/episodes",
     operation_id="listEpisodes",
-    summary="List received alerts with what matched them, newest first",
+    summary="List received alerts with their matching remediations, newest first",
     response_model=EpisodePage,
     responses={**LIST_RESPONSES, **errors(401, 403, 422, 503)},
 )

@@ -68,7 +68,7 @@ async def _framework(request: Request, error: Exception) -> Response:
     reason = _REASONS.get(error.status_code, ProblemReason.REFUSED)
     detail = str(error.detail)
     if error.status_code == 404:  # noqa: PLR2004 - HTTP
-        detail = "there is nothing at this path; /openapi.json lists what there is"
+        detail = "this path does not exist; /openapi.json lists all paths"
     if error.status_code == 405:  # noqa: PLR2004 - HTTP
         allowed = _methods(request)
         error.headers = {**(error.headers or {}), "Allow": allowed}
@@ -103,7 +103,7 @@ def _wrong_path(request: Request) -> Response:
     path = request.scope.get("raw_path", b"")[:200].decode("ascii", "backslashreplace")  # as it was sent, escaped
     if services.logged.first("wrong path", path):
         log.warning("a POST to a path that does not exist", path=path)
-    where = f"/openapi.json lists what there is; Alertmanager's webhook_configs url must end with {webhook.PATH}"
+    where = f"/openapi.json lists all paths; Alertmanager's webhook_configs url must end with {webhook.PATH}"
     detail = f"nothing is received at this path; {where}"
     return ProblemError(404, ProblemReason.WRONG_PATH, detail).response()
 

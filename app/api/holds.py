@@ -28,7 +28,7 @@ from app.store.rerun import rerun
 from app.store.stalled import cut_off
 
 ERRORS = errors(400, 401, 403, 404, 413, 415, 422, 503)
-_ENDLESS = 'this pause has NO END: it stands until somebody takes it away (DELETE /pause); "for": "2h" gives it one'
+_ENDLESS = 'this pause has NO END: it stands until a person takes it away (DELETE /pause); "for": "2h" gives it one'
 _UNSEEN = "the pause stands, but a replica that was beginning a step does not answer: that one step may still be begun"
 Words = Annotated[str, AfterValidator(storable), Field(max_length=1000)]
 Name = Annotated[str, Path(description="The remediation's name.")]
@@ -107,12 +107,10 @@ class Pauses(Answer):
 class Paused(Pauses):
     """The same, after one was put."""
 
-    warnings: list[str] = Field(description="What whoever asked should know of it.")
+    warnings: list[str] = Field(description="Warnings about this pause.")
 
 
-@router.get(
-    "/pause", operation_id="getPauses", summary="Show what is paused", responses=errors(401, 403), tags=["pause"]
-)
+@router.get("/pause", operation_id="getPauses", summary="List the pauses", responses=errors(401, 403), tags=["pause"])
 async def show_pauses(services: Served, _who: Viewer) -> Pauses:
     """Role: viewer."""
     async with services.database.browse() as tx:
@@ -220,7 +218,7 @@ async def _put(services: Services, held: Held, given: Pause, who: Identity) -> P
 async def _take(services: Services, held: Held, who: Identity, holder: str | None) -> Pauses:
     whose = holder or who.name
     if whose != who.name and not who.role.may(Role.ADMIN):
-        detail = "only an admin may take somebody else's pause away"
+        detail = "only an admin may take another person's pause away"
         raise ProblemError(403, ProblemReason.FORBIDDEN, detail)
     async with services.parts.turn(pausing.LOCK) as turn:
         if not await pausing.resume(turn, held, whose, who.name):
@@ -237,7 +235,7 @@ def _none_of(held: Held, whose: str, standing: Sequence[Any]) -> NotFoundError:
         hint = did_you_mean(held.subject, [row.subject for row in standing if row.scope == held.scope])
     if not hint and standing:
         stands = (f"{pausing.in_words(Held(row.scope, row.subject))} by {row.holder}" for row in standing)
-        hint = f"; what stands: {listed(stands)}"
+        hint = f"; these pauses stand: {listed(stands)}"
     return NotFoundError(f"there is no pause of {pausing.in_words(held)} by {whose}{hint}")
 
 

@@ -33,7 +33,7 @@ class RunSummary(Answer):
     effective: bool | None = Field(
         description="Whether it helped: the alert resolved after it acted; null while unknown."
     )
-    target: str | None = Field(validation_alias="target_key", description="What is acted on, once it is resolved.")
+    target: str | None = Field(validation_alias="target_key", description="The resolved target.")
     alertname: str
     namespace: str
     labels: dict[str, str] = Field(description="Of the alert that the run was recorded for.")
@@ -41,7 +41,7 @@ class RunSummary(Answer):
     attempt: int
     rung: int = Field(description="The level of escalation, from 0.")
     approved_by: str | None
-    purpose: Purpose = Field(description="What it is for: remedy answers an alert, undo and revert take a run back.")
+    purpose: Purpose = Field(description="Its purpose: remedy answers an alert, undo and revert take a run back.")
     undoes: str | None = Field(description="The run that it takes back.")
     alert_starts_at: datetime
     received_at: datetime
@@ -57,9 +57,9 @@ class RunItem(RunSummary):
     """A run of the list: also what it did, in words."""
 
     done: list[str] = Field(
-        default=[], description="What was done, a line for each step: with what changed from what to what."
+        default=[], description="The steps that were done, a line for each, with the values before and after."
     )
-    planned: list[str] = Field(default=[], description="What it would do, or would have done, where nothing was done.")
+    planned: list[str] = Field(default=[], description="The planned steps, a line for each, if no step was done.")
 
 
 class RunPage(Answer):
@@ -78,9 +78,9 @@ class StepAnswer(Answer):
     state: str = Field(description="planned, started, succeeded, failed, skipped or interrupted.")
     summary: str | None = None
     params: JsonObject | None = None
-    before: JsonObject | None = Field(default=None, description="What the target was like when it was planned.")
-    desired: JsonObject | None = Field(default=None, description="What the step is to reach.")
-    result: JsonObject | None = Field(default=None, description="What the action reported.")
+    before: JsonObject | None = Field(default=None, description="The state of the target when it was planned.")
+    desired: JsonObject | None = Field(default=None, description="The state that the step is to reach.")
+    result: JsonObject | None = Field(default=None, description="The report of the action.")
     tries: int = 0
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -100,7 +100,7 @@ class EpisodeAnswer(Answer):
     generator_url: str
     starts_at: datetime = Field(description="By the alert's own account.")
     first_seen_at: datetime
-    last_seen_at: datetime = Field(description="The latest moment of which a delivery says that the alert fired.")
+    last_seen_at: datetime = Field(description="The latest moment at which the alert fired, by any delivery.")
     deliveries: int = Field(description="How often it was sent.")
     firing: Annotated[list[str], BeforeValidator(sorted)] = Field(
         description="Fingerprints that have not resolved; one for each replica of Prometheus."
@@ -134,7 +134,7 @@ class RunDetail(RunItem):
     annotations: dict[str, str]
     generator_url: str
     specification: JsonObject = Field(
-        validation_alias="spec", description="The remediation as it was then, without what is at its default."
+        validation_alias="spec", description="The remediation as it was then, without fields at their defaults."
     )
     catalog: str = Field(validation_alias="digest", description="The digest of the catalog then.")
     plan: JsonObject | None = Field(description="The latest plan: target, steps, checks.")
@@ -154,7 +154,7 @@ class RunReference(Answer):
     remediation: str
     state: RunState
     reason: str | None
-    message: str = Field(description="What happened last, or why nothing was done.")
+    message: str = Field(description="The last event, or the reason why nothing was done.")
 
 
 class EpisodeItem(EpisodeAnswer):
@@ -202,8 +202,8 @@ class CatalogAnswer(Answer):
     items: list[CatalogItem]
     freezes: list[FreezeAnswer]
     warnings: list[str]
-    last_reload_error: list[str] | None = Field(description="What is wrong with the files, when they were refused.")
-    is_newest: bool = Field(description="False: other replicas have a newer one; what that records is left to them.")
+    last_reload_error: list[str] | None = Field(description="The problems of the files, if the service refused them.")
+    is_newest: bool = Field(description="False: other replicas have a newer one; its runs are left to them.")
 
 
 class RemediationAnswer(CatalogItem):

@@ -57,7 +57,7 @@ class Problem(BaseModel):
     type: str = Field(default="about:blank", description="Always about:blank; `reason` tells problems apart.")
     title: str = Field(description="The phrase of the HTTP status.")
     status: int
-    detail: str = Field(description="What is wrong and what to do.")
+    detail: str = Field(description="The problem, and the remedy.")
     reason: ProblemReason
     field: str | None = Field(default=None, description="The field of the request that is wrong: alerts[3].startsAt")
     errors: list[str] | None = Field(default=None, description="All problems, where there is more than one.")

@@ -92,7 +92,7 @@ def _unheard(remediation: Remediation, channel: str | None) -> Iterator[str]:
     """A question that reaches nobody expires."""
     asks = remediation.mode is Mode.APPROVE or remediation.earn is not None
     if asks and remediation.channel is None and channel is None:
-        yield "it asks for approval and no channel is configured: nobody is told; set channel"
+        yield "it asks for approval but no channel is configured to tell people; set channel"
 
 
 def _out_of_scope(remediation: Remediation, scope: Scope) -> Iterator[str]:

@@ -238,7 +238,7 @@ def _warn(place: Place, remediation: Remediation, vocabulary: Vocabulary, report
         report.warning(place.at_key("revert_after"), join_path(place.path, "revert_after"), message)
     _warn_of_exporter(place, remediation, report)
     if "mode" not in remediation.model_fields_set:
-        report.warning(place.at, place.path, "mode is observe, its default: what would be done is only shown")
+        report.warning(place.at, place.path, "mode is observe, its default: the plan is only shown")
     if remediation.mode is not Mode.AUTO:
         return
     for number, rung in enumerate(remediation.rungs):

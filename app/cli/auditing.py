@@ -28,17 +28,17 @@ _FOLLOW_SECONDS = 1.0
 
 @click.group()
 def audit() -> None:
-    """Verify or export what was recorded."""
+    """Verify or export the audit."""
 
 
 @audit.command("verify")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--seal", "seals", multiple=True, help="A seal's hash from the log: it must be there; repeatable.")
+@click.option("--seal", "seals", multiple=True, help="Hash of a seal from the log; the store must have it. Repeatable.")
 @with_settings
 def verify_command(settings: Settings, seals: tuple[str, ...], *, as_json: bool) -> None:
-    """Find any change of the audit since it was written.
+    """Find changes of the audit since the service wrote it.
 
-    Exit status: 0 it is as it was recorded, 1 it is not, 2 it cannot be read.
+    Exit status: 0 the audit is as it was written, 1 it was changed, 2 it cannot be read.
     """
     report = asyncio.run(use_store(settings, partial(verify, known_seals=seals)))
     if report.has_other_key:
@@ -80,21 +80,21 @@ def _told(report: Report) -> str:
         if count:
             lines.append(f"  {count} of them {what}")
     if report.pruned_before:
-        lines.append(f"  what is older than {report.pruned_before:%Y-%m-%d %H:%M:%S} UTC was deleted by retention")
+        lines.append(f"  retention deleted the records from before {report.pruned_before:%Y-%m-%d %H:%M:%S} UTC")
     lines.append("intact" if report.is_intact else f"NOT INTACT: {counted(len(report.findings), 'finding')}")
     return "\n".join(lines)
 
 
 @audit.command("export")
-@click.option("--since", type=Moment(), help="Events from then on: RFC 3339, or how long ago (24h).")
-@click.option("--until", type=Moment(), help="Events before then, written the same way.")
+@click.option("--since", type=Moment(), help="Only events since then: a time, or a duration before now (24h).")
+@click.option("--until", type=Moment(), help="Only events before then, in the same form.")
 @click.option("--after", default="0-0", show_default=True, help="A cursor: only later events.")
 @click.option("--follow", is_flag=True, help="Go on with new events until interrupted.")
 @with_settings
 def export_command(
     settings: Settings, since: datetime | None, until: datetime | None, after: str, *, follow: bool
 ) -> None:
-    """Print events as NDJSON, one a line, for a SIEM; each has the cursor where to go on."""
+    """Print events as NDJSON for a SIEM. Each line has one event with its cursor."""
     try:
         start = Cursor.parse(after)
     except ValueError:

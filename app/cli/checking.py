@@ -32,7 +32,7 @@ from app.telemetry.metrics import Metrics
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_settings
 def check(settings: Settings, paths: tuple[Path, ...], *, live: bool, as_json: bool) -> None:
-    """Check catalog and configuration; contacts nothing without --live, and changes nothing with it.
+    """Check catalog and configuration. Asks no server without --live, and changes nothing.
 
     PATHS are files or directories of remediations, by default the configured ones. Exit status: 0 well, 1 problems in
     the catalog or, with --live, a remediation that cannot run, 2 problems in the configuration.
@@ -125,7 +125,7 @@ def _table(reports: list[Report]) -> list[str]:
         told = [finding for finding in report.findings if finding.result is not Result.OK]
         rows = [(finding.result.value, f"{finding.subject}: {finding.message}") for finding in told]
         if not report.findings:
-            rows = [("unknown", "only an alert says what it needs")]
+            rows = [("unknown", "its needs depend on the alert")]
         rows = rows or [("ok", f"{counted(len(report.findings), 'question')} asked")]
         lines += [f"{report.remediation:<{width}}  {result:<7}  {what}" for result, what in rows]
     return lines

@@ -30,17 +30,17 @@ _INDENT = " " * sum(width + 2 for _, width in _COLUMNS)
 
 
 @click.command("runs")
-@click.option("--since", type=Moment(), default="12h", show_default=True, help="From then on: RFC 3339, or 12h ago.")
-@click.option("--remediation", multiple=True, help="Only of this remediation; repeatable.")
-@click.option("--most", type=click.IntRange(1, 10_000), default=500, show_default=True, help="The newest so many.")
+@click.option("--since", type=Moment(), default="12h", show_default=True, help="From then on: a time, or 12h ago.")
+@click.option("--remediation", multiple=True, help="Only runs of this remediation; repeatable.")
+@click.option("--most", type=click.IntRange(1, 10_000), default=500, show_default=True, help="At most so many runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with everything that GET /remediations has.")
 @with_url
 @with_token_file
 @with_settings
 def runs_command(settings: Settings, url: str | None, *, as_json: bool, most: int, **asked: Any) -> None:
-    """Say what was done lately, and whether it helped; oldest first.
+    """List the last runs in words, oldest first: each change, and whether it helped.
 
-    Reads the configured store, or asks the running service that --url names.
+    Reads the configured store, or asks the service at --url.
     """
     since: datetime = asked["since"]
     query: dict[str, Any] = {"since": since.isoformat(), "remediation": list(asked["remediation"])}

@@ -44,7 +44,7 @@ def with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--catalog", multiple=True, type=click.Path(path_type=Path), help="File or directory; repeatable.")
     @click.option("--store", help="sqlite:///file.db or postgresql://…")
     @click.option("--data", type=click.Path(path_type=Path), help="Directory of the SQLite store.")
-    @click.option("--mode", type=click.Choice([mode.value for mode in Mode]), help="The most that may be done.")
+    @click.option("--mode", type=click.Choice([mode.value for mode in Mode]), help="The highest mode to use.")
     @wraps(command)
     def settled(config: Path | None, catalog: tuple[Path, ...], **flags: Any) -> Any:
         own = {key: flags.pop(key) for key in list(flags) if key not in {"store", "data", "mode", "listen"}}

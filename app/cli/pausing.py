@@ -21,7 +21,7 @@ _WHY = "stopped from the command line"
 def _asking(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the service that it asks; what goes wrong ends it in words."""
 
-    @click.option("--url", envvar="REMEDIATOR_URL", default=_URL, show_default=True, help="Where the service is.")
+    @click.option("--url", envvar="REMEDIATOR_URL", default=_URL, show_default=True, help="Address of the service.")
     @with_token_file
     @wraps(command)
     def asking(url: str, token_file: Path | None, **given: Any) -> Any:
@@ -39,14 +39,14 @@ _target = click.option("--target", help="Only this target, by its key: kubernete
 
 
 @click.command("pause")
-@click.option("--why", default=_WHY, show_default=True, help="Shown in every decision that it holds up.")
-@click.option("--for", "duration", help="How long, such as 2h; without it the pause has NO END.")
-@click.option("--until", help="Until when, as RFC 3339.")
+@click.option("--why", default=_WHY, show_default=True, help="The reason; every decision shows it.")
+@click.option("--for", "duration", help="Duration, such as 2h; without it the pause has NO END.")
+@click.option("--until", help="End of the pause, as RFC 3339.")
 @_remediation
 @_target
 @_asking
 def pause(service: Service, **given: str | None) -> None:
-    """Stop everything, on every replica: what is being applied finishes, and nothing further begins."""
+    """Stop everything on every replica. A call that is under way finishes; nothing further begins."""
     names = {"why": "why", "duration": "for", "until": "until", "remediation": "remediation", "target": "target"}
     body = {names[name]: value for name, value in given.items() if value is not None}
     _say(service.put("/pause", body))
@@ -55,17 +55,17 @@ def pause(service: Service, **given: str | None) -> None:
 @click.command("resume")
 @_remediation
 @_target
-@click.option("--holder", help="Whose pause; default: yours. Somebody else's needs an admin.")
+@click.option("--holder", help="The holder of the pause; default: you. Another person's pause needs an admin.")
 @_asking
 def resume(service: Service, **given: str | None) -> None:
-    """Take your pause away, of everything unless a remediation or a target is named."""
+    """Take your pause away: of everything, or of the given remediation or target."""
     _say(service.delete("/pause", {name: value for name, value in given.items() if value is not None}))
 
 
 @click.command("status")
 @_asking
 def status(service: Service) -> None:
-    """Say what is paused, by whom, why and until when. Exit status 1: something is."""
+    """List the pauses with holder, reason and end. Exit status: 0 no pause, 1 there is one."""
     found = service.get("/pause")
     _say(found)
     if found["items"]:

@@ -31,14 +31,14 @@ from app.telemetry.metrics import Metrics
 
 
 @click.command()
-@click.option("--alert", "alert_file", required=True, type=click.File("rb"), help="An alert or notification, or -.")
+@click.option("--alert", "alert_file", required=True, type=click.File("rb"), help="An alert or a notification, or -.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_settings
 def plan(settings: Settings, alert_file: Any, *, as_json: bool) -> None:
-    """Say what would happen to an alert now; changes nothing.
+    """Print the plan for an alert now. Changes nothing.
 
-    It asks the real targets and the store. Exit status: 0 something would be done or asked for, 1 nothing would be
-    done, 2 it cannot tell, because something cannot be reached or is not configured.
+    Asks the real targets and the store. Exit status: 0 the service would act or ask, 1 it would do nothing, 2 the plan
+    cannot tell, because a server does not answer or is not configured.
     """
     alerts = read_alerts(alert_file.read())
     if not alerts:

@@ -169,7 +169,7 @@ class AlertmanagerConnection(Value):
 
     urls: tuple[str, ...] = Field(min_length=1)
     receivers: tuple[str, ...] = Field(
-        default=(), description="Receivers that lead here; default: those that recent notifications name."
+        default=(), description="Receivers that lead here; default: the receivers of recent notifications."
     )
     bearer_token: SecretSource | None = None
     basic: BasicAuth | None = None

@@ -179,7 +179,7 @@ def _problems_of_user(user: _User) -> Iterator[str]:
     if user.auth_provider is not None:
         yield "user.auth-provider is not supported; use exec, tokenFile, token or a client certificate"
     if len(given) > 1:
-        yield f"the user has {' and '.join(given)}; leave one way to log in, so that it is certain who acts"
+        yield f"the user has {' and '.join(given)}; leave one way to log in, so that the user is certain"
     if bool(user.username) != bool(user.password):
         yield "user.username and user.password go together"
     if user.has_certificate != bool(user.client_key or user.client_key_data):

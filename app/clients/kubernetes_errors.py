@@ -64,7 +64,7 @@ def unreached(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientResponseError):
         return f"it, or the proxy before it, answered {error.status} and nothing of its API"
     if isinstance(error, aiohttp.InvalidURL):
-        return "its URL, or that of the proxy before it, cannot be read"
+        return "its URL, or the URL of the proxy before it, cannot be read"
     return str(error)
 
 

@@ -54,7 +54,7 @@ class Origin:
         managers = [owner["manager"] for owner in self._owners(field)]
         if managers and all(manager == FIELD_MANAGER for manager in managers):
             return ""
-        return " and ".join(sorted({one for one in managers if one != FIELD_MANAGER})) or "somebody"
+        return " and ".join(sorted({one for one in managers if one != FIELD_MANAGER})) or "another manager"
 
     def suspect(self, since: datetime) -> str:
         """Who has probably removed a field since then, in words; the API server notes only who sets one."""
@@ -63,7 +63,7 @@ class Origin:
         if later:
             return " or ".join(sorted(set(later)))
         operator = f"the operator of {self.controller}" if self.controller else ""
-        return operator or self.reconciled_by or "somebody whom managedFields do not name"
+        return operator or self.reconciled_by or "a manager that managedFields do not name"
 
     def objection(self, what: str, field: str, now: datetime) -> tuple[Condition, ...]:
         """The condition that forbids to set `spec.<field>`, where its reconciler owns it or may own it."""

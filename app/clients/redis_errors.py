@@ -76,7 +76,7 @@ def translated(error: exceptions.RedisError, address: str, *, connecting: bool =
     if code is not None:
         return _meant(code, str(error), address)
     if isinstance(error, exceptions.InvalidResponse):
-        message = f"what answers at {address} is not Redis; correct the connection's URL"
+        message = f"the server at {address} is not Redis; correct the connection's URL"
         return PermanentError(message, reason=Reason.CONFIG_INVALID)
     if not isinstance(error, exceptions.ConnectionError | exceptions.TimeoutError):
         return PermanentError(f"Redis at {address}: {error}")

@@ -93,7 +93,7 @@ class Switchable(StrEnum):
 class KubernetesTarget(Value):
     """An object of the Kubernetes API; a Pod stands for the workload that owns it."""
 
-    kind: Template = Field(description="Deployment, StatefulSet, DaemonSet, or Pod (its owner is what is acted on).")
+    kind: Template = Field(description="Deployment, StatefulSet, DaemonSet, or Pod (stands for its owner).")
     namespace: Template
     name: Template
 
@@ -167,7 +167,7 @@ class Limits(Value):
     cooldown: Duration = Field(default=timedelta(minutes=10), description="Quiet time per target after every outcome.")
     rate: Rates = Field(default=(Rate(3, timedelta(hours=1)),), description="Admissions per window, over all targets.")
     target_rate: Rates = Field(
-        default=(Rate(5, timedelta(days=1)),), description="Admissions on one target, by whatever remediation."
+        default=(Rate(5, timedelta(days=1)),), description="Admissions on one target, by all remediations together."
     )
     attempts: int = Field(default=1, ge=1, le=10, description="How often one episode may be tried.")
     reach_within: Duration = Field(
@@ -228,7 +228,7 @@ class Remediation(Value):
         description="An alert that still fires this long after the run was not helped by it.",
     )
     earn: Earn | None = Field(default=None, description="Start below `mode` and be promoted on the record.")
-    channel: str | None = Field(default=None, description="Who is asked and told; default: the configured channel.")
+    channel: str | None = Field(default=None, description="Channel for people; default: the configured one.")
     without_guards: dict[Switchable, Annotated[str, Field(min_length=1)]] = Field(
         default_factory=dict, description="Guards that do not hold for this one, each with the reason."
     )

@@ -56,7 +56,7 @@ def _flat(value: JsonObject, prefix: str = "") -> JsonObject:
 
 async def void(turn: Turn, run: Run, changes: Sequence[str]) -> Run:
     """Take back the approval of a run whose plan is another one by now."""
-    message = f"what {run.approved_by} approved has changed: {'; '.join(changes)}"
+    message = f"the plan that {run.approved_by} approved has changed: {'; '.join(changes)}"
     return await approvals.void(turn.tx, run, turn.now, Entry(message, data={"changes": list(changes)}))
 
 
@@ -64,7 +64,7 @@ def with_changes(decision: Decision, changes: Sequence[str]) -> Decision:
     """The decision to ask again says what has changed."""
     if decision.verdict is not Verdict.NEEDS_APPROVAL:
         return decision
-    message = f"{decision.message}; what was approved before has changed: {'; '.join(changes)}"
+    message = f"{decision.message}; the approved plan has changed: {'; '.join(changes)}"
     return decision.model_copy(update={"message": message})
 
 
@@ -99,7 +99,7 @@ def describe(plan: Plan) -> Iterator[str]:
     """A plan for people: target, steps, what each changes from what to what, its risk, and whether it can be undone."""
     if on_target(plan.target.key):
         yield f"Target: {one_line(plan.target.key)}"
-    yield "What will be done, and nothing else:"
+    yield "These steps will be done, and nothing else:"
     for number, step in enumerate(plan.steps, start=1):
         yield f"{number}. {one_line(step.summary, _LONGEST_TEXT)}"
         yield from (f"   {line}" for line in _step(step))

@@ -137,7 +137,7 @@ async def unwanted(turn: Turn, run: Run) -> Run:
     if run.purpose is Purpose.REVERT:
         # Linked with what fires now, so that its end has the revert planned anew.
         await undos.follow(turn.tx, run.id, await undos.fires_again(turn.tx, run))
-        entry = Entry("the alert fires again: what was borrowed is needed", Reason.FIRES_AGAIN)
+        entry = Entry("the alert fires again: the borrowed change is needed", Reason.FIRES_AGAIN)
         return await close(turn, run, RunState.CANCELLED, entry)
     if run.admitted_at is None:
         what = "anybody approved" if run.state is RunState.AWAITING_APPROVAL else "anything was done"

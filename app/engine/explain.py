@@ -110,7 +110,7 @@ async def _has_run(parts: Parts, remediation: Remediation, trigger: Episode, run
     """It does nothing more by itself; what a person's retry would do is shown where one can be asked for."""
     message = f"this alert has triggered run {run.id} ({run.state}), "
     if not RunState(run.state).is_final:
-        message += f"which is not over: GET /remediations/{run.id} says what it waits for, and until when"
+        message += f"which is not over: GET /remediations/{run.id} says why it waits, and until when"
         return Prospect(remediation=remediation.name, summary=remediation.summary, verdict="has_run", message=message)
     message += f"and triggers again once it has resolved, or by POST /remediations/{run.id}/retry"
     again = await _prospect(parts, remediation, trigger, run.attempt)

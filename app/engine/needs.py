@@ -43,7 +43,7 @@ _KINDS = {"Deployment": "deployments", "StatefulSet": "statefulsets", "DaemonSet
 _WILD = frozenset("*?[")
 _NO_ALERT = "RemediatorPreflight"  # asked for by name, so that the answer is small
 _DENIED = "every run would be denied"
-_UNTOLD = "the server does not tell this user what it may run; ACL SETUSER … +acl|whoami +acl|dryrun (Redis 7 or later)"
+_UNTOLD = "the server does not tell this user its rights; ACL SETUSER … +acl|whoami +acl|dryrun (Redis 7 or later)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ def in_words(held: Held) -> str:
 
 def until_in_words(until: datetime | None) -> str:
     """When it ends, or that it does not."""
-    return f"until {until:%Y-%m-%d %H:%M:%S} UTC" if until else "WITHOUT AN END, until somebody takes it away"
+    return f"until {until:%Y-%m-%d %H:%M:%S} UTC" if until else "WITHOUT AN END, until a person takes it away"
 
 
 async def pause(turn: Turn, held: Held, given: Hold, *, is_length: bool) -> None:
@@ -73,9 +73,9 @@ async def _record(turn: Turn, held: Held, kind: str, entry: Entry) -> None:
     turn.parts.outbox.set()
 
 
-_GOES_ON = "What waited is decided now, unless another pause stands: remediator status, or GET /pause."
+_GOES_ON = "Waiting runs are decided now, unless another pause stands: remediator status, or GET /pause."
 _WHAT_IT_MEANS = {
-    "paused": "What is being applied finishes; nothing further begins. To go on: remediator resume, or DELETE /pause.",
+    "paused": "A call under way finishes; nothing further begins. To go on: remediator resume, or DELETE /pause.",
     "resumed": _GOES_ON,
     "pause_ended": _GOES_ON,
 }

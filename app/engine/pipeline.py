@@ -153,5 +153,5 @@ async def expire(parts: Parts, run: Run) -> Run:
             return await unwanted(turn, run)
         if turn.now < run.updated_at + timeout:
             return await runs.postpone(turn.tx, run, run.updated_at + timeout)
-        entry = Entry(f"nobody approved within {format_duration(timeout)}", Reason.APPROVAL_EXPIRED)
+        entry = Entry(f"no person approved within {format_duration(timeout)}", Reason.APPROVAL_EXPIRED)
         return await close(turn, run, RunState.EXPIRED, entry)

@@ -32,7 +32,7 @@ async def keep_current(parts: Parts) -> None:
         known = await catalogs.known(turn.tx)
     newer = frozenset(name for name, one in known.items() if one.number > known[digest].number)
     if newer and (changed or not current.newer):
-        log.warning("another replica serves a newer catalog; what that records is left to it", digest=digest[:12])
+        log.warning("another replica serves a newer catalog; its runs are left to it", digest=digest[:12])
     current.served, current.newer, current.looked_at = digest, newer, steady()
 
 

@@ -25,7 +25,7 @@ _TOKEN = "Authorization: Bearer $REMEDIATOR_TOKEN"  # noqa: S105 - the shell put
 _ENDS = {
     RunState.FAILED: "Failed",
     RunState.INTERRUPTED: "Interrupted",
-    RunState.EXPIRED: "Not done, nobody answered",
+    RunState.EXPIRED: "Not done, no answer came",
 }
 log = structlog.get_logger()
 
@@ -45,7 +45,7 @@ async def tell(turn: Turn, about: Remediation | None, notice: Notice) -> None:
     """Queue a message to the remediation's channel, or to the configured one."""
     channel = channel_of(turn, about)
     if channel is None:
-        log.warning("nobody is told: no channel is configured", title=notice.title)
+        log.warning("a message reaches no person: no channel is configured", title=notice.title)
         await _not_told(turn, notice)
         return
     draft = Draft(notice.key, channel, notice.title, notice.body, notice.run_id, notice.tone)
@@ -105,7 +105,7 @@ def _end(turn: Turn, end: End, did: Sequence[str]) -> Iterator[str]:
     ended = end.run
     yield from _about(ended)
     yield f"How it ended: {ended.state.replace('_', ' ')}: {one_line(ended.message, _LONGEST_WHY)}"
-    yield "What was done:" if did else "Nothing was done."
+    yield "Done:" if did else "Nothing was done."
     yield from (f"- {line}" for line in did)
     if ended.approved_by is not None:
         yield f"Approved by {one_line(ended.approved_by)}."
@@ -195,5 +195,5 @@ async def _not_told(turn: Turn, notice: Notice) -> None:
     """Say so on the run that it is about."""
     about = None if notice.run_id is None else await undos.keep(turn.tx, notice.run_id)
     if about is not None:
-        entry = Entry(f"nobody was told, no channel is configured: {notice.title}", Reason.CONFIG_INVALID)
+        entry = Entry(f"the message reached no person, no channel is configured: {notice.title}", Reason.CONFIG_INVALID)
         await runs.note(turn.tx, about, turn.now, "not_told", entry)

@@ -103,7 +103,7 @@ async def ask(tx: AsyncConnection, run_id: str, entry: Entry, now: datetime) -> 
         raise ConflictError(f"run {run_id} changed nothing: there is nothing to undo")
     if not _undoable(steps):
         names = ", ".join(sorted({step.action for step in steps}))
-        raise ConflictError(f"what run {run_id} did cannot be undone ({names})")
+        raise ConflictError(f"the changes of run {run_id} cannot be undone ({names})")
     other = await undos.taken_back_by(tx, undone)
     if other is not None:
         by, state = other
@@ -161,7 +161,7 @@ async def give_back_to(tx: AsyncConnection, now: datetime, remediation: str, tar
     pause = lent[0].remediation.revert_after
     if await undos.put_off(tx, now, (remediation, target_key), now + pause):
         return
-    why = Entry(f"the alert resolved; what was borrowed is given back after {format_duration(pause)} without it")
+    why = Entry(f"the alert resolved; the borrowed change is given back after {format_duration(pause)} without it")
     await record(tx, Order(lent[0], Purpose.REVERT, now + pause, why), now)
 
 

@@ -28,7 +28,7 @@ async def follow(turn: Turn, lost: Lost) -> None:
     channel = await messages.asked(turn.tx, lost.run_id) or channel_of(turn, remediation)
     if channel is None:
         return
-    did = "What it did is among its steps." if lost.acted else "It had not begun."
+    did = "Its steps show its changes." if lost.acted else "It had not begun."
     body = f"Run {lost.run_id}: {lost.message}. {did} It needs a person."
     title = f"Failed: {lost.remediation}{on_target(lost.target_key)}"
     draft = Draft(messages.ended_key(lost.run_id), channel, title, body, lost.run_id, Tone.FAILURE)

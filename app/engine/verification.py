@@ -74,7 +74,7 @@ async def _settle(parts: Parts, run: Run, plan: Plan, seen: Entry | None) -> Run
 
 async def _succeed(turn: Turn, run: Run, plan: Plan, *, firing: bool) -> Run:
     if plan.undoes:
-        entry = Entry(f"what run {' and run '.join(plan.undoes)} did is taken back", Reason.VERIFIED)
+        entry = Entry(f"the changes of run {' and run '.join(plan.undoes)} are taken back", Reason.VERIFIED)
         return await close(turn, run, RunState.SUCCEEDED, entry, firing=firing)
     if run.setback is not None and not plan.verify and firing:
         # A message to people, say: it was sent, and nothing shows that anything is better.

@@ -16,7 +16,7 @@ _GUARD = "approval"
 def approval(facts: Facts) -> Decision:
     """Ask for approval once; an approval holds for the run's further rungs too."""
     if not facts.is_remedy:
-        return allow(_GUARD, "it takes back what was allowed")
+        return allow(_GUARD, "it takes back an allowed run")
     if facts.approved_by is not None:
         return allow(_GUARD, f"approved by {facts.approved_by}")
     if facts.plan is not None and not facts.plan.changes:

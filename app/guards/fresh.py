@@ -21,7 +21,7 @@ def fresh(facts: Facts) -> Decision:
     if facts.admitted or not facts.is_remedy:
         return allow("fresh")
     if facts.freshness is None:  # before there is a plan nobody has been asked yet, configured or not
-        return allow("fresh", "connections.alertmanager is not configured; nobody was asked" if facts.plan else "")
+        return allow("fresh", "connections.alertmanager is not configured; not asked" if facts.plan else "")
     seen = facts.freshness
     if seen.standing is Standing.ACTIVE:
         return allow("fresh", seen.message)

@@ -15,10 +15,10 @@ def mode(facts: Facts) -> Decision:
     if not facts.is_remedy and not facts.admitted:
         message = f"the {facts.purpose} is still owed: it is done once the service runs without --mode observe"
         return Decision(guard="mode", verdict=Verdict.DEFER, reason=Reason.MODE_OBSERVE, message=message)
-    whose = "what it has earned so far"
+    whose = "the earned mode"
     if facts.ceiling is Mode.OBSERVE:
         whose = "the global ceiling (--mode)"
     if facts.remediation.mode is Mode.OBSERVE:
         whose = "the remediation's mode"
-    message = f"{whose} is observe: this is what would have been done"
+    message = f"{whose} is observe: the plan is only shown"
     return Decision(guard="mode", verdict=Verdict.OBSERVE, reason=Reason.MODE_OBSERVE, message=message)

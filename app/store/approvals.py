@@ -129,7 +129,7 @@ async def _check_question(tx: AsyncConnection, run_id: str, question: str) -> No
     asked = await runs.get(tx, run_id)
     present = asked.plan.question if asked is not None and asked.plan is not None else ""
     if question != present:
-        told = f"the plan of run {run_id} is another one than that of question {question[:60]!r}"
+        told = f"the plan of run {run_id} differs from the plan of question {question[:60]!r}"
         raise ConflictError(f"{told}; look at it again, and answer question {present!r}")
 
 

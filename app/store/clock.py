@@ -105,7 +105,7 @@ async def follow_step(tx: AsyncConnection, now: datetime, by: timedelta, lease: 
     await tx.execute(update(run).where(run.c.active, run.c.not_before > now).values(not_before=now))
     await tx.execute(update(clock).values(shifted=clock.c.shifted + by // _MICROSECOND, seen_at=now))
     seconds = round(by.total_seconds())
-    entry = Entry(f"the clock was set by {seconds} s; what waits was moved with it", data={"seconds": seconds})
+    entry = Entry(f"the clock was set by {seconds} s; waiting times were moved with it", data={"seconds": seconds})
     await events.append(tx, [Event(SERVICE, now, "clock_set", "", entry)])
 
 

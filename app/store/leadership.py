@@ -112,7 +112,7 @@ class Leadership:
         try:
             await self.seek()
         except StoreUnavailableError as error:
-            log.debug("it is not known who leads", error=error.message, **self._who)
+            log.debug("the leader is not known", error=error.message, **self._who)
         except Exception:  # the loop: the next try may go well
             log.exception("the lead could not be taken", **self._who)
 

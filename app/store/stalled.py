@@ -56,7 +56,7 @@ async def _cut_forever(database: Database) -> None:
             async with database.read() as tx:
                 ended = len((await tx.execute(_CUT_OFF, given)).all())
         except (StoreUnavailableError, DBAPIError) as error:  # the server does it, a little later
-            log.warning("who stands still in a transaction cannot be cut off", error=str(error)[:200])
+            log.warning("a replica that stands still in a transaction cannot be cut off", error=str(error)[:200])
             return
         if ended:
             log.warning("cut off: a replica stood still in the midst of a transaction", sessions=ended)

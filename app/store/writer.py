@@ -267,4 +267,4 @@ def _move_log(file: str, how: str = "PASSIVE") -> None:
     with closing(sqlite3.connect(file, timeout=BUSY_SECONDS)) as connection:
         (is_busy, _, _) = connection.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
     if how == "TRUNCATE" and is_busy:
-        raise sqlite3.OperationalError("the log could not be moved, as somebody reads what is older")
+        raise sqlite3.OperationalError("the log could not be moved, because a reader still needs older data")

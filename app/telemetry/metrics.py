@@ -101,15 +101,15 @@ class Metrics:
         )
         self.alerts = Counter(
             "remediator_alerts",
-            "Delivered alerts by what they meant. opened rising fast: a storm; late: deliveries overtaken by resolves.",
+            "Delivered alerts by their meaning. opened rising fast: a storm; late: deliveries overtaken by resolves.",
             ["receipt"],
             registry=registry,
         )
         _zero(self.alerts, Receipt)
         self.connections_ended = Counter(
             "remediator_connections_ended",
-            "Connections that the service ended: slow_headers and slow_body, whose request did not come in; crowded, "
-            "to make room for another one. Rising: somebody opens connections and does not use them.",
+            "Connections that the service ended: slow_headers and slow_body: the request did not come in; crowded: "
+            "to make room for another one. Rising: a client opens connections and does not use them.",
             ["reason"],
             registry=registry,
         )
@@ -145,8 +145,8 @@ class Metrics:
         registry = self._few
         self.taken_back = Counter(
             "remediator_taken_back",
-            "Ended runs that take another run back, by purpose and final state. failed or denied rising: what was "
-            "borrowed stays; somebody changes the same targets.",
+            "Ended runs that take another run back, by purpose and final state. failed or denied rising: borrowed "
+            "changes stay; another manager changes the same targets.",
             ["purpose", "state"],
             registry=registry,
         )
@@ -155,8 +155,8 @@ class Metrics:
                 self.taken_back.labels(purpose, state)
         self.messages = Counter(
             "remediator_messages",
-            "Tries to tell people something, by result. failed rising: a channel does not answer; given_up: nobody was "
-            "told, look for not_told among the events of runs.",
+            "Tries to tell people something, by result. failed rising: a channel does not answer; given_up: the "
+            "message reached no person, look for not_told among the events of runs.",
             ["result"],
             registry=registry,
         )
@@ -257,7 +257,7 @@ class Metrics:
         )
         self.checks = Counter(
             "remediator_checks",
-            "Checks by final result. unobservable rising: what should be looked at cannot be reached.",
+            "Checks by final result. unobservable rising: checks cannot reach their targets.",
             ["check", "result"],
             registry=registry,
         )
@@ -266,7 +266,7 @@ class Metrics:
         registry = self._few
         self.pauses = Gauge(
             "remediator_pauses",
-            "Pauses that stand, by what they are on. Above 0: people hold something; all: nothing is done at all.",
+            "Pauses that stand, by scope. Above 0: people hold something; all: the service does nothing at all.",
             ["scope"],
             registry=registry,
         )
@@ -279,7 +279,7 @@ class Metrics:
         self.earned_mode = self._by_remediation(
             "gauge",
             "remediator_earned_mode",
-            "What a remediation has earned: 0 observe, 1 approve, 2 auto. A fall: its record turned bad.",
+            "The earned mode of a remediation: 0 observe, 1 approve, 2 auto. A fall: its record turned bad.",
             ["remediation"],
         )
         self.preflight_ok = self._by_remediation(
@@ -319,13 +319,13 @@ class Metrics:
         )
         self.leader = Gauge(
             "remediator_leader",
-            "1 where this replica leads in a matter, else 0. No 1 among all replicas for minutes: nobody does it.",
+            "1 where this replica leads in a matter, else 0. No 1 among all replicas for minutes: no replica leads.",
             ["matter"],
             registry=registry,
         )
         self.store_keeps = Gauge(
             "remediator_store_keeps",
-            "1 when the store keeps what was committed through a crash or a failover, else 0: things may happen twice.",
+            "1 when the store keeps commits through a crash or a failover, else 0: an action may happen twice.",
             ["through"],
             registry=registry,
         )

@@ -89,5 +89,5 @@ def test_plan_says_which_mode_holds(tmp_path: Path, redis_server: RedisServer) -
     done = check(*words, command="plan")
     assert 1 == done.returncode, done.stderr
     assert "    mode     observe\n" in done.stdout
-    assert "what it has earned so far is observe" in done.stdout
+    assert "the earned mode is observe" in done.stdout
     assert "observe" == json.loads(check(*words, "--json", command="plan").stdout)[0]["prospects"][0]["mode"]

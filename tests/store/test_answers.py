@@ -75,7 +75,7 @@ def test_a_verified_end_and_a_failed_one(
             await one.ended(count=1)
             title, text = await _told(one, people)
             assert f"{'Done and verified' if healthy else 'Failed'}: turn" == title
-            assert "What was done:\n- turn from 3 to 5 (value 3 → 5)\nApproved by alice.\n" in text
+            assert "Done:\n- turn from 3 to 5 (value 3 → 5)\nApproved by alice.\n" in text
             assert ("it needs a person" in text) is not healthy
             assert 2 == len(received(people))  # the question was not asked any more
 

@@ -295,8 +295,8 @@ def test_no_answer_is_no(store: str, tmp_path: Path, dial: Dial, people: WebServ
             while await send_due(one.parts):
                 continue
             title, text = received(people)[-1]
-            assert "Not done, nobody answered: turn" == title
-            assert "How it ended: expired: nobody approved within 1h\nNothing was done.\n" in text
+            assert "Not done, no answer came: turn" == title
+            assert "How it ended: expired: no person approved within 1h\nNothing was done.\n" in text
 
     run(scenario())
 

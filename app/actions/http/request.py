@@ -40,7 +40,7 @@ class RequestParams(Value):
     json_: JsonValue = Field(default=None, alias="json", description="Sent as JSON.")
     body: str | None = Field(default=None, description="Sent as it is.")
     bearer_token: str | None = Field(default=None, description="The name of a secret in connections.secrets.")
-    expect_status: tuple[Status, ...] = Field(default=(), description="What counts as success. Default: any 2xx.")
+    expect_status: tuple[Status, ...] = Field(default=(), description="Statuses that mean success. Default: any 2xx.")
     idempotent: bool = Field(default=False, description="Sending it twice does no more than sending it once.")
 
     @field_validator("headers")

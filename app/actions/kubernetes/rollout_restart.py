@@ -111,7 +111,7 @@ def _restart(ref: ObjectRef, found: JsonObject, step: PlannedStep) -> JsonObject
 def _held_back(now: Workload) -> tuple[Condition, ...]:
     """The condition of a rollout that goes on only when a person lets it."""
     if now.is_paused:
-        message = f"the rollout of {now.ref} is paused: a restart would wait for whoever paused it"
+        message = f"the rollout of {now.ref} is paused: a restart would wait until a person resumes the rollout"
     elif now.held_back:
         replicas = f"{now.held_back} of {now.desired} replicas"
         message = f"the partition of {now.ref} holds {replicas} back: a restart would not reach them"

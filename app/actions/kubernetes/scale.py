@@ -210,7 +210,7 @@ class _Dial:
         patch = self.turn(found, self.desired, self.before)
         other = origin(found).others(self.field)
         if patch is not None and other:
-            raise _changed(f"{self.ref} has {self.field} {self.desired} by {other}, who set it since the step")
+            raise _changed(f"{self.ref} has {self.field} {self.desired} by {other}, set after the step")
         return patch
 
 

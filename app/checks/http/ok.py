@@ -18,7 +18,7 @@ class OkParams(Value):
     """What to ask and what to expect."""
 
     url: Annotated[str, Text.URL] = Field(description="http:// or https://, without a user or password.")
-    expect_status: tuple[Status, ...] = Field(default=(), description="What is well. Default: any 2xx.")
+    expect_status: tuple[Status, ...] = Field(default=(), description="The expected statuses. Default: any 2xx.")
     bearer_token: str | None = Field(default=None, description="The name of a secret in connections.secrets.")
     contains: str | None = Field(default=None, min_length=1, description="Text within the first MiB of the body.")
 

@@ -34,8 +34,8 @@ class QueryParams(Value):
         min_length=1, description="PromQL that gives an instant vector or a scalar."
     )
     op: Literal["<", "<=", "==", "!=", ">=", ">"] | None = Field(default=None, description="Compares every sample.")
-    value: float | None = Field(default=None, allow_inf_nan=False, description="With what each sample is compared.")
-    empty: Literal["fail", "hold"] = Field(default="fail", description="What a result without samples means.")
+    value: float | None = Field(default=None, allow_inf_nan=False, description="Compared with each sample.")
+    empty: Literal["fail", "hold"] = Field(default="fail", description="The meaning of a result without samples.")
 
     @model_validator(mode="after")
     def _comparison(self) -> QueryParams:

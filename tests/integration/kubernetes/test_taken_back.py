@@ -81,7 +81,7 @@ def test_what_an_operator_puts_back_is_not_verified(kube: Any, tmp_path: Path, k
         await one.fire()
         (ended,) = await one.ended(count=1, seconds=30)
         assert (RunState.FAILED, Reason.TAKEN_BACK) == (ended.state, ended.reason), ended.message
-        who = "db-operator" if step is MORE else "somebody whom managedFields do not name"
+        who = "db-operator" if step is MORE else "a manager that managedFields do not name"
         assert f"changed back by {who}" in ended.message
 
     with operator(kube, kind):

@@ -149,7 +149,7 @@ remediations:
     )
     nothing_verifies = 'kubernetes.rollout_restart runs by itself and nothing verifies it; add "verify"'
     assert [
-        f"{file}:3:5  shown  mode is observe, its default: what would be done is only shown",
+        f"{file}:3:5  shown  mode is observe, its default: the plan is only shown",
         f"{file}:14:9  unverified.escalate[0]  {nothing_verifies}",
         f'{file}:19:5  kept.revert_after  means nothing without "revert: on_resolved"',
     ] == [str(warning) for warning in load_here(file).warnings]

@@ -66,7 +66,7 @@ def _fill(edge: Edge) -> None:
         message="step 1 (kubernetes.scale): not allowed to patch deployments/scale",
     )
     plan = {"rung": 0, "target": {"backend": "none", "key": "none"}, "steps": [SCALE]}
-    would = {"plan": plan, "message": "the remediation's mode is observe: this is what would have been done"}
+    would = {"plan": plan, "message": "the remediation's mode is observe: the plan is only shown"}
     edge.add_run(RunState.OBSERVED, after=timedelta(minutes=3), target_key=TARGET, **would)
     denied = "no namespace of the setting scope.namespaces is payments, so that nothing in it is ever acted on"
     edge.add_run(RunState.DENIED, after=timedelta(minutes=4), remediation="a" * 63, message=denied)

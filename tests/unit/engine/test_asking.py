@@ -115,7 +115,7 @@ def test_a_plan_is_shown_from_what_to_what() -> None:
     shown = list(describe(Plan(rung=0, target=TARGET, steps=steps)))
     assert [
         "Target: kubernetes:Deployment/shop/api",
-        "What will be done, and nothing else:",
+        "These steps will be done, and nothing else:",
         "1. scale",
         "   replicas: 3 → 5",
         "   with by: 2",
@@ -168,7 +168,7 @@ def test_a_question_that_would_reach_nobody_is_a_warning(
     step = '{action: http.request, with: {url: "http://a"}}'
     file.write_text(f'remediations: [{{name: a, summary: s, matchers: [alertname="A"], {fields}, steps: [{step}]}}]')
     found = unconfigured(load([file], Clock()()), Connections(), Scope(hosts=("*",)), channel)
-    assert ["it asks for approval and no channel is configured: nobody is told; set channel"] * count == [
+    assert ["it asks for approval but no channel is configured to tell people; set channel"] * count == [
         warning.message for warning in found
     ]
 

@@ -243,7 +243,7 @@ def test_where_no_alertmanager_is_configured_it_says_that_nobody_was_asked() -> 
     """An answer without a question is not to be taken for one; before planning nothing is known of it."""
     decision = fresh(facts())
     assert (Verdict.ALLOW, None) == said(decision)
-    assert "connections.alertmanager is not configured; nobody was asked" == decision.message
+    assert "connections.alertmanager is not configured; not asked" == decision.message
     assert ["", "", ""] == [
         fresh(facts(**why)).message for why in ({"plan": None}, {"admitted": True}, {"purpose": Purpose.UNDO})
     ]
