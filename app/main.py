@@ -21,35 +21,37 @@ import uvicorn
 from fastapi import FastAPI
 
 from app import __version__, certificates
-from app.actions.registry import actions
 from app.api.app import create_app
 from app.api.auth import Authenticator
 from app.api.services import Limits, Services
+from app.backends.actions import actions
+from app.backends.checks import checks
+from app.backends.instances import Clients
 from app.catalog.catalog import Catalog
-from app.catalog.connected import Installation
 from app.catalog.loader import load
+from app.catalog.references import Installation
 from app.catalog.reload import CatalogHolder
-from app.checks.registry import checks
-from app.clients.clients import Clients
 from app.domain.episodes import EpisodeRules
 from app.domain.errors import AppError, ConfigError
 from app.domain.remediation import Mode
 from app.door import Door, open_files
-from app.engine.housekeeping import keep_house_forever
-from app.engine.intake import take_in_forever
-from app.engine.judging import judge_forever
-from app.engine.lookup import lookup_forever
-from app.engine.outbox import send_forever
-from app.engine.parts import Parts, Policy
-from app.engine.preflight import Preflight
-from app.engine.timekeeping import Timekeeper
+from app.engine.background.housekeeping import keep_house_forever
+from app.engine.background.lookup import lookup_forever
+from app.engine.background.outbox import send_forever
+from app.engine.background.preflight import Preflight
+from app.engine.clock import Timekeeper
+from app.engine.context import EngineContext, Policy
+from app.engine.outcomes.effectiveness import judge_forever
+from app.engine.stages.intake import take_in_forever
 from app.engine.worker import Worker
 from app.settings import Settings
-from app.store import durability, leases, seals
-from app.store.database import Database, store_url
-from app.store.inbox import Inbox
-from app.store.migrate import migrate
-from app.store.wakeups import announce_reload, listen_forever, remind_forever
+from app.store.audit import seals
+from app.store.db import durability
+from app.store.db.database import Database, store_url
+from app.store.db.notify import announce_reload, listen_forever, remind_forever
+from app.store.ledger import leases
+from app.store.ledger.inbox import Inbox
+from app.store.migrations.migrate import migrate
 from app.telemetry.metrics import Metrics
 
 _LOOK_AGAIN_SECONDS = 10.0  # should a reminder ever be missed
@@ -76,7 +78,7 @@ def _own_databases(settings: Settings) -> tuple[str, ...]:
     store = store_url(settings.store_url)
     if store.get_backend_name() == "sqlite":
         return settings.scope.own_databases
-    from app.clients.postgres import server_of  # noqa: PLC0415 - its driver is needed only here
+    from app.backends.postgres.client import server_of  # noqa: PLC0415 - its driver is needed only here
 
     own = [name for name, one in settings.connections.postgres.items() if server_of(one) == (store.host, store.port)]
     return (*settings.scope.own_databases, *(f"{name}/{store.database}" for name in own))
@@ -136,10 +138,10 @@ def installation_of(settings: Settings) -> Installation:
 
 def parts_of(
     settings: Settings, catalog: CatalogHolder, metrics: Metrics, database: Database, clock: Callable[[], datetime]
-) -> Parts:
+) -> EngineContext:
     """The engine's parts for this process."""
     policy = policy_of(settings)
-    return Parts(
+    return EngineContext(
         database=database,
         catalog=lambda: catalog.current,
         clients=Clients(settings.connections, policy.scope),

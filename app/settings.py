@@ -32,10 +32,10 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from app.backends.connection import Connections, SecretSource
 from app.catalog.diagnostics import sentence
 from app.catalog.fields import unknown_field
 from app.catalog.names import did_you_mean
-from app.clients.connections import Connections, SecretSource
 from app.domain.durations import Duration, Rate, Rates, format_duration
 from app.domain.episodes import REPLICA_LABELS
 from app.domain.errors import ConfigError, Diagnostic

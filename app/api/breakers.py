@@ -8,15 +8,17 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.auth import Approver, Identity
-from app.api.given import body_of, read_given
 from app.api.holds import ERRORS, Name, Words, known_remediation
+from app.api.json_body import body_of, read_given
 from app.api.models import Answer
 from app.api.services import Served, Services
 from app.domain.states import RunState
-from app.store import approvals, breakers, events
-from app.store.approvals import Verb, Word
-from app.store.events import Entry, Event, catalog_chain
-from app.store.rerun import rerun
+from app.store.audit import chain
+from app.store.audit.chain import Entry, Event, catalog_chain
+from app.store.db.rerun import rerun
+from app.store.gates import breakers
+from app.store.ledger import approvals
+from app.store.ledger.approvals import DecisionKind, HumanDecision
 
 router = APIRouter()
 
@@ -62,11 +64,11 @@ async def _close(services: Services, name: str, given: BreakerWord, who: Identit
         tx, now = turn.tx, turn.now
         if given.waiting == "drop":
             for run_id in await breakers.waiting(tx, name):
-                await approvals.decide(tx, run_id, Word(Verb.DROP, who.name, given.comment), now)
+                await approvals.decide(tx, run_id, HumanDecision(DecisionKind.DROP, who.name, given.comment), now)
                 dropped += 1
         was_open = await breakers.close(tx, name, now)
         said = f"breaker closed by {who.name}; its runs are " + ("dropped" if given.waiting == "drop" else "decided")
         data = {"waiting": given.waiting, "dropped": dropped, "comment": given.comment}
         entry = Entry(said if was_open else f"{said}; it was not open", actor=who.name, data=data)
-        await events.append(tx, [Event(catalog_chain(name), now, "breaker_closed", "", entry)])
+        await chain.append(tx, [Event(catalog_chain(name), now, "breaker_closed", "", entry)])
     return BreakerClosed(was_open=was_open, dropped=dropped)

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Path, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.api.auth import Admin, Identity, Viewer
-from app.api.given import body_of, read_given, storable
+from app.api.json_body import body_of, read_given, storable
 from app.api.models import CatalogAnswer, CatalogItem, FreezeAnswer, Reloaded, RemediationAnswer
 from app.api.problems import ProblemError, ProblemReason, errors
 from app.api.record import Preflight, Record, StandingAnswer, Summary, record, summaries
@@ -22,11 +22,11 @@ from app.domain.errors import ConfigError, NotFoundError, StoreUnavailableError
 from app.domain.findings import Result
 from app.domain.freezes import Freeze
 from app.domain.remediation import Mode, Remediation
-from app.engine.standing import set_by_hand
-from app.store import events
-from app.store.events import SERVICE, Entry, Event
-from app.store.rerun import rerun
-from app.store.wakeups import announce_reload
+from app.engine.outcomes.earned_mode import set_by_hand
+from app.store.audit import chain
+from app.store.audit.chain import SERVICE, Entry, Event
+from app.store.db.notify import announce_reload
+from app.store.db.rerun import rerun
 
 _MAX_PROBLEMS = 100
 _UNTOLD = "the other replicas may not have been told; GET /catalog of each says what it has"
@@ -181,7 +181,7 @@ async def _note_reload(services: Services, actor: str, catalog: Catalog, *, is_a
     entry = Entry(said, actor=actor, data={"digest": catalog.digest, "result": result})
     try:
         async with services.parts.turn() as turn:
-            await events.append(turn.tx, [Event(SERVICE, turn.now, "reloaded", "", entry)])
+            await chain.append(turn.tx, [Event(SERVICE, turn.now, "reloaded", "", entry)])
     except StoreUnavailableError:
         log.warning("a reload could not be recorded", actor=actor, result=result)
         return False

@@ -10,22 +10,23 @@ from fastapi import APIRouter, Query, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.api.auth import Approver
-from app.api.given import body_of, read_given, storable
+from app.api.json_body import body_of, read_given, storable
 from app.api.models import RunSummary
 from app.api.problems import errors
 from app.api.remediations import RunId
 from app.api.services import Served, Services
 from app.domain.errors import ConflictError, NotFoundError
 from app.domain.remediation import Purpose
-from app.engine import undoing
-from app.engine.again import decide_again
-from app.engine.between import check_ceiling
-from app.engine.judging import learn_word
-from app.store import approvals, audit, episodes, runs
-from app.store.approvals import Decided, Verb, Word
-from app.store.connection import AsyncConnection
-from app.store.events import Entry
-from app.store.rerun import rerun
+from app.engine.outcomes import undo as undoing
+from app.engine.outcomes.effectiveness import learn_word
+from app.engine.outcomes.retry import decide_again
+from app.engine.stages.between_steps import check_ceiling
+from app.store.audit.chain import Entry
+from app.store.db.connection import AsyncConnection
+from app.store.db.rerun import rerun
+from app.store.ledger import approvals, episodes, runs
+from app.store.ledger.approvals import Decided, DecisionKind, HumanDecision
+from app.store.queries import search
 
 _ERRORS = errors(400, 401, 403, 404, 409, 413, 415, 422, 503)
 router = APIRouter(tags=["remediations"])
@@ -55,7 +56,9 @@ async def approve(
     request: Request, services: Served, who: Approver, run_id: RunId, question: Question = ""
 ) -> RunSummary:
     """All guards decide once more at this moment; then it runs. Role: approver."""
-    return await _decide(request, services, str(run_id), Word(Verb.APPROVE, who.name, question=question))
+    return await _decide(
+        request, services, str(run_id), HumanDecision(DecisionKind.APPROVE, who.name, question=question)
+    )
 
 
 @router.post(
@@ -67,7 +70,7 @@ async def approve(
 )
 async def reject(request: Request, services: Served, who: Approver, run_id: RunId) -> RunSummary:
     """The run ends as denied. Role: approver."""
-    return await _decide(request, services, str(run_id), Word(Verb.REJECT, who.name))
+    return await _decide(request, services, str(run_id), HumanDecision(DecisionKind.REJECT, who.name))
 
 
 @router.post(
@@ -79,7 +82,7 @@ async def reject(request: Request, services: Served, who: Approver, run_id: RunI
 )
 async def cancel(request: Request, services: Served, who: Approver, run_id: RunId) -> RunSummary:
     """The run ends as cancelled; what is being applied already is never cut off. Role: approver."""
-    return await _decide(request, services, str(run_id), Word(Verb.CANCEL, who.name))
+    return await _decide(request, services, str(run_id), HumanDecision(DecisionKind.CANCEL, who.name))
 
 
 @router.post(
@@ -134,7 +137,7 @@ async def _undo(services: Services, run_id: str, entry: Entry) -> RunSummary:
         return await _summary(turn.tx, new.id)
 
 
-async def _decide(request: Request, services: Services, run_id: str, word: Word) -> RunSummary:
+async def _decide(request: Request, services: Services, run_id: str, word: HumanDecision) -> RunSummary:
     remark = await read_given(request, Remark)
     decided, summary = await _said(services, run_id, replace(word, comment=remark.comment))
     if summary.state.is_final:
@@ -146,13 +149,13 @@ async def _decide(request: Request, services: Services, run_id: str, word: Word)
 
 
 @rerun
-async def _said(services: Services, run_id: str, word: Word) -> tuple[Decided, RunSummary]:
+async def _said(services: Services, run_id: str, word: HumanDecision) -> tuple[Decided, RunSummary]:
     async with services.parts.turn() as turn:
         tx, now = turn.tx, turn.now
-        if word.verb is Verb.APPROVE:
+        if word.verb is DecisionKind.APPROVE:
             check_ceiling(services.parts, await runs.get(tx, run_id))
         decided = await approvals.decide(tx, run_id, word, now)
-        await learn_word(turn, decided.run, rejected=word.verb is Verb.REJECT, helped=decided.helped)
+        await learn_word(turn, decided.run, rejected=word.verb is DecisionKind.REJECT, helped=decided.helped)
         if decided.run.state.is_final and not await episodes.any_open(tx, run_id):
             await undoing.give_back_after(tx, now, decided.run)
         return decided, await _summary(tx, run_id)
@@ -160,7 +163,7 @@ async def _said(services: Services, run_id: str, word: Word) -> tuple[Decided, R
 
 async def _summary(tx: AsyncConnection, run_id: str) -> RunSummary:
     """The run as this transaction leaves it."""
-    record = await audit.read_run(tx, run_id)
+    record = await search.read_run(tx, run_id)
     if record is None:
         raise NotFoundError(f"there is no run {run_id}")
     return RunSummary.model_validate(record.run)

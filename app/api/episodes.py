@@ -16,7 +16,7 @@ from app.api.query import EpisodeQuery, cursor
 from app.api.services import Served
 from app.catalog.catalog import Catalog
 from app.engine.explain import nearest
-from app.store import audit
+from app.store.queries import search
 
 _MOST_COMPARED = 500  # remediations; a larger catalog is for `remediator plan` to search
 router = APIRouter(tags=["episodes"])
@@ -34,8 +34,8 @@ async def list_episodes(
 ) -> Response:
     """One entry is one alert from firing to resolved, however often it was sent. Role: viewer."""
     async with services.database.browse() as tx:
-        found = await audit.find_episodes(tx, query.wanted(services.clock()), query.page)
-        runs = await audit.runs_of_episodes(tx, [row.id for row in found.rows])
+        found = await search.find_episodes(tx, query.wanted(services.clock()), query.page)
+        runs = await search.runs_of_episodes(tx, [row.id for row in found.rows])
     more = None if found.before is None else cursor(found.before)
     page = EpisodePage(items=_items(found.rows, runs, services.catalog.current), next=more)
     return render(request, page, negotiate(request, query.format))

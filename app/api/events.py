@@ -18,9 +18,9 @@ from app.api.problems import ProblemError, errors
 from app.api.query import Moment, moment
 from app.api.services import Served, Services
 from app.domain.errors import StoreUnavailableError
-from app.store import stream
-from app.store.seals import Cursor
-from app.store.stream import Page, Wanted
+from app.store.audit import stream
+from app.store.audit.seals import Cursor
+from app.store.audit.stream import Page, Wanted
 
 _LOOK_SECONDS = 1.0
 _SILENT_LOOKS = 15  # then a comment is sent, so that proxies keep the connection

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from app.api.auth import Approver, Identity, Role, Viewer
-from app.api.given import body_of, read_given, storable
+from app.api.json_body import body_of, read_given, storable
 from app.api.models import Answer
 from app.api.problems import ProblemError, ProblemReason, errors
 from app.api.services import Served, Services
@@ -21,11 +21,11 @@ from app.domain.durations import Duration
 from app.domain.errors import NotFoundError, StoreUnavailableError
 from app.domain.moments import BoundedMoment
 from app.domain.obstacles import Hold
-from app.engine import pausing
-from app.store import holds
-from app.store.holds import Held
-from app.store.rerun import rerun
-from app.store.stalled import cut_off
+from app.engine.outcomes import pausing
+from app.store.db.rerun import rerun
+from app.store.db.stalled import cut_off
+from app.store.gates import pauses
+from app.store.gates.pauses import Held
 
 ERRORS = errors(400, 401, 403, 404, 413, 415, 422, 503)
 _ENDLESS = 'this pause has NO END: it stands until a person takes it away (DELETE /pause); "for": "2h" gives it one'
@@ -114,7 +114,7 @@ class Paused(Pauses):
 async def show_pauses(services: Served, _who: Viewer) -> Pauses:
     """Role: viewer."""
     async with services.database.browse() as tx:
-        return _answer(await holds.standing(tx, services.clock()))
+        return _answer(await pauses.standing(tx, services.clock()))
 
 
 @router.put(
@@ -205,8 +205,8 @@ async def _put(services: Services, held: Held, given: Pause, who: Identity) -> P
             until = given.end(now)
             given_hold = Hold(held.scope, who.name, given.why, until)
             await pausing.pause(turn, held, given_hold, is_length=given.duration is not None)
-            standing = await holds.standing(tx, now)
-        is_seen = await holds.seen_by_all(services.database)
+            standing = await pauses.standing(tx, now)
+        is_seen = await pauses.seen_by_all(services.database)
     warnings = [] if until else [_ENDLESS]
     if held.scope == "target":
         with suppress(StoreUnavailableError):  # the pause stands, and that is what is told
@@ -222,8 +222,8 @@ async def _take(services: Services, held: Held, who: Identity, holder: str | Non
         raise ProblemError(403, ProblemReason.FORBIDDEN, detail)
     async with services.parts.turn(pausing.LOCK) as turn:
         if not await pausing.resume(turn, held, whose, who.name):
-            raise _none_of(held, whose, await holds.standing(turn.tx, turn.now))
-        left = _answer(await holds.standing(turn.tx, turn.now))
+            raise _none_of(held, whose, await pauses.standing(turn.tx, turn.now))
+        left = _answer(await pauses.standing(turn.tx, turn.now))
     services.work.set()
     return left
 

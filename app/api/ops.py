@@ -16,13 +16,17 @@ from fastapi.responses import PlainTextResponse
 from app.api.problems import ProblemError, ProblemReason, errors
 from app.api.services import Served, Services
 from app.catalog.diagnostics import counted
+from app.domain.earned_mode import Standing
 from app.domain.errors import StoreUnavailableError
 from app.domain.obstacles import Breaker
-from app.domain.standings import Standing
 from app.domain.states import RunState
-from app.engine.standing import present
-from app.store import audit, breakers, durability, holds, standings
-from app.store.leadership import MATTERS, Leader, leaders
+from app.engine.outcomes.earned_mode import present
+from app.store.db import durability
+from app.store.db.leadership import MATTERS, Leader, leaders
+from app.store.gates import breakers
+from app.store.gates import earned_modes as standings
+from app.store.gates import pauses as holds
+from app.store.queries import search
 from app.telemetry.metrics import CONTENT_TYPE
 
 _STORE_SECONDS = 3.0  # well within a scrape's time-out
@@ -33,7 +37,7 @@ router = APIRouter(tags=["operation"])
 class _Stored:
     """What only the store knows."""
 
-    unfinished: audit.Unfinished
+    unfinished: search.Unfinished
     breakers: Mapping[str, Breaker]
     standings: Mapping[str, Standing]
     leaders: Sequence[Leader]
@@ -110,7 +114,7 @@ async def _stored(services: Services) -> _Stored | None:
     try:
         async with asyncio.timeout(_STORE_SECONDS), services.database.browse() as tx:
             return _Stored(
-                unfinished=await audit.count_unfinished(tx),
+                unfinished=await search.count_unfinished(tx),
                 breakers=await breakers.get_all(tx),
                 standings=await standings.get_all(tx),
                 leaders=await leaders(tx),

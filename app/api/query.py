@@ -23,7 +23,7 @@ from app.catalog.names import did_you_mean, listed
 from app.domain.durations import parse_duration
 from app.domain.moments import clamp
 from app.domain.states import FINAL_STATES, RunState
-from app.store.audit import Alerts, EpisodeFilter, Page, RunFilter
+from app.store.queries.search import Alerts, EpisodeFilter, Page, RunFilter
 
 _ZONE = re.compile(r" (\d\d:\d\d)$")  # a plus sign of an offset that the sender did not escape
 _TIME: TypeAdapter[datetime] = TypeAdapter(datetime)

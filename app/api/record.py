@@ -13,10 +13,12 @@ from app.domain.findings import Result
 from app.domain.obstacles import Breaker, BreakerState
 from app.domain.remediation import Mode, Remediation
 from app.domain.states import FINAL_STATES, RunState
-from app.engine.standing import present
-from app.store import breakers, holds, records, standings
-from app.store.connection import AsyncConnection
-from app.store.records import SPAN
+from app.engine.outcomes.earned_mode import present
+from app.store.db.connection import AsyncConnection
+from app.store.gates import breakers, earned_modes
+from app.store.gates import pauses as holds
+from app.store.queries import track_record
+from app.store.queries.track_record import SPAN
 
 
 class Summary(Answer):
@@ -108,8 +110,8 @@ class Preflight(Answer):
 
 async def summaries(tx: AsyncConnection, remediations: Mapping[str, Remediation], now: datetime) -> dict[str, Summary]:
     """The records of a catalog in short."""
-    found = await records.tallies(tx, remediations, now - SPAN)
-    open_now, known = await breakers.get_all(tx), await standings.get_all(tx)
+    found = await track_record.tallies(tx, remediations, now - SPAN)
+    open_now, known = await breakers.get_all(tx), await earned_modes.get_all(tx)
     paused = [(row.scope, row.subject) for row in await holds.standing(tx, now)]
 
     def of(name: str, remediation: Remediation) -> Summary:
@@ -129,11 +131,11 @@ async def summaries(tx: AsyncConnection, remediations: Mapping[str, Remediation]
 async def record(tx: AsyncConnection, remediation: Remediation, now: datetime) -> Record:
     """Everything about one remediation."""
     name, since = remediation.name, now - SPAN
-    tally = (await records.tallies(tx, [name], since))[name]
-    times = await records.times_to_resolve(tx, name, since)
+    tally = (await track_record.tallies(tx, [name], since))[name]
+    times = await track_record.times_to_resolve(tx, name, since)
     breaker = await breakers.get(tx, name)
-    last = await records.last_run(tx, name)
-    standing = present(remediation, await standings.get(tx, name), now)
+    last = await track_record.last_run(tx, name)
+    standing = present(remediation, await earned_modes.get(tx, name), now)
     concern = {("all", ""), _key(name)}
     rows = [row for row in await holds.standing(tx, now) if (row.scope, row.subject) in concern]
     return Record(
@@ -145,7 +147,7 @@ async def record(tx: AsyncConnection, remediation: Remediation, now: datetime) -
         effectiveness=tally.effectiveness,
         median_seconds=_quantile(times, 0.5),
         p90_seconds=_quantile(times, 0.9),
-        recurrences=await records.recurrences(tx, name, since),
+        recurrences=await track_record.recurrences(tx, name, since),
         last_run=None if last is None else LastRun.model_validate(last),
         breaker=BreakerAnswer(
             state=breaker.state(now),

@@ -15,13 +15,14 @@ from app.api.models import EpisodeAnswer, EventAnswer, Events, RunDetail, RunIte
 from app.api.problems import errors
 from app.api.query import RunQuery, cursor
 from app.api.services import Served
-from app.domain import former
+from app.domain import former_names
 from app.domain.errors import NotFoundError
 from app.domain.model import JsonObject
 from app.domain.remediation import Purpose
-from app.store import audit, deeds, runs
-from app.store.audit import RunRecord
-from app.store.connection import AsyncConnection
+from app.store.db.connection import AsyncConnection
+from app.store.ledger import runs
+from app.store.queries import deeds, search
+from app.store.queries.search import RunRecord
 
 RunId = Annotated[UUID, Path(description="The run's id.")]
 _MOVED: dict[int | str, dict[str, Any]] = {308: {"description": "The run joined another one: `Location` leads to it."}}
@@ -44,7 +45,7 @@ async def list_runs(request: Request, services: Served, _who: Viewer, query: Ann
 
 async def page_of_runs(tx: AsyncConnection, query: RunQuery, now: datetime) -> RunPage:
     """The runs that a query asks for, each with what it did."""
-    found = await audit.find_runs(tx, query.wanted(now), query.page)
+    found = await search.find_runs(tx, query.wanted(now), query.page)
     did = await deeds.of_runs(tx, found.rows)
     items = [
         RunItem.model_validate({**row._mapping, "done": did[row.id].done, "planned": did[row.id].planned})  # noqa: SLF001 - SQLAlchemy's public name
@@ -63,7 +64,7 @@ async def page_of_runs(tx: AsyncConnection, query: RunQuery, now: datetime) -> R
 async def show_run(services: Served, _who: Viewer, run_id: RunId) -> RunDetail | RedirectResponse:
     """Everything that is known of a run. Role: viewer."""
     async with services.database.browse() as tx:
-        record = await audit.read_run(tx, str(run_id))
+        record = await search.read_run(tx, str(run_id))
         survivor = await runs.folded_into(tx, str(run_id)) if record is None else None
     if survivor is not None:
         return RedirectResponse(f"/remediations/{survivor}", status_code=308)
@@ -81,7 +82,7 @@ async def show_run(services: Served, _who: Viewer, run_id: RunId) -> RunDetail |
 async def list_events(services: Served, _who: Viewer, run_id: RunId) -> Events:
     """A run that joined another one keeps its own events. Role: viewer."""
     async with services.database.browse() as tx:
-        rows = await audit.events(tx, str(run_id))
+        rows = await search.events(tx, str(run_id))
     if not rows:
         raise NotFoundError(f"there is no run {run_id}")
     return Events(items=[EventAnswer.model_validate(row) for row in rows])
@@ -89,8 +90,8 @@ async def list_events(services: Served, _who: Viewer, run_id: RunId) -> Events:
 
 def _detail(record: RunRecord) -> RunDetail:
     parts = {
-        "spec": former.specification(record.run.spec),
-        "decisions": [former.decision(one) for one in record.run.decisions],
+        "spec": former_names.specification(record.run.spec),
+        "decisions": [former_names.decision(one) for one in record.run.decisions],
         "steps": _steps(record),
         **_deeds(record),
         "episodes": [EpisodeAnswer.model_validate(row) for row in record.episodes],

@@ -12,12 +12,12 @@ from fastapi import Depends, Request
 
 from app.api.auth import Authenticator
 from app.api.gate import Gate
-from app.api.once import Once
+from app.api.log_dedup import Once
 from app.catalog.reload import CatalogHolder
 from app.domain.findings import Report
-from app.engine.parts import Parts
-from app.store.database import Database
-from app.store.inbox import Inbox
+from app.engine.context import EngineContext
+from app.store.db.database import Database
+from app.store.ledger.inbox import Inbox
 from app.telemetry.metrics import Metrics
 
 
@@ -43,7 +43,7 @@ class Services:
     clock: Callable[[], datetime]
     ready: Callable[[], Awaitable[list[str]]]  # what keeps this replica from serving; empty when nothing does
     work: asyncio.Event  # set when a run may have become due
-    parts: Parts  # for what people decide about remediations
+    parts: EngineContext  # for what people decide about remediations
     preflight: Callable[[str], Report | None] = lambda _: None  # what was found out about a remediation
     stopping: asyncio.Event = field(default_factory=asyncio.Event)  # set when streams must end
     limits: Limits = Limits()

@@ -8,11 +8,11 @@ from sqlalchemy import select
 
 from app.api.problems import ProblemError, ProblemReason
 from app.api.services import Services
+from app.backends.kubernetes.objects import WORKLOAD_KINDS, ObjectRef, target_ref
 from app.catalog.names import did_you_mean, listed
-from app.clients.kubernetes_objects import WORKLOAD_KINDS, ObjectRef, target_ref
 from app.domain.errors import PermanentError
 from app.domain.plans import BACKENDS
-from app.store.schema import run
+from app.store.db.schema import run
 
 _SHAPES = {
     "kubernetes": "kubernetes:Deployment/shop/api",

@@ -24,7 +24,7 @@ from app.api.refusals import group_of, refusal
 from app.api.services import Served, Services
 from app.domain.alerts import Notification, parse_notification
 from app.domain.errors import StoreUnavailableError
-from app.store.inbox import Received
+from app.store.ledger.inbox import Received
 
 PATH = "/webhooks/alertmanager"
 _LONGEST_SHOWN, _MOST_SHOWN = 200, 10

@@ -17,7 +17,7 @@ from app.catalog.document import Node, Position
 from app.catalog.fields import Loc, beside_with, unknown_field
 from app.catalog.names import did_you_mean, listed
 from app.catalog.templates import contains_template
-from app.domain import former
+from app.domain import former_names
 from app.domain.errors import Diagnostic
 
 _WORD = re.compile(r"[A-Za-z0-9_.-]+")
@@ -136,7 +136,7 @@ def _is_about_invalid_items(place: Place, details: ErrorDetails) -> bool:
 def _is_given_by_former_name(place: Place, details: ErrorDetails) -> bool:
     """That the old name is unknown says enough."""
     here, _ = place.walk(details["loc"])
-    names = {former.FIELDS.get(name) for name in here.node.fields}
+    names = {former_names.FIELDS.get(name) for name in here.node.fields}
     return details["type"] == "missing" and details["loc"][-1] in names
 
 
@@ -214,7 +214,7 @@ def _short(said: str) -> str:
 
 def _one_of(context: dict[str, Any], given: object) -> str:
     known = re.findall(r"'([^']*)'", str(context.get("expected", "")))
-    if (renamed := former.GUARDS.get(str(given))) in known:
+    if (renamed := former_names.GUARDS.get(str(given))) in known:
         return f"{given} was renamed to {renamed}"
     return f"must be one of {listed(known)}, not {show(given)}{did_you_mean(str(given), known)}"
 

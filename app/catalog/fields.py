@@ -11,7 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from app.catalog.names import did_you_mean, listed
-from app.domain import former
+from app.domain import former_names
 from app.domain.remediation import CheckSpec, StepSpec
 
 Loc = tuple[str | int, ...]
@@ -27,7 +27,7 @@ def unknown_field(model: type[BaseModel], loc: Loc, subject: str) -> str:
             subject = f'"{key}"' if key in field_names(owner) else subject
             owner = _model_of(owner, key) or owner
     known = field_names(owner)
-    if (renamed := former.FIELDS.get(str(loc[-1]))) in known:
+    if (renamed := former_names.FIELDS.get(str(loc[-1]))) in known:
         return f"{loc[-1]} was renamed to {renamed}"
     name = str(loc[-1])
     hint = (

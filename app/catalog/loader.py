@@ -11,8 +11,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from app.actions.base import Action
-from app.actions.registry import actions as all_actions
+from app.backends.action import Action
+from app.backends.actions import actions as all_actions
+from app.backends.check import Check
+from app.backends.checks import checks as all_checks
 from app.catalog.catalog import Catalog
 from app.catalog.diagnostics import Place, Report, join_path, show, summary
 from app.catalog.document import Node, read_document
@@ -20,8 +22,6 @@ from app.catalog.fields import field_names
 from app.catalog.files import find_files, snapshot
 from app.catalog.names import did_you_mean
 from app.catalog.validation import Entry, Vocabulary, read_entry, read_freeze
-from app.checks.base import Check
-from app.checks.registry import checks as all_checks
 from app.domain.errors import ConfigError
 from app.domain.freezes import Freeze
 from app.domain.remediation import Remediation

@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
 
-from app.actions.base import Action
-from app.actions.registry import actions as all_actions
-from app.checks.base import Check
-from app.checks.registry import checks as all_checks
+from app.backends.action import Action
+from app.backends.actions import actions as all_actions
+from app.backends.check import Check
+from app.backends.checks import checks as all_checks
 from app.domain.durations import Rate, format_duration, format_rates
 from app.domain.freezes import Freeze
 from app.domain.model import JsonObject, Value

@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from app.actions.base import Action
+from app.backends.action import Action
+from app.backends.check import Check
 from app.catalog import credentials
 from app.catalog.diagnostics import Place, Report, join_path, report_errors, show
 from app.catalog.document import Node, Position
@@ -21,7 +22,6 @@ from app.catalog.matchers import Matcher, MatcherError
 from app.catalog.names import did_you_mean, listed
 from app.catalog.targets import objection
 from app.catalog.templates import ALERT_NAMES, NAMES, InvalidTemplateError, is_template, validate
-from app.checks.base import Check
 from app.domain.freezes import Freeze
 from app.domain.remediation import Mode, Remediation, Risk, TargetSpec
 from app.domain.texts import Text, kinds_of

@@ -17,11 +17,11 @@ from app.catalog.diagnostics import counted
 from app.cli.options import NO, Moment, use_store, with_settings
 from app.domain.errors import ConfigError
 from app.settings import Settings
-from app.store import stream
-from app.store.database import Database
-from app.store.seals import Cursor
-from app.store.stream import Wanted
-from app.store.verifying import Report, verify
+from app.store.audit import stream
+from app.store.audit.seals import Cursor
+from app.store.audit.stream import Wanted
+from app.store.audit.verify import Report, verify
+from app.store.db.database import Database
 
 _FOLLOW_SECONDS = 1.0
 

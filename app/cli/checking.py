@@ -19,10 +19,10 @@ from app.catalog.schema import json_schema
 from app.cli.options import NO, with_settings
 from app.domain.errors import ConfigError
 from app.domain.findings import Report, Result
-from app.engine.preflight import Preflight
+from app.engine.background.preflight import Preflight
 from app.main import installation_of, parts_of, read_files, utc_now
 from app.settings import Settings
-from app.store.database import Database
+from app.store.db.database import Database
 from app.telemetry.metrics import Metrics
 
 

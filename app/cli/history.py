@@ -20,7 +20,7 @@ from app.cli.remote import Service, token_in, with_token_file, with_url
 from app.domain.wording import on_target
 from app.main import utc_now
 from app.settings import Settings
-from app.store.database import Database
+from app.store.db.database import Database
 
 _WIDTH = 100
 _PAGE = 200

@@ -16,8 +16,8 @@ from app.domain.errors import AppError, ConfigError
 from app.domain.remediation import Mode
 from app.main import audit_key_of, utc_now
 from app.settings import Settings, load_settings
-from app.store.database import Database
-from app.store.migrate import is_current
+from app.store.db.database import Database
+from app.store.migrations.migrate import is_current
 from app.telemetry.logs import configure
 
 NO, CANNOT_TELL = 1, 2

@@ -21,12 +21,12 @@ from app.cli.options import CANNOT_TELL, NO, has_run, with_settings
 from app.domain.alerts import UNSET_YEAR, Alert, fingerprint_of
 from app.domain.durations import format_duration
 from app.domain.errors import ConfigError
-from app.engine.asking import step_in_words
 from app.engine.explain import Explanation, Prospect, explain
+from app.engine.stages.approval import step_in_words
 from app.main import parts_of, utc_now
 from app.settings import Settings
-from app.store.database import Database
-from app.store.migrate import is_current, migrate
+from app.store.db.database import Database
+from app.store.migrations.migrate import is_current, migrate
 from app.telemetry.metrics import Metrics
 
 

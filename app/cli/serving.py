@@ -11,8 +11,8 @@ from app.cli.options import with_settings
 from app.domain.errors import ConfigError
 from app.main import serve
 from app.settings import Settings
-from app.store.database import Database
-from app.store.migrate import migrate
+from app.store.db.database import Database
+from app.store.migrations.migrate import migrate
 
 
 @click.command("serve")

@@ -20,7 +20,7 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
-class Busy:
+class TargetHolder:
     """The run that works on the target now."""
 
     run_id: str

@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StrictBool, WithJsonSchema, model_validator
 
-from app.domain import former
+from app.domain import former_names
 from app.domain.durations import Duration, Rate, Rates
+from app.domain.int_or_percent import Share, ShareOrCount
 from app.domain.model import JsonObject, Value
 from app.domain.moments import Positive
-from app.domain.shares import Share, ShareOrCount
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _WEB_URL = re.compile(r"https?://[^\s/]\S*")
@@ -243,7 +243,7 @@ class Remediation(Value):
         """A digest of what it does, when and within which limits: of everything but words for people."""
         told = {"summary", "description", "runbook_url", "channel"}
         does = self.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=told)
-        stored = former.stored_specification(does)  # so that a name that changes makes nothing begin anew
+        stored = former_names.stored_specification(does)  # so that a name that changes makes nothing begin anew
         return hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
@@ -254,4 +254,4 @@ class Remediation(Value):
     def stored(self) -> dict[str, Any]:
         """As kept with each run: without what is at its default, since another release may not know the field."""
         given = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        return former.stored_specification(given)
+        return former_names.stored_specification(given)

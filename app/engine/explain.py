@@ -21,14 +21,14 @@ from app.domain.plans import Plan
 from app.domain.reasons import Reason
 from app.domain.remediation import Mode, Remediation
 from app.domain.states import RunState
-from app.engine.admission import Matter, gather
-from app.engine.intake import pending_run
-from app.engine.outside import look_outside
-from app.engine.parts import Parts
+from app.engine.context import EngineContext
 from app.engine.pipeline import trigger as trigger_of
-from app.engine.planning import Planner
+from app.engine.stages.admission import DecisionInput, gather
+from app.engine.stages.external_facts import look_outside
+from app.engine.stages.intake import pending_run
+from app.engine.stages.planning import Planner
 from app.guards import chain
-from app.store import episodes
+from app.store.ledger import episodes
 
 _NEAREST = 3
 
@@ -83,7 +83,7 @@ _VERDICTS = {
 }
 
 
-async def explain(parts: Parts, alert: Alert) -> Explanation:
+async def explain(parts: EngineContext, alert: Alert) -> Explanation:
     """Plan and decide for every remediation that matches, or name the nearest that do not."""
     if not alert.is_firing:
         return Explanation(labels=alert.labels, status=alert.status)
@@ -106,7 +106,7 @@ async def explain(parts: Parts, alert: Alert) -> Explanation:
     return Explanation(labels=alert.labels, status=alert.status, prospects=tuple(prospects))
 
 
-async def _has_run(parts: Parts, remediation: Remediation, trigger: Episode, run: Row[Any]) -> Prospect:
+async def _has_run(parts: EngineContext, remediation: Remediation, trigger: Episode, run: Row[Any]) -> Prospect:
     """It does nothing more by itself; what a person's retry would do is shown where one can be asked for."""
     message = f"this alert has triggered run {run.id} ({run.state}), "
     if not RunState(run.state).is_final:
@@ -120,7 +120,7 @@ async def _has_run(parts: Parts, remediation: Remediation, trigger: Episode, run
     return again.model_copy(update={"verdict": "has_run", "reason": None, "message": message, "retry": again.verdict})
 
 
-async def _prospect(parts: Parts, remediation: Remediation, trigger: Episode, attempt: int = 1) -> Prospect:
+async def _prospect(parts: EngineContext, remediation: Remediation, trigger: Episode, attempt: int = 1) -> Prospect:
     now = parts.clock()
     run = pending_run(remediation, parts.catalog().digest, trigger, now, attempt=attempt)
     shown = {"remediation": remediation.name, "summary": remediation.summary}
@@ -129,7 +129,7 @@ async def _prospect(parts: Parts, remediation: Remediation, trigger: Episode, at
         plan = await planner.plan(trigger_of(parts, run))
     except AppError as error:
         return Prospect(**shown, verdict="cannot_plan", reason=error.reason, message=error.message)
-    matter = Matter(run, plan, await look_outside(parts, run, plan))
+    matter = DecisionInput(run, plan, await look_outside(parts, run, plan))
     async with parts.database.browse() as tx:
         facts = await gather(tx, parts, matter, now)
     decisions = chain.decide(facts)

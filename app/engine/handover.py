@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from app.store.runs import Run
+from app.store.ledger.runs import Run
 
 
 class Handover:

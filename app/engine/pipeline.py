@@ -26,25 +26,25 @@ from app.domain.plans import Plan
 from app.domain.reasons import Reason
 from app.domain.remediation import Purpose
 from app.domain.states import RunState
-from app.engine import undoing
-from app.engine.admission import Matter, admit, defer, refuse_early
-from app.engine.between import go_on, stands_at
-from app.engine.closing import close, escalate, escalate_or_fail, still_wanted, unwanted
-from app.engine.currency import follow_catalog, speak_for
-from app.engine.execution import apply
-from app.engine.outside import look_outside
-from app.engine.parts import Parts
-from app.engine.planning import Planner, Trigger
-from app.engine.verification import verify
-from app.store import runs
-from app.store.events import Entry
-from app.store.pace import work_without_pause
-from app.store.runs import Run
+from app.engine.context import EngineContext
+from app.engine.outcomes import undo
+from app.engine.stages.admission import DecisionInput, admit, defer, refuse_early
+from app.engine.stages.between_steps import go_on, stands_at
+from app.engine.stages.closing import close, escalate, escalate_or_fail, still_wanted, unwanted
+from app.engine.stages.execution import apply
+from app.engine.stages.external_facts import look_outside
+from app.engine.stages.planning import Planner, Trigger
+from app.engine.stages.refresh import follow_catalog, speak_for
+from app.engine.stages.verification import verify
+from app.store.audit.chain import Entry
+from app.store.db.pace import work_without_pause
+from app.store.ledger import runs
+from app.store.ledger.runs import Run
 
 _DENIALS = {Reason.OUT_OF_SCOPE: "scope", Reason.PRECONDITION_FAILED: "when"}  # and who said so
 
 
-async def advance(parts: Parts, run: Run) -> Run | None:
+async def advance(parts: EngineContext, run: Run) -> Run | None:
     """Take a run one stage further; None when it was folded into another run."""
     if run.state in {RunState.RUNNING, RunState.VERIFYING}:
         work_without_pause()
@@ -61,7 +61,7 @@ async def advance(parts: Parts, run: Run) -> Run | None:
             raise RuntimeError(f"a run that is {run.state} cannot be advanced")
 
 
-async def decide(parts: Parts, run: Run) -> Run | None:
+async def decide(parts: EngineContext, run: Run) -> Run | None:
     """Plan and guard: ends in running, deferred, awaiting approval, or a final state."""
     run = await follow_catalog(parts, await speak_for(parts, run))
     over = await _over(parts, run) or await go_on(parts, run)
@@ -70,7 +70,7 @@ async def decide(parts: Parts, run: Run) -> Run | None:
     refused = await refuse_early(parts, run)
     if refused is not None:
         return refused
-    waiting = await undoing.wait(parts, run)
+    waiting = await undo.wait(parts, run)
     if waiting is not None:
         return waiting
     work_without_pause()  # what follows is decided on what the world is like now
@@ -80,10 +80,10 @@ async def decide(parts: Parts, run: Run) -> Run | None:
         return await _unreachable(parts, run, error)
     except AppError as error:
         return await _unplannable(parts, run, error)
-    return await admit(parts, Matter(run, plan, await look_outside(parts, run, plan)))
+    return await admit(parts, DecisionInput(run, plan, await look_outside(parts, run, plan)))
 
 
-async def _over(parts: Parts, run: Run) -> Run | None:
+async def _over(parts: EngineContext, run: Run) -> Run | None:
     """The run when it has ended, was put off, or is not due after all; None when it may be decided."""
     if run.state.is_final or run.lease_owner is None:
         return run
@@ -93,14 +93,14 @@ async def _over(parts: Parts, run: Run) -> Run | None:
         return await runs.postpone(turn.tx, run, run.not_before)
 
 
-async def _plan(parts: Parts, run: Run) -> Plan:
+async def _plan(parts: EngineContext, run: Run) -> Plan:
     if run.purpose is not Purpose.REMEDY:
-        return await undoing.plan(parts, run)
+        return await undo.plan(parts, run)
     planner = Planner(parts.clients, parts.policy.scope, parts.policy.plan_timeout.total_seconds())
     return await planner.plan(trigger(parts, run))
 
 
-def trigger(parts: Parts, run: Run) -> Trigger:
+def trigger(parts: EngineContext, run: Run) -> Trigger:
     """What the planner needs of a run."""
     alert = TemplateContext(
         labels=run.labels,
@@ -112,7 +112,7 @@ def trigger(parts: Parts, run: Run) -> Trigger:
     return Trigger(run.id, run.remediation, run.rung, alert, parts.clock())
 
 
-async def _unreachable(parts: Parts, run: Run, error: TransientError) -> Run:
+async def _unreachable(parts: EngineContext, run: Run, error: TransientError) -> Run:
     """Look again soon; after `reach_within` the rung did not help, as any other, and the next one may page.
 
     What takes a run back looks for as long as it takes, since no rung is left that could.
@@ -130,7 +130,7 @@ async def _unreachable(parts: Parts, run: Run, error: TransientError) -> Run:
         return await defer(turn, run, until, entry, unreachable_since=since)
 
 
-async def _unplannable(parts: Parts, run: Run, error: AppError) -> Run:
+async def _unplannable(parts: EngineContext, run: Run, error: AppError) -> Run:
     """A refusal found while planning the first rung denies; anything else fails the rung, and the next may page."""
     entry = Entry(error.message, error.reason)
     if error.reason in _DENIALS and run.admitted_at is None and run.rung == 0:
@@ -143,7 +143,7 @@ async def _unplannable(parts: Parts, run: Run, error: AppError) -> Run:
     return await escalate_or_fail(parts, run, entry)
 
 
-async def expire(parts: Parts, run: Run) -> Run:
+async def expire(parts: EngineContext, run: Run) -> Run:
     """Nobody answered in time: silence is never consent."""
     async with parts.turn() as turn:
         timeout = parts.policy.approval_timeout

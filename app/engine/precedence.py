@@ -10,17 +10,17 @@ from collections.abc import Mapping
 
 import structlog
 
-from app.engine.parts import Parts, Turn
-from app.engine.timekeeping import steady
-from app.store import catalogs
-from app.store.catalogs import Known
-from app.store.runs import Run
+from app.engine.clock import steady
+from app.engine.context import EngineContext, Turn
+from app.store.ledger import catalogs
+from app.store.ledger.catalogs import Known
+from app.store.ledger.runs import Run
 
 _LOOK_SECONDS = 10.0
 log = structlog.get_logger()
 
 
-async def keep_current(parts: Parts) -> None:
+async def keep_current(parts: EngineContext) -> None:
     """Tell the store which catalog is served here, when it changes and from time to time, and learn of newer ones."""
     digest, current = parts.catalog().digest, parts.currency
     changed = digest != current.served
@@ -36,7 +36,7 @@ async def keep_current(parts: Parts) -> None:
     current.served, current.newer, current.looked_at = digest, newer, steady()
 
 
-def _is_alone(parts: Parts, known: Mapping[str, Known]) -> bool:
+def _is_alone(parts: EngineContext, known: Mapping[str, Known]) -> bool:
     """Whether no replica serves a newer catalog: none has said so for long, by a clock that nobody sets."""
     if parts.database.is_sqlite:
         return True

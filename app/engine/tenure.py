@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from app.domain.errors import LeaseLostError
-from app.engine.timekeeping import steady
+from app.engine.clock import steady
 
 _LONGEST_MARGIN = 2.0  # the clocks of two replicas that follow the store's differ by less
 

@@ -15,20 +15,20 @@ import structlog
 from app.domain.errors import LeaseLostError, StoreUnavailableError, TransactionLostError
 from app.domain.reasons import Reason
 from app.domain.states import RunState
-from app.engine import unreadable
-from app.engine.closing import close
-from app.engine.parts import Parts
+from app.engine.clock import steady
+from app.engine.context import EngineContext
+from app.engine.outcomes import unreadable
 from app.engine.pipeline import advance
 from app.engine.precedence import keep_current
+from app.engine.stages.closing import close
 from app.engine.tenure import Tenure
-from app.engine.timekeeping import steady
-from app.store import leases, runs
-from app.store.events import Entry
-from app.store.leases import Claimant
-from app.store.pace import work_in_background, work_without_pause
-from app.store.rerun import rerun
-from app.store.runs import Run
-from app.store.wakeups import announce
+from app.store.audit.chain import Entry
+from app.store.db.notify import announce
+from app.store.db.pace import work_in_background, work_without_pause
+from app.store.db.rerun import rerun
+from app.store.ledger import leases, runs
+from app.store.ledger.leases import Claimant
+from app.store.ledger.runs import Run
 
 _LONGEST_NAP_SECONDS = 1.0  # another replica may die or hand work over without a wake-up
 _CLAIM, _HURRIED_CLAIM = 64, 8  # runs at once; while notifications are being received
@@ -43,7 +43,7 @@ log = structlog.get_logger()
 class Worker:
     """The engine's loop over the ledger."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: EngineContext) -> None:
         self._parts = parts
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._deciding = asyncio.Semaphore(parts.policy.workers)

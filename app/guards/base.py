@@ -8,8 +8,8 @@ from datetime import datetime
 
 from app.domain.decisions import Decision
 from app.domain.durations import Rate
-from app.domain.obstacles import Breaker, Busy, Hold, Storm
-from app.domain.outside import Freshness, Population
+from app.domain.external_facts import Freshness, Population
+from app.domain.obstacles import Breaker, Hold, Storm, TargetHolder
 from app.domain.plans import NotYet, Plan
 from app.domain.remediation import Mode, Purpose, Remediation
 from app.domain.scope import Scope
@@ -46,7 +46,7 @@ class Facts:
     plan: Plan | None = None
     not_yet: NotYet | None = None  # what the plan's steps say that have nothing to do, where none of them has
     last_outcome: tuple[datetime, str] | None = None  # when the last run that acted on the target ended, and its id
-    holder: Busy | None = None
+    holder: TargetHolder | None = None
 
     @property
     def mode(self) -> Mode:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.domain.decisions import Decision, Verdict, allow
-from app.domain.outside import Standing
+from app.domain.external_facts import Standing
 from app.domain.reasons import Reason
 from app.guards.base import Facts
 

@@ -7,7 +7,7 @@ is being worked on counted as unhealthy, and refused where it cannot be read.
 from __future__ import annotations
 
 from app.domain.decisions import Decision, Verdict, allow
-from app.domain.outside import Population
+from app.domain.external_facts import Population
 from app.domain.reasons import Reason
 from app.guards.base import Facts
 

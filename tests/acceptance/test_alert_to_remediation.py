@@ -16,10 +16,10 @@ import pytest
 import yaml
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from app.actions.registry import actions
-from app.checks.registry import checks
-from app.clients.kubernetes_owners import POD_PERMISSIONS
-from app.clients.kubernetes_workloads import RESTARTED_AT
+from app.backends.actions import actions
+from app.backends.checks import checks
+from app.backends.kubernetes.owners import POD_PERMISSIONS
+from app.backends.kubernetes.workloads import RESTARTED_AT
 from app.domain.permissions import Permission
 from tests.acceptance.audit import PATIENCE, Audit, kinds
 from tests.acceptance.bench import EVERYWHERE, exporter, remediation, routes, serving

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from app.store.database import Database
-from app.store.verifying import Report, verify
+from app.store.audit.verify import Report, verify
+from app.store.db.database import Database
 from tests.chaos.conftest import SOAK, MakeReplicas, Replicas
 from tests.chaos.test_replicas import verified
 from tests.support import web
@@ -25,7 +25,7 @@ A_SECOND = 10  # alerts
 TARGETS = 3
 KEPT_SECONDS = 2
 # What comes every ten minutes, of what is seven days old.
-SOON = {"app.settings._SHORTEST_RETENTION": 1.0, "app.engine.housekeeping._PRUNE_SECONDS": 0.3}
+SOON = {"app.settings._SHORTEST_RETENTION": 1.0, "app.engine.background.housekeeping._PRUNE_SECONDS": 0.3}
 _JSON = {"Content-Type": "application/json"}
 LIMITS = {"cooldown": "0s", "rate": "100000/1h", "storm": "100000/10m", "target_rate": "100000/1h"}
 

@@ -75,7 +75,7 @@ def test_events_of_before_the_crash_are_not_told_after_it(
     group = replicas(poke(sink), store=server.url, recheck="1s", lease="1h")
     first = group.start()
     assert first.ask("PUT", "/pause", json=PAUSE).is_success
-    reads = Point("app.store.database.Database.on_disk", "before", 3, "freeze")
+    reads = Point("app.store.db.database.Database.on_disk", "before", 3, "freeze")
     standing = group.start(module=reads.module)
     follower = Follower(standing)
     wait_until(lambda: follower.told, PATIENCE, "the pause to be told")

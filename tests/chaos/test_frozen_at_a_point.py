@@ -21,14 +21,14 @@ OTHERS_SEE = LEASE_SECONDS + 10
 _JSON = {"Content-Type": "application/json"}
 # From the commit of a step's intent to where its request leaves.
 BEFORE_THE_CALL = (
-    Point("app.engine.execution.begin", "after", 1, "freeze"),
-    Point("app.actions.http.request.Request.apply", "before", 1, "freeze"),
-    Point("app.clients.http._send_to", "before", 1, "freeze"),
+    Point("app.engine.stages.execution.begin", "after", 1, "freeze"),
+    Point("app.backends.http.actions.request.Request.apply", "before", 1, "freeze"),
+    Point("app.backends.http.client._send_to", "before", 1, "freeze"),
 )
 BEFORE_THE_SCALING = (
-    Point("app.engine.execution.begin", "after", 1, "freeze"),
-    Point("app.actions.kubernetes.scale.Scale.apply", "before", 1, "freeze"),
-    Point("app.actions.kubernetes.scale._Dial.turn", "after", 1, "freeze"),  # between its look and its write
+    Point("app.engine.stages.execution.begin", "after", 1, "freeze"),
+    Point("app.backends.kubernetes.actions.scale.Scale.apply", "before", 1, "freeze"),
+    Point("app.backends.kubernetes.actions.scale._Dial.turn", "after", 1, "freeze"),  # between its look and its write
 )
 
 

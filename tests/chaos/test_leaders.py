@@ -83,7 +83,7 @@ def test_seals_go_on_when_their_leader_freezes(
     verified(group)
 
 
-@pytest.mark.parametrize("function", [None, "app.engine.lookup.Lookup._record"])
+@pytest.mark.parametrize("function", [None, "app.engine.background.lookup.Lookup._record"])
 def test_look_ups_go_on_when_their_leader_freezes(
     replicas: MakeReplicas,
     sink: web.WebServer,

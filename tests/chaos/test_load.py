@@ -10,7 +10,7 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from app.domain import former
+from app.domain import former_names
 from tests.chaos.conftest import SOAK, TOKEN, MakeReplicas, Replicas
 from tests.chaos.test_replicas import verified
 from tests.support import postgres, web
@@ -80,7 +80,7 @@ def test_load_with_faults(
     assert not {path: count for path, count in touched.items() if count > 1}
     with psycopg.connect(server.url) as connection:
         states = connection.execute("SELECT remediation, state, reason, count(*) FROM run GROUP BY 1, 2, 3").fetchall()
-    by_state = {(name, state, former.reason(reason)): number for name, state, reason, number in states}
+    by_state = {(name, state, former_names.reason(reason)): number for name, state, reason, number in states}
     acted = {key: number for key, number in by_state.items() if key[1] in {"succeeded", "interrupted", "failed"}}
     assert ADMITTED == sum(number for (name, *_), number in acted.items() if name == "limited"), by_state
     assert ALERTS // 4 - ADMITTED == by_state["limited", "deferred", "rate"], by_state
@@ -101,5 +101,7 @@ def decided(group: Replicas) -> int:
     except psycopg.OperationalError:  # it is just restarting
         return 0
     ends = {"succeeded", "failed", "interrupted"}
-    settled = sum(state in ends or (state, former.reason(reason)) == ("deferred", "rate") for state, reason in rows)
+    settled = sum(
+        state in ends or (state, former_names.reason(reason)) == ("deferred", "rate") for state, reason in rows
+    )
     return min(settled, int(episodes)) if settled == len(rows) else 0

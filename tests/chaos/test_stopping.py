@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.store import holds
+from app.store.gates import pauses
 from tests.chaos.conftest import PATIENCE, MakeReplicas, Replicas, fire, stands_still
 from tests.support import web
 from tests.support.crashing import Point
@@ -98,7 +98,7 @@ def test_a_pause_over_the_death_of_the_owner(replicas: MakeReplicas, sink: web.W
 def test_a_pause_before_the_first_call(replicas: MakeReplicas, sink: web.WebServer, moment: str, method: str) -> None:
     """It was admitted, or had committed its intent, when everything was paused: it has begun nothing."""
     group = replicas(three(sink, method=method), recheck="1s")
-    first = frozen_owner(group, Point("app.engine.execution.begin", moment, 1, "freeze"))
+    first = frozen_owner(group, Point("app.engine.stages.execution.begin", moment, 1, "freeze"))
     try:
         assert group.members[1].ask("PUT", "/pause", json=PAUSE).is_success
     finally:
@@ -117,7 +117,7 @@ def test_a_pause_before_the_second_rung(replicas: MakeReplicas, sink: web.WebSer
     first_rung = [request(sink, "/1", method="POST", expect_status=[299])]
     entry = poke(sink, steps=first_rung, escalate=[{"steps": [request(sink, "/2", method="POST")]}])
     group = replicas(entry, recheck="1s")
-    first = frozen_owner(group, Point("app.engine.execution.begin", moment, 2, "freeze"))
+    first = frozen_owner(group, Point("app.engine.stages.execution.begin", moment, 2, "freeze"))
     try:
         assert group.members[1].ask("PUT", "/pause", json=PAUSE).is_success
     finally:
@@ -132,7 +132,7 @@ def test_a_pause_before_the_second_rung(replicas: MakeReplicas, sink: web.WebSer
 def test_a_pause_while_a_step_is_being_begun(replicas: MakeReplicas, sink: web.WebServer) -> None:
     """The answer comes when nothing that has not seen the pause can begin any more, whatever stands still there."""
     group = replicas(three(sink), recheck="1s")
-    first = frozen_owner(group, Point("app.store.steps.start", "after", 1, "freeze"))
+    first = frozen_owner(group, Point("app.store.ledger.steps.start", "after", 1, "freeze"))
     try:
         begun = time.monotonic()
         answer = group.members[1].ask("PUT", "/pause", json=PAUSE)
@@ -144,7 +144,10 @@ def test_a_pause_while_a_step_is_being_begun(replicas: MakeReplicas, sink: web.W
     stays(sink, 0, 0, 0)
 
 
-@pytest.mark.parametrize("function", ["app.engine.admission.gather", "app.store.runs.move", "app.engine.pausing.pause"])
+@pytest.mark.parametrize(
+    "function",
+    ["app.engine.stages.admission.gather", "app.store.ledger.runs.move", "app.engine.outcomes.pausing.pause"],
+)
 def test_stopping_everything_waits_for_no_frozen_replica(
     replicas: MakeReplicas, sink: web.WebServer, function: str
 ) -> None:
@@ -172,7 +175,7 @@ def test_a_pause_waits_for_no_holder_of_a_lock(replicas: MakeReplicas, sink: web
     """One that stands still with a lock, and in the middle of what begins a call, is cut off before the server does."""
     group = replicas(poke(sink), recheck="1s")
     only = group.start()
-    begins_call = f"SELECT pg_advisory_xact_lock_shared({holds._BEGINNING})"
+    begins_call = f"SELECT pg_advisory_xact_lock_shared({pauses._BEGINNING})"
     for lock in ("admission", "intake", "catalog", "seal", "pause", "clock", "chain service"):
         with in_transaction(group.store, begins_call, lock):
             begun = time.monotonic()

@@ -24,10 +24,10 @@ from tests.support.entries import poke
 from tests.support.postgres import PostgresServer
 from tests.support.processes import free_port, wait_until
 
-SEND = "app.clients.notify.Notifier.send"
-TAKE = "app.store.messages.take"
-FINISH = "app.store.messages.finish"
-QUEUE = "app.store.messages.queue"
+SEND = "app.backends.notify.client.Notifier.send"
+TAKE = "app.store.ledger.outbox.take"
+FINISH = "app.store.ledger.outbox.finish"
+QUEUE = "app.store.ledger.outbox.queue"
 # How often the question may arrive when the service dies there.
 POINTS = {
     Point(QUEUE, "before", 1): {1},

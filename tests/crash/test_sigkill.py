@@ -27,7 +27,7 @@ from tests.support.entries import flush, ok, poke, request
 from tests.support.postgres import PostgresServer
 from tests.support.processes import wait_until
 
-COMMIT = "app.store.database.Database.write"
+COMMIT = "app.store.db.database.Database.write"
 COMMITS = range(2, 26)  # from the first write after the migration to beyond the last one of the three runs
 PARALLEL = 8
 SOAK = os.environ.get("REMEDIATOR_HYPOTHESIS") == "soak"
@@ -199,11 +199,11 @@ def test_killed_around_each_effect(bed: Bed, tmp_path: Path, server: PostgresSer
     points = [
         Point(function, moment, number)
         for function, calls in (
-            ("app.actions.http.request.Request.apply", 2),
-            ("app.actions.redis.flush.Flush.apply", 1),
-            ("app.store.inbox.Inbox._commit", 1),
-            ("app.store.episodes.create", 1),
-            ("app.store.runs.create", 1),
+            ("app.backends.http.actions.request.Request.apply", 2),
+            ("app.backends.redis.actions.flush.Flush.apply", 1),
+            ("app.store.ledger.inbox.Inbox._commit", 1),
+            ("app.store.ledger.episodes.create", 1),
+            ("app.store.ledger.runs.create", 1),
         )
         for moment in ("before", "after")
         for number in range(1, calls + 1)

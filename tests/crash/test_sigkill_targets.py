@@ -21,13 +21,13 @@ from tests.support.engine import Clock, remediation
 from tests.support.postgres import PostgresServer
 
 CALLS = (
-    "app.actions.kubernetes.rollout_restart.RolloutRestart.plan",
-    "app.actions.kubernetes.rollout_restart.RolloutRestart.apply",
-    "app.actions.kubernetes.scale.Scale.plan",
-    "app.actions.kubernetes.scale.Scale.apply",
-    "app.actions.kubernetes.scale.Scale.undo",
-    "app.actions.postgres.terminate_idle.TerminateIdle.plan",
-    "app.actions.postgres.terminate_idle.TerminateIdle.apply",
+    "app.backends.kubernetes.actions.rollout_restart.RolloutRestart.plan",
+    "app.backends.kubernetes.actions.rollout_restart.RolloutRestart.apply",
+    "app.backends.kubernetes.actions.scale.Scale.plan",
+    "app.backends.kubernetes.actions.scale.Scale.apply",
+    "app.backends.kubernetes.actions.scale.Scale.undo",
+    "app.backends.postgres.actions.terminate_idle.TerminateIdle.plan",
+    "app.backends.postgres.actions.terminate_idle.TerminateIdle.apply",
 )
 _CROWDED = {"storm": "many services work on one namespace at a time"}
 POINTS = [Point(call, moment, 1) for call in CALLS for moment in ("before", "after")]

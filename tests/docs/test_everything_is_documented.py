@@ -10,8 +10,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from app.actions.registry import actions
-from app.checks.registry import checks
+from app.backends.actions import actions
+from app.backends.checks import checks
 from app.cli import cli
 from app.domain.reasons import Reason
 from app.domain.remediation import Remediation

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from app.clients.connections import Connections, PostgresConnection, RedisConnection, SecretSource
+from app.backends.connection import Connections, PostgresConnection, RedisConnection, SecretSource
 from app.domain.reasons import Reason
 from app.domain.scope import Scope
 from app.domain.states import RunState

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from app.actions.registry import actions
-from app.clients.connections import Connections, KubernetesConnection, NotifyChannel, PrometheusConnection, SecretSource
-from app.clients.kubernetes_owners import POD_PERMISSIONS
-from app.clients.kubernetes_workloads import POPULATION_PERMISSIONS
+from app.backends.actions import actions
+from app.backends.connection import Connections, KubernetesConnection, NotifyChannel, PrometheusConnection, SecretSource
+from app.backends.kubernetes.owners import POD_PERMISSIONS
+from app.backends.kubernetes.workloads import POPULATION_PERMISSIONS
 from app.domain.findings import Report, Result
 from app.domain.permissions import Permission
 from app.domain.scope import Scope
-from app.engine.preflight import Preflight
+from app.engine.background.preflight import Preflight
 from tests.conftest import StartAlertmanager, StartRedis
 from tests.support import shop
 from tests.support.aio import run

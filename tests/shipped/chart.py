@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from app.actions.registry import actions
-from app.checks.registry import checks
-from app.clients.kubernetes_owners import POD_PERMISSIONS
+from app.backends.actions import actions
+from app.backends.checks import checks
+from app.backends.kubernetes.owners import POD_PERMISSIONS
 from tests.shipped.base_image import ROOT
 from tests.support.binaries import find
 

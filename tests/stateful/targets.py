@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.actions.base import Action, Context
-from app.checks.base import Check, CheckContext, observation
+from app.backends.action import Action, Context
+from app.backends.check import Check, CheckContext, observation
 from app.domain.errors import OutcomeUnknownError, PermanentError, TransientError
 from app.domain.model import JsonObject, Value
 from app.domain.plans import Observation, PlannedStep

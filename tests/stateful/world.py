@@ -17,27 +17,29 @@ import yaml
 from sqlalchemy import func, select
 from sqlalchemy.engine import Row
 
+from app.backends.connection import Connections, RedisConnection, SecretSource
+from app.backends.instances import Clients
 from app.catalog.catalog import Catalog
 from app.catalog.loader import load
-from app.clients.clients import Clients
-from app.clients.connections import Connections, RedisConnection, SecretSource
-from app.domain import former
+from app.domain import former_names
 from app.domain.errors import AppError, LeaseLostError, StoreUnavailableError
 from app.domain.remediation import Mode
 from app.domain.scope import Scope
 from app.domain.states import RunState
-from app.engine import housekeeping, intake, judging
-from app.engine.parts import Parts, Policy
+from app.engine.background import housekeeping
+from app.engine.context import EngineContext, Policy
+from app.engine.outcomes import effectiveness
 from app.engine.pipeline import advance
+from app.engine.stages import intake
 from app.engine.tenure import Tenure
 from app.engine.worker import Worker
-from app.store import inbox, leases
-from app.store.connection import AsyncConnection
-from app.store.database import Database
-from app.store.inbox import Inbox, Received
-from app.store.leases import Claimant
-from app.store.runs import Run
-from app.store.schema import episode, event, run
+from app.store.db.connection import AsyncConnection
+from app.store.db.database import Database
+from app.store.db.schema import episode, event, run
+from app.store.ledger import inbox, leases
+from app.store.ledger.inbox import Inbox, Received
+from app.store.ledger.leases import Claimant
+from app.store.ledger.runs import Run
 from app.telemetry.metrics import Metrics
 from tests.stateful.targets import ACTIONS, CHECKS, CrashError
 from tests.support.alerts import NOW, notification
@@ -47,7 +49,7 @@ _PLAIN = [
     column for column in run.c if column.name not in {"spec", "plan", "labels", "annotations", "decisions", "setback"}
 ]
 _names = count(1)
-_acting: ContextVar[Parts] = ContextVar("acting")  # the engine that the code of an action runs in
+_acting: ContextVar[EngineContext] = ContextVar("acting")  # the engine that the code of an action runs in
 
 
 @dataclass
@@ -111,13 +113,13 @@ class Clock:
 class Replica:
     """One engine: what it holds, and what earlier lives of it believe to hold."""
 
-    parts: Parts
+    parts: EngineContext
     database: Faulty
     clock: Clock
     worker: Worker
     catalog: list[Catalog]
     held: dict[str, Run] = field(default_factory=dict)
-    ghosts: list[tuple[Parts, Run]] = field(default_factory=list)
+    ghosts: list[tuple[EngineContext, Run]] = field(default_factory=list)
     ceiling: Mode = Mode.AUTO
 
 
@@ -169,14 +171,16 @@ class World:
         parts = self._parts(database, clock, catalog, Mode.AUTO)
         self.replicas.append(Replica(parts, database, clock, Worker(parts), catalog))
 
-    def _parts(self, database: Database, clock: Callable[[], datetime], catalog: list[Catalog], ceiling: Mode) -> Parts:
+    def _parts(
+        self, database: Database, clock: Callable[[], datetime], catalog: list[Catalog], ceiling: Mode
+    ) -> EngineContext:
         scope = Scope(redis=("*",))
         nowhere = RedisConnection(url=SecretSource.model_validate({"value": "redis://127.0.0.1:1"}))
         policy = Policy(scope=scope, lease=LEASE, storm=(), recheck=timedelta(seconds=30), ceiling=ceiling)
         policy = replace(policy, channel="people")
         clients = Clients(Connections(redis={"cache": nowhere}), scope)
         owner = f"replica-{next(_names)}"
-        return Parts(database, lambda: catalog[0], clients, self.metrics, policy, clock, owner)
+        return EngineContext(database, lambda: catalog[0], clients, self.metrics, policy, clock, owner)
 
     def reborn(self, replica: Replica) -> None:
         """The process of a replica dies; what it held is believed in by its ghost, and by the store for a while."""
@@ -218,7 +222,7 @@ class World:
 
     async def judge(self, replica: Replica) -> None:
         """What the loop beside the worker does."""
-        await self.guarded(replica, judging.judge(replica.parts))
+        await self.guarded(replica, effectiveness.judge(replica.parts))
 
     async def seal(self, replica: Replica) -> None:
         """What housekeeping does."""
@@ -264,7 +268,7 @@ class World:
         parts, held = replica.ghosts.pop()
         await self.guarded(replica, self._stage(parts, Worker(parts), held))
 
-    async def _stage(self, parts: Parts, worker: Worker, held: Run) -> Run | None:
+    async def _stage(self, parts: EngineContext, worker: Worker, held: Run) -> Run | None:
         _acting.set(parts)
         try:
             return await advance(parts, held)
@@ -294,7 +298,7 @@ class World:
             .order_by(first)
         )
         async with self.replicas[0].database.read() as tx:
-            return {row.id: former.specification(row.spec) for row in await tx.execute(query)}
+            return {row.id: former_names.specification(row.spec) for row in await tx.execute(query)}
 
     async def episodes(self) -> list[Row[Any]]:
         """Read every episode, in the order in which they were opened."""

@@ -9,9 +9,9 @@ import pytest
 
 from app.domain.reasons import Reason
 from app.domain.states import RunState
-from app.engine.judging import judge
-from app.engine.outbox import send_due
-from app.store.approvals import Verb
+from app.engine.background.outbox import send_due
+from app.engine.outcomes.effectiveness import judge
+from app.store.ledger.approvals import DecisionKind
 from tests.store.test_approval import TOKEN, URL, asking, channel, dial, people, received, say
 from tests.support.aio import run
 from tests.support.dial import Dial, turn, turns
@@ -71,7 +71,7 @@ def test_a_verified_end_and_a_failed_one(
         sink.status = 200 if healthy else 500
         entry = {"verify": [ok(sink, timeout="1s")]}
         async with asking(store, tmp_path, dial, people, entry=entry) as one:
-            await say(one, Verb.APPROVE)
+            await say(one, DecisionKind.APPROVE)
             await one.ended(count=1)
             title, text = await _told(one, people)
             assert f"{'Done and verified' if healthy else 'Failed'}: turn" == title
@@ -88,7 +88,7 @@ def test_an_approved_run_that_is_not_done_after_all(store: str, tmp_path: Path, 
     async def scenario() -> None:
         async with asking(store, tmp_path, dial, people) as one:
             one.forward(timedelta(hours=30))  # and nobody has looked meanwhile
-            assert RunState.PENDING == await say(one, Verb.APPROVE)
+            assert RunState.PENDING == await say(one, DecisionKind.APPROVE)
             (row,) = await one.ended(count=1)
             assert (RunState.DENIED, Reason.MAX_AGE, 3) == (row.state, row.reason, dial.value)
             title, text = await _told(one, people)
@@ -107,8 +107,8 @@ def test_a_word_that_ends_a_run_is_told_however_often_it_was_answered(
             async with one.database.write():  # so that the worker does not take it in between
                 pass
             one.parts.draining.set()
-            assert RunState.PENDING == await say(one, Verb.APPROVE)
-            assert RunState.CANCELLED == await say(one, Verb.CANCEL, "bob")
+            assert RunState.PENDING == await say(one, DecisionKind.APPROVE)
+            assert RunState.CANCELLED == await say(one, DecisionKind.CANCEL, "bob")
             await one.ended(count=1)
             title, text = await _told(one, people)
             assert "Cancelled: turn" == title
@@ -122,7 +122,7 @@ def test_what_did_not_help_is_told(store: str, tmp_path: Path, dial: Dial, peopl
 
     async def scenario() -> None:
         async with asking(store, tmp_path, dial, people) as one:
-            await say(one, Verb.APPROVE)
+            await say(one, DecisionKind.APPROVE)
             await one.ended(count=1)
             one.forward(timedelta(hours=1, seconds=1))
             await judge(one.parts)

@@ -15,18 +15,19 @@ from pydantic import SecretStr
 from sqlalchemy import select
 from sqlalchemy.engine import Row
 
-from app.clients.connections import Connections, NotifyChannel, SecretSource
+from app.backends.connection import Connections, NotifyChannel, SecretSource
 from app.domain.errors import AppError
 from app.domain.obstacles import Hold
 from app.domain.plans import Plan
 from app.domain.reasons import Reason
 from app.domain.remediation import Purpose
 from app.domain.states import RunState
-from app.engine.outbox import send_due
-from app.store import approvals, holds
-from app.store.approvals import Verb, Word
-from app.store.holds import Held
-from app.store.schema import event
+from app.engine.background.outbox import send_due
+from app.store.db.schema import event
+from app.store.gates import pauses
+from app.store.gates.pauses import Held
+from app.store.ledger import approvals
+from app.store.ledger.approvals import DecisionKind, HumanDecision
 from tests.support import web
 from tests.support.aio import run
 from tests.support.dial import Dial, dial, turn, turns
@@ -72,13 +73,13 @@ async def asking(store: str, folder: Path, dial: Dial, people: WebServer, **give
 
 
 async def say(
-    one: Engine, verb: Verb, who: str = "alice", run_id: str | None = None, question: str = ""
+    one: Engine, verb: DecisionKind, who: str = "alice", run_id: str | None = None, question: str = ""
 ) -> RunState | str:
     """Say a word as the API does; the state after it, or why it was refused."""
     asked_for = run_id or (await one.runs())[0].id
     try:
         async with one.database.write() as tx:
-            decided = await approvals.decide(tx, asked_for, Word(verb, who, question=question), one.clock())
+            decided = await approvals.decide(tx, asked_for, HumanDecision(verb, who, question=question), one.clock())
     except AppError as error:
         return error.message
     finally:
@@ -166,7 +167,7 @@ def test_what_was_approved_is_what_is_done(store: str, tmp_path: Path, dial: Dia
             (asked,) = await one.runs()
             await send_due(one.parts)
             one.forward(5 * MINUTE)
-            assert RunState.PENDING == await say(one, Verb.APPROVE)
+            assert RunState.PENDING == await say(one, DecisionKind.APPROVE)
             (row,) = await one.ended(count=1)
             assert (RunState.SUCCEEDED, [3, 5], "alice") == (row.state, dial.history, row.approved_by)
             assert asked.plan == row.plan
@@ -198,7 +199,7 @@ def test_an_approval_is_void_when_the_plan_is_another_one(
         async with asking(store, tmp_path, dial, people) as one:
             await send_due(one.parts)
             dial.turn(4)
-            await say(one, Verb.APPROVE)
+            await say(one, DecisionKind.APPROVE)
             await until(lambda: events(one, "approval_void"), 10, "the approval to be void", one.runs)
             (row,) = await one.reached(RunState.AWAITING_APPROVAL, count=1)
             assert (None, 4) == (row.approved_by, dial.value)
@@ -211,7 +212,7 @@ def test_an_approval_is_void_when_the_plan_is_another_one(
             again = next(text for title, text in reversed(received(people)) if title.startswith("Approve?"))
             assert "what was approved before has changed: step 1: before.value is 4, no longer 3" in again
             assert "1. turn from 4 to 5" in again
-            await say(one, Verb.APPROVE, "bob")
+            await say(one, DecisionKind.APPROVE, "bob")
             (row,) = await one.ended(count=1)
             assert (RunState.SUCCEEDED, "bob", [3, 4, 5]) == (row.state, row.approved_by, dial.history)
 
@@ -226,18 +227,20 @@ def test_a_yes_to_another_plan_is_none_to_this_one(store: str, tmp_path: Path, d
             (asked,) = await one.runs()
             first = Plan.model_validate(asked.plan).question
             dial.turn(30)
-            assert RunState.PENDING == await say(one, Verb.APPROVE, question=first)
+            assert RunState.PENDING == await say(one, DecisionKind.APPROVE, question=first)
 
             async def asked_anew() -> bool:
                 (row,) = await one.runs()
                 return row.state == RunState.AWAITING_APPROVAL and Plan.model_validate(row.plan).question != first
 
             await until(asked_anew, 10, "the question to be put anew", one.runs)
-            assert "another one than that of question" in str(await say(one, Verb.APPROVE, "bob", question=first))
+            assert "another one than that of question" in str(
+                await say(one, DecisionKind.APPROVE, "bob", question=first)
+            )
             assert [3, 30] == dial.history
             (row,) = await one.runs()
             second = Plan.model_validate(row.plan).question
-            assert RunState.PENDING == await say(one, Verb.APPROVE, "bob", question=second)
+            assert RunState.PENDING == await say(one, DecisionKind.APPROVE, "bob", question=second)
             await one.ended(count=1)
             assert [3, 30, 32] == dial.history
 
@@ -251,7 +254,7 @@ def test_all_guards_decide_again_after_the_yes(store: str, tmp_path: Path, dial:
         async with asking(store, tmp_path, dial, people) as one:
             (asked,) = await one.runs()
             await _pause(one, Hold(scope="all", holder="carol", why="deploying", until=None))
-            await say(one, Verb.APPROVE)
+            await say(one, DecisionKind.APPROVE)
             (row,) = await one.reached(RunState.DEFERRED, count=1)
             assert (Reason.PAUSED, "alice", asked.plan) == (row.reason, row.approved_by, row.plan)
             await _resume(one)
@@ -274,7 +277,7 @@ def test_an_alert_that_resolves_makes_the_yes_needless(
             await one.resolve(pod="api-1")
             (row,) = await one.ended(count=1)
             assert (RunState.CANCELLED, Reason.RESOLVED_BEFORE_START) == (row.state, row.reason)
-            answer = await say(one, Verb.APPROVE)
+            answer = await say(one, DecisionKind.APPROVE)
             assert "is cancelled; only a run that is awaiting_approval can be approved" in answer
             assert 3 == dial.value
             while await send_due(one.parts):
@@ -306,10 +309,10 @@ def test_no_answer_is_no(store: str, tmp_path: Path, dial: Dial, people: WebServ
     [
         (words, attempt)
         for words in (
-            (Verb.APPROVE, Verb.APPROVE, Verb.APPROVE),
-            (Verb.APPROVE, Verb.REJECT),
-            (Verb.REJECT, Verb.CANCEL, Verb.REJECT),
-            (Verb.APPROVE, Verb.REJECT, Verb.CANCEL, "time", "resolve"),
+            (DecisionKind.APPROVE, DecisionKind.APPROVE, DecisionKind.APPROVE),
+            (DecisionKind.APPROVE, DecisionKind.REJECT),
+            (DecisionKind.REJECT, DecisionKind.CANCEL, DecisionKind.REJECT),
+            (DecisionKind.APPROVE, DecisionKind.REJECT, DecisionKind.CANCEL, "time", "resolve"),
         )
         for attempt in range(5)
     ],
@@ -360,9 +363,9 @@ def test_of_many_words_at_once_one_counts(  # noqa: PLR0917 - fixtures
 
 async def _pause(one: Engine, hold: Hold) -> None:
     async with one.database.write() as tx:
-        await holds.put(tx, Held("all"), hold, one.clock())
+        await pauses.put(tx, Held("all"), hold, one.clock())
 
 
 async def _resume(one: Engine) -> None:
     async with one.database.write() as tx:
-        await holds.take(tx, Held("all"), None, "carol", one.clock())
+        await pauses.take(tx, Held("all"), None, "carol", one.clock())

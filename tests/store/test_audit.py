@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from app.domain.states import RunState
-from app.store import audit, episodes, messages, runs
-from app.store.connection import AsyncConnection
-from app.store.database import Database
-from app.store.messages import Draft
-from app.store.migrate import migrate
+from app.store.db.connection import AsyncConnection
+from app.store.db.database import Database
+from app.store.ledger import episodes, outbox, runs
+from app.store.ledger.outbox import Draft
+from app.store.migrations.migrate import migrate
+from app.store.queries import search
 from tests.support.edge import NOW, Edge, make_episode
 
 MINUTE = timedelta(minutes=1)
@@ -153,7 +154,7 @@ def test_pages_that_look_at_few_entries_lead_to_all(edge: Edge, monkeypatch: pyt
     paths = [f"/remediations?{query}" for query in queries + runs_too]
     paths += [f"/episodes?{query}" for query in [*queries, "open=true&label=pod=1", "open=false", "matched=false"]]
     whole = {path: everything(edge, path)[0] for path in paths}
-    monkeypatch.setattr(audit, "_LOOKED_AT", 4)
+    monkeypatch.setattr(search, "_LOOKED_AT", 4)
     for path, expected in whole.items():
         ids, pages = everything(edge, path)
         assert expected == ids, path
@@ -204,7 +205,7 @@ def test_metrics_count_on_both_stores(edge: Edge) -> None:
     async def queue() -> None:
         async with edge.database.write() as tx:
             for number in range(3):
-                await messages.queue(tx, Draft(f"{number}", "ops", "title", "body"), NOW)
+                await outbox.queue(tx, Draft(f"{number}", "ops", "title", "body"), NOW)
 
     edge.run(queue())
     edge.get("/metrics")

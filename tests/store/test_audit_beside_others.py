@@ -13,14 +13,16 @@ import pytest
 from sqlalchemy import delete, select, update
 
 from app.domain.states import RunState
-from app.store import effects, events, retention, runs, seals, stream, undos, verifying
-from app.store.connection import AsyncConnection
-from app.store.database import Database
-from app.store.events import Entry, Event, catalog_chain
-from app.store.schema import episode, event, run, run_episode, seal
-from app.store.seals import Cursor
-from app.store.stream import Wanted
-from app.store.verifying import verify
+from app.store.audit import chain, seals, stream
+from app.store.audit import verify as verifying
+from app.store.audit.chain import Entry, Event, catalog_chain
+from app.store.audit.seals import Cursor
+from app.store.audit.stream import Wanted
+from app.store.audit.verify import verify
+from app.store.db.connection import AsyncConnection
+from app.store.db.database import Database
+from app.store.db.schema import episode, event, run, run_episode, seal
+from app.store.ledger import effectiveness, retention, runs, undos
 from tests.conftest import StartPostgres
 from tests.support.aio import run as run_loop
 from tests.support.alerts import NOW
@@ -33,7 +35,7 @@ DAY = timedelta(days=1)
 async def append(database: Database, *, synced: bool = True) -> None:
     """One more event."""
     async with database.write(synced=synced) as tx:
-        await events.append(tx, [Event(catalog_chain("other"), NOW, "paused", "", Entry("paused", actor="ann"))])
+        await chain.append(tx, [Event(catalog_chain("other"), NOW, "paused", "", Entry("paused", actor="ann"))])
 
 
 async def streamed(database: Database, after: Cursor = Cursor()) -> list[int]:  # noqa: B008 - a value
@@ -81,20 +83,20 @@ async def ended(database: Database) -> str:
         (held,) = (await tx.execute(select(run.c.id))).one()
         over = {"state": RunState.SUCCEEDED, "finished_at": NOW, "active": False, "admitted_at": NOW, "judge_at": NOW}
         await tx.execute(update(run).values(over))
-        await events.append(tx, [Event(held, NOW, "succeeded", RunState.SUCCEEDED, Entry())])
+        await chain.append(tx, [Event(held, NOW, "succeeded", RunState.SUCCEEDED, Entry())])
         await tx.execute(update(episode).values(closed_at=NOW, resolved_at=NOW))
         return str((await tx.execute(select(run_episode.c.episode_id))).scalar_one())
 
 
 async def resolve(tx: AsyncConnection, episode_id: str) -> None:
     """What taking the resolve in does to the run."""
-    await effects.record_resolution(tx, NOW + DAY, [episode_id])
+    await effectiveness.record_resolution(tx, NOW + DAY, [episode_id])
 
 
 async def judge(tx: AsyncConnection, _episode_id: str) -> None:
     """What judging does to a run whose alert had its time."""
     (held,) = (await tx.execute(select(run.c.id))).one_or_none() or ("",)
-    await effects.judge(tx, held, NOW + DAY)
+    await effectiveness.judge(tx, held, NOW + DAY)
 
 
 async def borrow(tx: AsyncConnection, _episode_id: str) -> None:
@@ -211,7 +213,7 @@ async def seed_one_more(database: Database) -> None:
         last = f"{one.id[:-4]}ffff"
         copied = dict((await tx.execute(select(run).where(run.c.id == one.id))).one()._mapping)
         await tx.execute(run.insert(), [copied | {"id": last}])
-        await events.append(tx, [Event(last, NOW, "recorded", copied["state"], Entry())], are_first=True)
+        await chain.append(tx, [Event(last, NOW, "recorded", copied["state"], Entry())], are_first=True)
 
 
 def test_what_is_streamed_survives_a_crash_of_the_server(start_postgres: StartPostgres) -> None:

@@ -13,14 +13,16 @@ from sqlalchemy import Table, case, delete, select, text, update
 
 from app.domain.reasons import Reason
 from app.domain.states import RunState
-from app.store import events, retention, runs, seals, stream, verifying
-from app.store.connection import AsyncConnection
-from app.store.database import Database
-from app.store.events import SERVICE, Entry, Event, Head, catalog_chain
-from app.store.schema import event, run, seal
-from app.store.seals import Cursor
-from app.store.stream import Wanted
-from app.store.verifying import Report, verify
+from app.store.audit import chain, seals, stream
+from app.store.audit import verify as verifying
+from app.store.audit.chain import SERVICE, Entry, Event, Head, catalog_chain
+from app.store.audit.seals import Cursor
+from app.store.audit.stream import Wanted
+from app.store.audit.verify import Report, verify
+from app.store.db.connection import AsyncConnection
+from app.store.db.database import Database
+from app.store.db.schema import event, run, seal
+from app.store.ledger import retention, runs
 from tests.support.aio import run as run_loop
 from tests.support.alerts import NOW
 from tests.support.ledger import opened, seed
@@ -36,7 +38,7 @@ async def history(database: Database, *, sealed: bool = True) -> str:
         for number in range(3):
             data = {"n": number, "big": 1e22, "half": 0.5, "nested": [{"a": None, "ä": "\u202e"}]}
             await runs.note(tx, first, NOW, "check", Entry("seen", Reason.CHECK_FAILED, data=data))
-        await events.append(tx, [Event(catalog_chain("poke"), NOW, "paused", "", Entry("paused", actor="ann"))])
+        await chain.append(tx, [Event(catalog_chain("poke"), NOW, "paused", "", Entry("paused", actor="ann"))])
     if sealed:
         async with database.write() as tx:
             await seals.seal_next(tx, NOW, 100)
@@ -191,8 +193,8 @@ def test_a_rewritten_chain_is_found_when_there_is_a_key(store: str) -> None:
                 rows = (await tx.execute(select(event).where(event.c.run_id == first).order_by(event.c.seq))).all()
                 end = Head()
                 for row in rows:
-                    content = events.content_of(row) | {"actor": "eve"}
-                    end = Head(row.seq, events.link(b"", end, content))
+                    content = chain.content_of(row) | {"actor": "eve"}
+                    end = Head(row.seq, chain.link(b"", end, content))
                     await tx.execute(update(event).where(event.c.id == row.id).values(actor="eve", hash=end.hash))
             report = await verify(database)
             assert [first] == [finding.chain for finding in report.findings]
@@ -218,7 +220,7 @@ def test_a_seal_of_the_log_shows_that_everything_was_made_anew(store: str) -> No
                 rows = (await tx.execute(select(event).order_by(event.c.run_id, event.c.seq))).all()
                 end = Head()
                 for row in rows:
-                    end = Head(row.seq, events.link(b"", end if row.seq > 1 else Head(), events.content_of(row)))
+                    end = Head(row.seq, chain.link(b"", end if row.seq > 1 else Head(), chain.content_of(row)))
                     await tx.execute(update(event).where(event.c.id == row.id).values(hash=end.hash))
             async with database.write() as tx:
                 await seals.seal_next(tx, NOW, 100)
@@ -284,7 +286,7 @@ def test_what_retention_deletes_is_not_missed(store: str) -> None:
                 await tx.execute(
                     update(run).where(run.c.id == first).values(state=RunState.DENIED, finished_at=NOW, active=False)
                 )
-                await events.append(tx, [Event(first, NOW, "denied", RunState.DENIED, Entry("no"))])
+                await chain.append(tx, [Event(first, NOW, "denied", RunState.DENIED, Entry("no"))])
                 await seals.seal_next(tx, NOW, 100)
                 assert await retention.announce_pass(tx, NOW + 2 * DAY, before)
                 assert 1 == await retention.prune_runs(tx, before, 10)
@@ -342,8 +344,8 @@ def test_what_retention_deletes_while_it_is_verified_is_not_missed(
 )
 def test_a_hash_is_of_what_is_said_and_not_of_how_it_is_written(value: object) -> None:
     """Whole numbers stay the same when a database writes them without a point."""
-    assert events.digest(b"", {"b": 1.0, "a": value}) == events.digest(b"", {"a": value, "b": 1})
-    assert events.digest(b"k", value) != events.digest(b"", value)
+    assert chain.digest(b"", {"b": 1.0, "a": value}) == chain.digest(b"", {"a": value, "b": 1})
+    assert chain.digest(b"k", value) != chain.digest(b"", value)
 
 
 def test_the_stream_goes_on_where_it_was(store: str) -> None:
@@ -370,7 +372,7 @@ def test_the_stream_goes_on_where_it_was(store: str) -> None:
 async def append(database: Database) -> None:
     """One more event."""
     async with database.write() as tx:
-        await events.append(tx, [Event(catalog_chain("other"), NOW, "paused", "", Entry("paused", actor="ann"))])
+        await chain.append(tx, [Event(catalog_chain("other"), NOW, "paused", "", Entry("paused", actor="ann"))])
 
 
 @pytest.mark.parametrize("sealed", [True, False])

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
+from app.domain.earned_mode import Mark
 from app.domain.reasons import Reason
 from app.domain.remediation import Mode
-from app.domain.standings import Mark
-from app.engine import standing
+from app.engine.outcomes import earned_mode
 from app.engine.precedence import keep_current
-from app.store import catalogs, standings
-from app.store.catalogs import UNSERVED
-from app.store.database import Database
+from app.store.db.database import Database
+from app.store.gates import earned_modes
+from app.store.ledger import catalogs
+from app.store.ledger.catalogs import UNSERVED
 from tests.support.aio import run
 from tests.support.alerts import NOW
 from tests.support.engine import Engine, engine, until
@@ -161,10 +162,10 @@ def test_an_older_form_does_not_undo_what_a_newer_one_has_earned(
             for one in (older, newer, older, newer, older):
                 async with one.parts.turn() as turn:
                     remediation = one.catalog().remediations["poke"]
-                    await standing.follow(turn, remediation)
-                    await standing.count(turn, remediation, "run", Mark.WOULD_ACT)
+                    await earned_mode.follow(turn, remediation)
+                    await earned_mode.count(turn, remediation, "run", Mark.WOULD_ACT)
             async with newer.database.read() as tx:
-                found = await standings.get(tx, "poke")
+                found = await earned_modes.get(tx, "poke")
             assert found is not None
             assert (newer.catalog().remediations["poke"].deed, Mode.APPROVE) == (found.digest, found.mode)
 

@@ -17,14 +17,16 @@ from app.api import decisions
 from app.domain.errors import ConflictError
 from app.domain.obstacles import Hold, Storm
 from app.domain.states import RunState
-from app.engine.timekeeping import Timekeeper
-from app.store import breakers, clock, holds, leases, messages, schema, storms
-from app.store.approvals import Verb, Word
-from app.store.breakers import Ended
-from app.store.events import Entry
-from app.store.holds import Held
-from app.store.leases import Claimant
-from app.store.messages import Draft
+from app.engine.clock import Timekeeper
+from app.store.audit.chain import Entry
+from app.store.db import clock, schema
+from app.store.gates import breakers, pauses, storms
+from app.store.gates.breakers import Ended
+from app.store.gates.pauses import Held
+from app.store.ledger import leases, outbox
+from app.store.ledger.approvals import DecisionKind, HumanDecision
+from app.store.ledger.leases import Claimant
+from app.store.ledger.outbox import Draft
 from tests.support.aio import run
 from tests.support.alerts import alert
 from tests.support.clocks import SetClock
@@ -200,7 +202,7 @@ def test_what_a_person_says_to_a_replica_that_has_not_heard_of_the_step_is_done_
             services.catalog = SimpleNamespace(current=other.parts.catalog())
             said = Entry("asked for")
             if verb == "approve":
-                await decisions._said(services, row.id, Word(Verb.APPROVE, "ann"))
+                await decisions._said(services, row.id, HumanDecision(DecisionKind.APPROVE, "ann"))
             elif verb == "retry":
                 await decisions._retry(services, row.id, said)
             else:
@@ -278,7 +280,7 @@ def test_a_pause_lasts(world: World, step: timedelta, is_length: bool) -> None:
             async with one.database.write() as tx:
                 now = one.parts.clock()
                 hold = Hold("all", "ann", "why", now + timedelta(minutes=30))
-                await holds.put(tx, Held("all"), hold, now, is_length=is_length)
+                await pauses.put(tx, Held("all"), hold, now, is_length=is_length)
             world.step(step)
             await compare(one)
             left = (await written(one, schema.hold)).until - one.parts.clock()
@@ -300,7 +302,7 @@ def test_what_has_stopped_stays_stopped_for_as_long(world: World, step: timedelt
                 for number in range(limits.breaker):
                     await breakers.record(tx, Ended("poke", f"run-{number}", helped=False), limits, now)
                 await storms.keep(tx, Storm("", "many", now + HOUR / 2), now)
-                await messages.queue(tx, Draft("key", "channel", "title", "body"), now)
+                await outbox.queue(tx, Draft("key", "channel", "title", "body"), now)
                 await tx.execute(update(schema.message).values(not_before=now + HOUR / 2))
                 await tx.execute(
                     insert(schema.standing).values(
@@ -348,7 +350,7 @@ def test_both_replicas_see_a_step_and_it_is_followed_once(shared: World) -> None
             async with one.database.write() as tx:
                 now = one.parts.clock()
                 hold = Hold("all", "ann", "why", now + HOUR / 2)
-                await holds.put(tx, Held("all"), hold, now, is_length=True)
+                await pauses.put(tx, Held("all"), hold, now, is_length=True)
             for steps in ((HOUR,), (HOUR, HOUR), (-HOUR,), (HOUR, -2 * HOUR), (-HOUR, HOUR)):
                 for step, (first, second) in zip(steps, ((one, other), (other, one)), strict=False):
                     shared.step(step)
@@ -371,7 +373,7 @@ def test_a_machine_that_was_suspended_moves_nothing(shared: World) -> None:
         async with shared.replica(working=False) as one, shared.replica(working=False, owner="replica-2") as other:
             async with one.database.write() as tx:
                 now = one.parts.clock()
-                await holds.put(tx, Held("all"), Hold("all", "ann", "why", now + HOUR), now, is_length=True)
+                await pauses.put(tx, Held("all"), Hold("all", "ann", "why", now + HOUR), now, is_length=True)
             before = await written(one, schema.hold)
             await compare(other)
             assert isinstance(one.parts.timekeeper, Timekeeper)
@@ -391,7 +393,7 @@ def test_a_clock_that_was_set_back_while_nobody_ran(shared: World, sink: WebServ
         async with shared.replica(poke(sink, mode="approve")) as one:
             async with one.database.write() as tx:
                 now = one.parts.clock()
-                await holds.put(tx, Held("all"), Hold("all", "ann", "why", now + HOUR / 2), now, is_length=True)
+                await pauses.put(tx, Held("all"), Hold("all", "ann", "why", now + HOUR / 2), now, is_length=True)
             if not idle:
                 await one.fire()
                 await one.reached(RunState.DEFERRED, count=1)
@@ -412,7 +414,7 @@ def test_a_step_whose_commit_fails_is_followed_later(shared: World, monkeypatch:
         async with shared.replica(working=False) as one:
             async with one.database.write() as tx:
                 now = one.parts.clock()
-                await holds.put(tx, Held("all"), Hold("all", "ann", "why", now + HOUR / 2), now, is_length=True)
+                await pauses.put(tx, Held("all"), Hold("all", "ann", "why", now + HOUR / 2), now, is_length=True)
             shared.step(HOUR)
             follow = clock.follow_step
 

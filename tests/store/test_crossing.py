@@ -12,18 +12,19 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import text
 
+from app.backends.connection import Connections
+from app.backends.instances import Clients
 from app.catalog.catalog import Catalog
-from app.clients.clients import Clients
-from app.clients.connections import Connections
 from app.domain.plans import Plan, Target
 from app.domain.scope import Scope
 from app.domain.states import RunState
-from app.engine.admission import Matter, gather
-from app.engine.parts import Parts, Policy
-from app.store import episodes, facts, runs
-from app.store.connection import AsyncConnection
-from app.store.database import Database
-from app.store.events import Entry
+from app.engine.context import EngineContext, Policy
+from app.engine.stages.admission import DecisionInput, gather
+from app.store.audit.chain import Entry
+from app.store.db.connection import AsyncConnection
+from app.store.db.database import Database
+from app.store.gates import facts
+from app.store.ledger import episodes, runs
 from app.telemetry.metrics import Metrics
 from tests.support.aio import run
 from tests.support.alerts import NOW
@@ -157,21 +158,21 @@ def test_a_target_that_comes_free_is_found_as_one_that_was_just_worked_on(
             async with database.write() as tx:
                 changes = {"target_key": key, "holds_target": True, "admitted_at": NOW}
                 acting = await runs.move(tx, acting, RunState.RUNNING, NOW, Entry("admitted"), **changes)
-            looked_at = facts.glance
+            looked_at = facts.probe
 
-            async def glance(tx: AsyncConnection, asked: facts.Asked) -> facts.Glance:
+            async def probe(tx: AsyncConnection, asked: facts.FactsQuery) -> facts.Probe:
                 seen = await looked_at(tx, asked)
                 async with database.write() as other:
                     await runs.move(other, acting, RunState.FAILED, NOW, Entry("over"))
                 return seen
 
-            monkeypatch.setattr(facts, "glance", glance)
+            monkeypatch.setattr(facts, "glance", probe)
             plan = Plan(rung=0, target=Target(backend="redis", key=key), steps=())
             catalog = Catalog.of([], seen=(), warnings=(), loaded_at=NOW)
             clients = Clients(Connections(), Scope())
-            parts = Parts(database, lambda: catalog, clients, Metrics("0"), Policy(), lambda: NOW, "me")
+            parts = EngineContext(database, lambda: catalog, clients, Metrics("0"), Policy(), lambda: NOW, "me")
             async with database.read() as tx:
-                known = await gather(tx, parts, Matter(candidate, plan), NOW)
+                known = await gather(tx, parts, DecisionInput(candidate, plan), NOW)
             assert (None, (NOW, acting.id)) == (known.holder, known.last_outcome)
 
     run(scenario())

@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import make_url
 
 from app.domain.errors import ConfigError, StoreUnavailableError
-from app.store import durability
-from app.store.database import Database
-from app.store.durability import Kept
-from app.store.migrate import is_current, migrate
+from app.store.db import durability
+from app.store.db.database import Database
+from app.store.db.durability import Kept
+from app.store.migrations.migrate import is_current, migrate
 from tests.conftest import StartPostgres, StartService
 from tests.support import pgbouncer
 from tests.support.aio import run

@@ -13,10 +13,10 @@ import pytest
 from app.domain.obstacles import Breaker
 from app.domain.reasons import Reason
 from app.domain.states import RunState
-from app.engine.judging import judge
-from app.store import breakers
-from app.store.breakers import Ended
-from app.store.schema import message
+from app.engine.outcomes.effectiveness import judge
+from app.store.db.schema import message
+from app.store.gates import breakers
+from app.store.gates.breakers import Ended
 from tests.support.aio import run
 from tests.support.engine import Engine, engine
 from tests.support.entries import asked, ok, poke, request

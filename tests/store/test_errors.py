@@ -13,14 +13,15 @@ from sqlalchemy.exc import ProgrammingError
 
 from app.domain.episodes import receive
 from app.domain.errors import ConfigError, StoreUnavailableError
-from app.engine import intake
-from app.store import database as database_module
-from app.store import episodes, sessions
-from app.store.connection import AsyncConnection
-from app.store.database import Database
-from app.store.migrate import migrate
-from app.store.pace import work_in_background
-from app.store.schema import run as table
+from app.engine.stages import intake
+from app.store.db import database as database_module
+from app.store.db import sessions
+from app.store.db.connection import AsyncConnection
+from app.store.db.database import Database
+from app.store.db.pace import work_in_background
+from app.store.db.schema import run as table
+from app.store.ledger import episodes
+from app.store.migrations.migrate import migrate
 from tests.support import frozen
 from tests.support.aio import run
 from tests.support.engine import engine

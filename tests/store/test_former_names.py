@@ -10,11 +10,11 @@ from sqlalchemy import select, text
 
 from app.domain.reasons import Reason
 from app.domain.states import RunState
-from app.store import stream
-from app.store.schema import run as run_table
-from app.store.seals import Cursor
-from app.store.stream import Wanted
-from app.store.verifying import verify
+from app.store.audit import stream
+from app.store.audit.seals import Cursor
+from app.store.audit.stream import Wanted
+from app.store.audit.verify import verify
+from app.store.db.schema import run as run_table
 from tests.support.aio import run
 from tests.support.engine import Engine, engine
 from tests.support.entries import poke

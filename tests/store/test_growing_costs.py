@@ -16,15 +16,17 @@ from app.domain.durations import Rate
 from app.domain.ids import new_id
 from app.domain.reasons import Reason
 from app.domain.states import RunState
-from app.engine.intake import pending_run
-from app.store import effects, episodes, facts, runs, seals, stream
-from app.store.connection import AsyncConnection
-from app.store.database import Database
-from app.store.facts import Asked
-from app.store.schema import REFUSED_BY_PEOPLE, event
-from app.store.schema import run as run_table
-from app.store.seals import Cursor
-from app.store.stream import Wanted
+from app.engine.stages.intake import pending_run
+from app.store.audit import seals, stream
+from app.store.audit.seals import Cursor
+from app.store.audit.stream import Wanted
+from app.store.db.connection import AsyncConnection
+from app.store.db.database import Database
+from app.store.db.schema import REFUSED_BY_PEOPLE, event
+from app.store.db.schema import run as run_table
+from app.store.gates import facts
+from app.store.gates.facts import FactsQuery
+from app.store.ledger import effectiveness, episodes, runs
 from tests.support.aio import run
 from tests.support.alerts import NOW
 from tests.support.engine import read
@@ -102,8 +104,8 @@ async def _last_outcome(tx: AsyncConnection) -> None:
 
 async def _glance(tx: AsyncConnection) -> None:
     rates = (Rate(3, HOUR), Rate(7, 24 * HOUR))
-    asked = Asked(NOW, "another", "poke", KEY, rates, rates, rates, (), ())
-    seen = await facts.glance(tx, asked)
+    asked = FactsQuery(NOW, "another", "poke", KEY, rates, rates, rates, (), ())
+    seen = await facts.probe(tx, asked)
     assert (False, False, False) == (seen.last_outcome, seen.target_rate, seen.rate)
 
 
@@ -112,7 +114,7 @@ async def _target_rate(tx: AsyncConnection) -> None:
 
 
 async def _recurring(tx: AsyncConnection) -> None:
-    assert [] == await effects.recurring(tx, [("another", IDENTITY)], NOW)
+    assert [] == await effectiveness.recurring(tx, [("another", IDENTITY)], NOW)
 
 
 @pytest.mark.parametrize("ask", [_last_outcome, _glance, _target_rate, _recurring])

@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import event, func, select
 
 from app.domain.errors import StoreUnavailableError
-from app.store import inbox
-from app.store.database import Database
-from app.store.inbox import Inbox, Received
-from app.store.schema import notification
+from app.store.db.database import Database
+from app.store.db.schema import notification
+from app.store.ledger import inbox
+from app.store.ledger.inbox import Inbox, Received
 from tests.support.aio import run
 from tests.support.alerts import NOW
 from tests.support.ledger import opened

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import text
 
 from app.domain.errors import LeaseLostError, StoreUnavailableError
-from app.store.database import Database
-from app.store.leadership import Leadership, leaders
+from app.store.db.database import Database
+from app.store.db.leadership import Leadership, leaders
 from tests.support.aio import run
 from tests.support.engine import sqlite, until
 from tests.support.ledger import opened

@@ -14,14 +14,14 @@ from app.domain.errors import LeaseLostError
 from app.domain.plans import PlannedStep
 from app.domain.reasons import Reason
 from app.domain.states import RunState
-from app.store import leases, runs, steps
-from app.store.connection import AsyncConnection
-from app.store.database import Database
-from app.store.events import Entry
-from app.store.leases import Claimant
-from app.store.runs import Run
-from app.store.schema import run as run_table
-from app.store.steps import StepOutcome
+from app.store.audit.chain import Entry
+from app.store.db.connection import AsyncConnection
+from app.store.db.database import Database
+from app.store.db.schema import run as run_table
+from app.store.ledger import leases, runs, steps
+from app.store.ledger.leases import Claimant
+from app.store.ledger.runs import Run
+from app.store.ledger.steps import StepOutcome
 from tests.support.aio import run
 from tests.support.alerts import NOW
 from tests.support.ledger import LEASE, claim, count_events, fetch, opened, seed, seed_claimed, unleased

@@ -15,10 +15,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from app.domain.errors import ConfigError
-from app.store.database import Database
-from app.store.migrate import is_current, migrate, revisions
-from app.store.schema import metadata
-from app.store.upgrade import config, upgrade
+from app.store.db.database import Database
+from app.store.db.schema import metadata
+from app.store.migrations.migrate import is_current, migrate, revisions
+from app.store.migrations.upgrade import config, upgrade
 from tests.support.aio import run
 from tests.support.ledger import opened
 

@@ -16,15 +16,16 @@ from pydantic import SecretStr
 from sqlalchemy import select
 from sqlalchemy.engine import Row
 
-from app.clients.connections import Connections, NotifyChannel, SecretSource
+from app.backends.connection import Connections, NotifyChannel, SecretSource
 from app.domain.obstacles import Hold
-from app.engine.judging import tell_waiting
-from app.engine.outbox import pause, send_due, send_forever
-from app.store import approvals, holds, messages
-from app.store.approvals import Verb, Word
-from app.store.holds import Held
-from app.store.messages import Draft
-from app.store.schema import message
+from app.engine.background.outbox import pause, send_due, send_forever
+from app.engine.outcomes.effectiveness import tell_waiting
+from app.store.db.schema import message
+from app.store.gates import pauses
+from app.store.gates.pauses import Held
+from app.store.ledger import approvals, outbox
+from app.store.ledger.approvals import DecisionKind, HumanDecision
+from app.store.ledger.outbox import Draft
 from tests.support import web
 from tests.support.aio import run
 from tests.support.dial import Dial, dial, turns
@@ -70,7 +71,7 @@ async def queue(one: Engine, *channel: str, run_id: str | None = None) -> None:
     """Queue a message for each channel, named by its number."""
     async with one.database.write() as tx:
         for number, name in enumerate(channel, start=1):
-            await messages.queue(tx, Draft(f"{name}:{number}", name, f"title {number}", "body", run_id), one.clock())
+            await outbox.queue(tx, Draft(f"{name}:{number}", name, f"title {number}", "body", run_id), one.clock())
 
 
 async def stored(one: Engine) -> list[Row[Any]]:
@@ -217,8 +218,8 @@ def test_what_was_put_off_comes_before_what_follows(store: str, tmp_path: Path, 
             people.status = 200
             async with one.database.write() as tx:
                 later = one.clock() + timedelta(seconds=1)
-                await messages.queue(tx, Draft("second", "ops", "title 2", "body", run_id), later)
-                await messages.queue(tx, Draft("other", "ops", "other run", "body", "018f-other"), later)
+                await outbox.queue(tx, Draft("second", "ops", "title 2", "body", run_id), later)
+                await outbox.queue(tx, Draft("other", "ops", "other run", "body", "018f-other"), later)
             one.forward(timedelta(seconds=2))
             while await send_due(one.parts):
                 continue
@@ -244,9 +245,9 @@ async def asking(store: str, folder: Path, dial: Dial, people: WebServer) -> Asy
         yield one, row.id
 
 
-@pytest.mark.parametrize("answer", [Verb.APPROVE, Verb.REJECT, Verb.CANCEL, None])
+@pytest.mark.parametrize("answer", [DecisionKind.APPROVE, DecisionKind.REJECT, DecisionKind.CANCEL, None])
 def test_a_question_that_nobody_has_to_answer_any_more_is_not_asked(
-    store: str, tmp_path: Path, dial: Dial, people: WebServer, answer: Verb | None
+    store: str, tmp_path: Path, dial: Dial, people: WebServer, answer: DecisionKind | None
 ) -> None:
     """Its channel failed, and its run has been decided meanwhile: the channel hears that, and the end once."""
 
@@ -256,16 +257,16 @@ def test_a_question_that_nobody_has_to_answer_any_more_is_not_asked(
                 await one.resolve()
             else:
                 async with one.database.write() as tx:
-                    await approvals.decide(tx, run_id, Word(answer, "ann"), one.clock())
+                    await approvals.decide(tx, run_id, HumanDecision(answer, "ann"), one.clock())
                 one.parts.work.set()
             await one.ended(count=1)
             one.forward(timedelta(seconds=10))
             while await send_due(one.parts):
                 continue
             ends = {
-                Verb.APPROVE: ["Approved, not done yet: turn", "Done: turn"],
-                Verb.REJECT: ["Rejected: turn"],
-                Verb.CANCEL: ["Cancelled: turn"],
+                DecisionKind.APPROVE: ["Approved, not done yet: turn", "Done: turn"],
+                DecisionKind.REJECT: ["Rejected: turn"],
+                DecisionKind.CANCEL: ["Cancelled: turn"],
                 None: ["Not done: turn"],
             }
             assert ends[answer] == titles(people)
@@ -287,8 +288,8 @@ def test_a_question_that_a_newer_one_replaces_is_not_asked(
         async with asking(store, tmp_path, dial, people) as (one, run_id):
             if newer:
                 async with one.database.write() as tx:
-                    draft = Draft(messages.question_key(run_id, 99), "ops", "Approve? anew", "body", run_id)
-                    await messages.queue(tx, draft, one.clock())
+                    draft = Draft(outbox.question_key(run_id, 99), "ops", "Approve? anew", "body", run_id)
+                    await outbox.queue(tx, draft, one.clock())
             one.forward(timedelta(seconds=10))
             while await send_due(one.parts):
                 continue
@@ -306,13 +307,13 @@ def test_that_a_run_waits_is_not_told_after_it_has_ended(
         policy = {"channel": "ops", "connections": channels(ops=people.url), "tell_waiting": timedelta(seconds=1)}
         async with engine(store, tmp_path, turns(dial), **policy) as one:
             async with one.database.write() as tx:
-                await holds.put(tx, Held("all"), Hold("all", "ann", "because", None), one.clock())
+                await pauses.put(tx, Held("all"), Hold("all", "ann", "because", None), one.clock())
             await one.fire()
             await one.reached("deferred", count=1)
             one.forward(timedelta(seconds=2))
             assert 1 == await tell_waiting(one.parts)
             async with one.database.write() as tx:
-                await holds.take(tx, Held("all"), "ann", "ann", one.clock())
+                await pauses.take(tx, Held("all"), "ann", "ann", one.clock())
             one.forward(timedelta(seconds=2))
             await one.ended(count=1)
             await send_due(one.parts)
@@ -347,12 +348,12 @@ def test_a_message_whose_sender_died_is_sent_by_another(store: str, tmp_path: Pa
             await queue(one, "ops")
             now = one.clock()
             async with one.database.write() as tx:
-                (first,) = await messages.take(tx, "ops", now, now + timedelta(minutes=1), 10)
+                (first,) = await outbox.take(tx, "ops", now, now + timedelta(minutes=1), 10)
             assert 0 == await send_due(one.parts)
             one.forward(timedelta(minutes=1, seconds=1))
             assert 1 == await send_due(one.parts)
             async with one.database.write() as tx:
-                assert not await messages.settle(tx, first, error="too late")
+                assert not await outbox.settle(tx, first, error="too late")
             (row,) = await stored(one)
             assert (2, None) == (row.tries, row.error)
             assert ["title 1"] == titles(people)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import uvloop
 
-from app.store import pace, urgency
-from app.store.pace import Pace, work_in_background, work_without_pause
+from app.store.db import pace, urgency
+from app.store.db.pace import Pace, work_in_background, work_without_pause
 from tests.support.pacing import Worked, urgent, work
 
 pytestmark = pytest.mark.usefixtures("worked")

@@ -12,11 +12,11 @@ from sqlalchemy import text
 
 from app.domain.errors import TransactionLostError
 from app.domain.states import RunState
-from app.engine import admission
-from app.store import steps
-from app.store.connection import AsyncConnection
-from app.store.database import Database
-from app.store.rerun import rerun
+from app.engine.stages import admission
+from app.store.db.connection import AsyncConnection
+from app.store.db.database import Database
+from app.store.db.rerun import rerun
+from app.store.ledger import steps
 from tests.support.aio import run
 from tests.support.engine import engine
 from tests.support.entries import asked, poke, request

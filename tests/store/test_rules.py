@@ -11,10 +11,10 @@ from sqlalchemy.exc import IntegrityError
 from app.domain.errors import ConflictError
 from app.domain.reasons import Reason
 from app.domain.states import RunState, may_become
-from app.store import episodes, runs
-from app.store.database import Database
-from app.store.events import Entry
-from app.store.schema import run as run_table
+from app.store.audit.chain import Entry
+from app.store.db.database import Database
+from app.store.db.schema import run as run_table
+from app.store.ledger import episodes, runs
 from tests.support.aio import run
 from tests.support.alerts import NOW
 from tests.support.ledger import claim, count_events, fetch, new_episode, opened, seed, seed_claimed

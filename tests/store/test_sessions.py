@@ -16,10 +16,10 @@ from sqlalchemy import make_url, text
 
 from app.domain.reasons import Reason
 from app.domain.states import RunState
-from app.engine.intake import take_in
-from app.store import sessions
-from app.store.database import Database
-from app.store.migrate import is_current, migrate
+from app.engine.stages.intake import take_in
+from app.store.db import sessions
+from app.store.db.database import Database
+from app.store.migrations.migrate import is_current, migrate
 from tests.conftest import StartPostgres
 from tests.support.aio import run
 from tests.support.engine import Clock, Engine, engine, until

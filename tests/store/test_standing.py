@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from app.domain.earned_mode import Standing
 from app.domain.remediation import Mode
-from app.domain.standings import Standing
 from app.domain.states import RunState
-from app.engine import standing
-from app.engine.judging import follow, judge
-from app.store import approvals, standings
-from app.store.approvals import Verb, Word
-from app.store.schema import event, message
+from app.engine.outcomes import earned_mode
+from app.engine.outcomes.effectiveness import follow, judge
+from app.store.db.schema import event, message
+from app.store.gates import earned_modes
+from app.store.ledger import approvals
+from app.store.ledger.approvals import DecisionKind, HumanDecision
 from tests.support.aio import run
 from tests.support.alerts import alert
 from tests.support.engine import Engine, engine
@@ -54,7 +55,7 @@ def earning(sink: WebServer, **fields: Any) -> dict[str, Any]:
 async def held(one: Engine) -> Standing | None:
     """Where the remediation stands."""
     async with one.database.read() as tx:
-        return await standings.get(tx, "poke")
+        return await earned_modes.get(tx, "poke")
 
 
 async def said(one: Engine) -> list[str]:
@@ -71,7 +72,9 @@ async def told(one: Engine) -> list[str]:
         return [title for (title,) in await tx.execute(query)]
 
 
-async def episode(one: Engine, number: int, *, resolves: bool = True, verb: Verb = Verb.APPROVE) -> RunState:
+async def episode(
+    one: Engine, number: int, *, resolves: bool = True, verb: DecisionKind = DecisionKind.APPROVE
+) -> RunState:
     """Let one alert come, be decided, answered by a person where one is asked, and go; the state of its run."""
     firing = one.firing(alertname="Down", number=str(number))
     await one.deliver(firing)
@@ -79,7 +82,7 @@ async def episode(one: Engine, number: int, *, resolves: bool = True, verb: Verb
     waiting = (await one.reached(*settled, count=number))[-1]
     if waiting.state == RunState.AWAITING_APPROVAL:
         async with one.parts.turn() as turn:
-            await approvals.decide(turn.tx, waiting.id, Word(verb, "ada"), turn.now)
+            await approvals.decide(turn.tx, waiting.id, HumanDecision(verb, "ada"), turn.now)
         one.parts.work.set()
         await one.ended(count=number)
     if resolves:
@@ -138,7 +141,7 @@ def test_what_would_have_been_refused_earns_nothing(replica: Use, sink: WebServe
         await one.deliver(old)
         assert RunState.DENIED == (await one.ended(count=1))[0].state
         async with one.database.write() as tx:
-            await standings.begin(tx, "unrelated", Standing("", Mode.OBSERVE, one.clock()))
+            await earned_modes.begin(tx, "unrelated", Standing("", Mode.OBSERVE, one.clock()))
         assert await held(one) is None
         # A full rate would put it off: the dry run ends at once, and shows that.
         await episode(one, 2)
@@ -186,7 +189,7 @@ def test_a_remediation_that_changes_begins_anew(replica: Use, sink: WebServer) -
         one.catalog.put(earning(sink, max_age="3h"))
         async with one.database.read() as tx:
             remediation = one.catalog.current.remediations["poke"]
-            assert await standing.earned(tx, remediation, one.clock()) is Mode.OBSERVE  # before anything is written
+            assert await earned_mode.earned(tx, remediation, one.clock()) is Mode.OBSERVE  # before anything is written
         await follow(one.parts, None)
         assert (Mode.OBSERVE, 0, 0) == numbers(await held(one))
         assert "the remediation has changed; it begins anew at observe, after approve" == (await said(one))[-1]

@@ -11,7 +11,7 @@ from typing import Any
 
 from app.domain.reasons import Reason
 from app.domain.states import RunState
-from app.engine.intake import take_in
+from app.engine.stages.intake import take_in
 from tests.support.aio import run
 from tests.support.engine import Clock, Engine, engine, until
 from tests.support.entries import asked, cache, flush, poke

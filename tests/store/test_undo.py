@@ -13,24 +13,24 @@ from pydantic import ValidationError
 from sqlalchemy import select, update
 from sqlalchemy.engine import Row
 
-from app.actions.base import Context
-from app.actions.registry import actions
-from app.domain import former
+from app.backends.action import Context
+from app.backends.actions import actions
+from app.domain import former_names
 from app.domain.errors import ConflictError, NotFoundError, TransientError
 from app.domain.model import JsonObject
 from app.domain.plans import Plan, PlannedStep
 from app.domain.reasons import Reason
 from app.domain.remediation import Mode, Purpose, Remediation
 from app.domain.states import RunState
-from app.engine import undoing
-from app.engine.again import decide_again
-from app.engine.judging import tell_waiting
-from app.store import approvals
-from app.store.approvals import Verb, Word
-from app.store.events import Entry
-from app.store.runs import ended_columns
-from app.store.schema import event, message, run_episode
-from app.store.schema import run as ledger
+from app.engine.outcomes import undo as undoing
+from app.engine.outcomes.effectiveness import tell_waiting
+from app.engine.outcomes.retry import decide_again
+from app.store.audit.chain import Entry
+from app.store.db.schema import event, message, run_episode
+from app.store.db.schema import run as ledger
+from app.store.ledger import approvals
+from app.store.ledger.approvals import DecisionKind, HumanDecision
+from app.store.ledger.runs import ended_columns
 from tests.support.aio import run
 from tests.support.dial import Dial, Turn, dial, turn, turns
 from tests.support.engine import Clock, Engine, engine, until
@@ -184,7 +184,7 @@ def test_what_was_borrowed_is_given_back_however_a_later_rung_ends(
             if how == "rejected":
                 async with one.database.write() as tx:
                     (row,) = await one.runs()
-                    await approvals.decide(tx, row.id, Word(Verb.REJECT, "alice"), one.clock())
+                    await approvals.decide(tx, row.id, HumanDecision(DecisionKind.REJECT, "alice"), one.clock())
             await resolved(one)
             if how == "resolved":
                 one.forward(timedelta(hours=2))
@@ -455,7 +455,7 @@ def test_a_revert_can_be_cancelled_by_hand(store: str, tmp_path: Path, dial: Dia
             await resolved(one)
             (waiting,) = await reverts(one)
             async with one.database.write() as tx:
-                await approvals.decide(tx, waiting.id, Word(Verb.CANCEL, "alice"), one.clock())
+                await approvals.decide(tx, waiting.id, HumanDecision(DecisionKind.CANCEL, "alice"), one.clock())
             one.forward(11 * MINUTE)
             await reverted(one)
             assert 5 == dial.value
@@ -473,7 +473,7 @@ def test_a_cancelled_revert_is_not_recorded_again(store: str, tmp_path: Path, di
             await resolved(one)
             (waiting,) = await reverts(one)
             async with one.database.write() as tx:
-                await approvals.decide(tx, waiting.id, Word(Verb.CANCEL, "alice"), one.clock())
+                await approvals.decide(tx, waiting.id, HumanDecision(DecisionKind.CANCEL, "alice"), one.clock())
             one.catalog.put(turns(dial, mode="observe", **BORROWS))
             one.forward(MINUTE)
             await one.fire()
@@ -514,9 +514,9 @@ def test_the_release_before_cannot_read_what_takes_back(store: str, tmp_path: Pa
             (first,) = await one.ended(count=1)
             await undo(one, first.id)
             remedy, undone = await one.ended(count=2)
-            Remediation.model_validate(former.specification(remedy.spec))
+            Remediation.model_validate(former_names.specification(remedy.spec))
             with pytest.raises(ValidationError, match="purpose"):
-                Remediation.model_validate(former.specification(undone.spec))
+                Remediation.model_validate(former_names.specification(undone.spec))
             assert "undoes" not in remedy.plan
             known = set(Plan.model_fields) - {"undoes"}
             assert set(remedy.plan) <= known

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, text
 
-from app.store import wakeups
-from app.store.database import Database
-from app.store.schema import breaker
-from app.store.wakeups import announce, listen_forever, remind_forever
+from app.store.db import notify
+from app.store.db.database import Database
+from app.store.db.notify import announce, listen_forever, remind_forever
+from app.store.db.schema import breaker
 from tests.support.aio import run
 from tests.support.engine import until
 from tests.support.ledger import opened
@@ -80,7 +80,7 @@ def test_several_announcements_are_all_heard(postgres_database: str) -> None:
 
 def test_what_was_written_and_not_told_of_is_looked_for(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A commit that changed something wakes every loop a little later, whoever made it."""
-    monkeypatch.setattr(wakeups, "_REMIND_SECONDS", 0.01)
+    monkeypatch.setattr(notify, "_REMIND_SECONDS", 0.01)
 
     async def scenario() -> None:
         woken = asyncio.Event()

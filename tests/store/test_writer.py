@@ -19,12 +19,12 @@ from sqlalchemy import ColumnElement, event, insert, select, text, update
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from app.domain.errors import StoreUnavailableError
-from app.store import writer
-from app.store.database import Database
-from app.store.pace import work_in_background
-from app.store.schema import breaker, run
-from app.store.sqlite import QUESTIONS, InPlace, in_thread
-from app.store.writer import LONG_LOG_BYTES
+from app.store.db import writer
+from app.store.db.database import Database
+from app.store.db.pace import work_in_background
+from app.store.db.schema import breaker, run
+from app.store.db.sqlite import QUESTIONS, InPlace, in_thread
+from app.store.db.writer import LONG_LOG_BYTES
 from tests.support.ledger import opened
 from tests.support.pacing import work
 

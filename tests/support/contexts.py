@@ -7,10 +7,10 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from app.actions.base import Action, Context
-from app.checks.base import Check, CheckContext
-from app.clients.clients import Clients
-from app.clients.connections import Connections
+from app.backends.action import Action, Context
+from app.backends.check import Check, CheckContext
+from app.backends.connection import Connections
+from app.backends.instances import Clients
 from app.domain.model import JsonObject
 from app.domain.plans import Observation, PlannedStep, Target
 from app.domain.scope import Scope

@@ -1,7 +1,7 @@
 """The service, made to die like a process whose power is cut, or to stand still: at the n-th call of a named function.
 
 The product has no hook for this; the function is wrapped in the process that is to die, before the service starts:
-`python -m tests.support.crashing app.store.database.Database.write before 7 kill serve --store ...` (`Point.module`).
+`python -m tests.support.crashing app.store.db.database.Database.write before 7 kill serve --store ...` (a `Point`).
 `kill` is SIGKILL, `freeze` SIGSTOP, from which a test wakes it by SIGCONT. For a function that opens a transaction,
 before and after are those of its commit. The crash tests fork such processes from one that has the imports behind it
 (`Crashing`).
@@ -32,7 +32,7 @@ _SIGNALS = {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}
 class Point:
     """Where to die, or to stand still."""
 
-    function: str  # app.store.runs.move, or app.store.database.Database.write
+    function: str  # app.store.ledger.runs.move, or app.store.db.database.Database.write
     moment: str  # before | after
     number: int  # which call
     what: str = "kill"  # | freeze

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from app.actions.base import Action, Context
-from app.actions.registry import actions
+from app.backends.action import Action, Context
+from app.backends.actions import actions
 from app.domain.errors import PermanentError
 from app.domain.model import JsonObject, Value
 from app.domain.plans import PlannedStep

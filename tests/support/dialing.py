@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import sys
 
-from app.actions.registry import actions
+from app.backends.actions import actions
 from tests.support import crashing
 from tests.support.crashing import Point
 from tests.support.dial import Turn
 
-NOWHERE = Point("app.engine.execution.begin", "before", 0, "freeze")
+NOWHERE = Point("app.engine.stages.execution.begin", "before", 0, "freeze")
 
 
 def dialing(point: Point = NOWHERE) -> list[str]:

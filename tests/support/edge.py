@@ -17,25 +17,25 @@ from pydantic import SecretStr
 from app.api.app import create_app
 from app.api.auth import Authenticator, Role
 from app.api.services import Limits, Services
+from app.backends.connection import Connections
+from app.backends.instances import Clients
 from app.catalog.loader import load
 from app.catalog.reload import CatalogHolder
-from app.clients.clients import Clients
-from app.clients.connections import Connections
 from app.domain.episodes import Episode
 from app.domain.findings import Report
 from app.domain.ids import new_id
 from app.domain.remediation import Remediation
 from app.domain.scope import Scope
 from app.domain.states import RunState
-from app.engine.intake import pending_run
-from app.engine.parts import Parts, Policy
+from app.engine.context import EngineContext, Policy
+from app.engine.stages.intake import pending_run
 from app.settings import Token
-from app.store import episodes, runs
-from app.store.database import Database
-from app.store.inbox import Inbox
-from app.store.migrate import migrate
-from app.store.runs import Run
-from app.store.schema import run as run_table
+from app.store.db.database import Database
+from app.store.db.schema import run as run_table
+from app.store.ledger import episodes, runs
+from app.store.ledger.inbox import Inbox
+from app.store.ledger.runs import Run
+from app.store.migrations.migrate import migrate
 from app.telemetry.metrics import Metrics
 
 T = TypeVar("T")
@@ -115,10 +115,12 @@ class Edge:
         self.parts = self.services.parts
         return create_app(self.services)
 
-    def _parts(self, catalog: CatalogHolder, policy: Policy) -> Parts:
+    def _parts(self, catalog: CatalogHolder, policy: Policy) -> EngineContext:
         clients = Clients(Connections(), Scope())
         now = lambda: self.now  # noqa: E731 - the edge's clock
-        return Parts(self.database, lambda: catalog.current, clients, self.metrics, policy, now, "edge", work=self.work)
+        return EngineContext(
+            self.database, lambda: catalog.current, clients, self.metrics, policy, now, "edge", work=self.work
+        )
 
     async def _ready(self) -> list[str]:
         return self.problems

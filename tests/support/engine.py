@@ -15,21 +15,21 @@ import yaml
 from sqlalchemy import select
 from sqlalchemy.engine import Row
 
+from app.backends.connection import Connections
+from app.backends.instances import Clients
 from app.catalog.catalog import Catalog
 from app.catalog.loader import load
-from app.clients.clients import Clients
-from app.clients.connections import Connections
 from app.domain.remediation import Remediation
 from app.domain.scope import Scope
 from app.domain.states import RunState
-from app.engine.intake import take_in
-from app.engine.parts import Parts, Policy
-from app.engine.timekeeping import Timekeeper
+from app.engine.clock import Timekeeper
+from app.engine.context import EngineContext, Policy
+from app.engine.stages.intake import take_in
 from app.engine.worker import Worker
-from app.store.database import Database
-from app.store.inbox import Inbox, Received
-from app.store.migrate import migrate
-from app.store.schema import event, run, step
+from app.store.db.database import Database
+from app.store.db.schema import event, run, step
+from app.store.ledger.inbox import Inbox, Received
+from app.store.migrations.migrate import migrate
 from app.telemetry.metrics import Metrics
 from tests.support.alerts import alert, notification
 
@@ -73,7 +73,7 @@ class Engine:
 
     catalog: Shelf
 
-    def __init__(self, parts: Parts, clock: Clock) -> None:
+    def __init__(self, parts: EngineContext, clock: Clock) -> None:
         self.parts = parts
         self.clock = clock
         self.database = parts.database
@@ -194,7 +194,7 @@ async def engine(
     database = Database(store)
     await migrate(database)
     clients = Clients(connections or Connections(), rules.scope)
-    parts = Parts(database, catalog, clients, Metrics("test"), rules, clock, owner)
+    parts = EngineContext(database, catalog, clients, Metrics("test"), rules, clock, owner)
     if timed:
         keeper = Timekeeper(database, clock, rules.lease)
         await keeper.start()

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from app.clients.connections import Connections, RedisConnection, SecretSource
+from app.backends.connection import Connections, RedisConnection, SecretSource
 from tests.support.engine import remediation
 from tests.support.redis import RedisServer
 from tests.support.web import WebServer

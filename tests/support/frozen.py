@@ -11,7 +11,7 @@ from contextlib import contextmanager
 _CHILD = """
 import asyncio, os, signal, sys
 from sqlalchemy import text
-from app.store.database import Database
+from app.store.db.database import Database
 
 async def main(url, statement, lock):
     async with Database(url).write(lock=lock or None) as tx:

@@ -1,7 +1,7 @@
 """The service with constants of its own set, so that what comes once in ten minutes comes many times in a test.
 
 The product has no setting for these: they are set in the process, before it starts.
-`python -m tests.support.hurried app.engine.housekeeping._PRUNE_SECONDS=0.3 serve --store ...` (`hurried`).
+`python -m tests.support.hurried app.engine.background.housekeeping._PRUNE_SECONDS=0.3 serve --store ...` (`hurried`).
 """
 
 from __future__ import annotations

@@ -11,13 +11,13 @@ from typing import Any
 from sqlalchemy import func, select
 
 from app.domain.episodes import Episode, EpisodeRules, receive
-from app.engine.intake import pending_run
-from app.store import episodes, leases, runs
-from app.store.database import Database
-from app.store.leases import Claimant
-from app.store.migrate import migrate
-from app.store.runs import Run
-from app.store.schema import event
+from app.engine.stages.intake import pending_run
+from app.store.db.database import Database
+from app.store.db.schema import event
+from app.store.ledger import episodes, leases, runs
+from app.store.ledger.leases import Claimant
+from app.store.ledger.runs import Run
+from app.store.migrations.migrate import migrate
 from tests.support.alerts import NOW, parsed
 from tests.support.engine import read
 

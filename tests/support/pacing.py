@@ -1,4 +1,4 @@
-"""Work that takes its time on the clock that `app.store.pace` and `urgency` go by, and none of the machine's."""
+"""Work that takes its time on the clock that `app.store.db.pace` and `urgency` go by, and none of the machine's."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from app.store import pace, urgency
-from app.store.pace import Pace
+from app.store.db import pace, urgency
+from app.store.db.pace import Pace
 
 
 class Worked:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from app import cli, main
-from app.actions.registry import actions
-from app.checks.registry import checks
-from app.clients import http, kubernetes, postgres, redis
-from app.store import upgrade
+from app.backends.actions import actions
+from app.backends.checks import checks
+from app.backends.http import client as http
+from app.backends.kubernetes import client as kubernetes
+from app.backends.postgres import client as postgres
+from app.backends.redis import client as redis
+from app.store.migrations import upgrade
 
 __all__ = ["actions", "checks", "cli", "http", "kubernetes", "main", "postgres", "redis", "upgrade"]
 

@@ -11,7 +11,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
-from app.clients.connections import Connections, PostgresConnection, SecretSource
+from app.backends.connection import Connections, PostgresConnection, SecretSource
 from app.domain.plans import Target
 from tests.support.postgres import PostgresServer
 

@@ -9,11 +9,11 @@ from typing import Any
 import httpx
 import structlog
 
-from app.clients.connections import Connections
+from app.backends.connection import Connections
 from app.domain.scope import Scope
 from app.main import Service, installation_of, utc_now
 from app.settings import Settings
-from app.store.migrate import migrate
+from app.store.migrations.migrate import migrate
 from tests.support import quiet
 
 STEP = '{action: notify.send, with: {channel: ops, title: "t", body: "b"}}'

@@ -28,8 +28,8 @@ def test_sdks_wait_until_somebody_needs_them() -> None:
 STORE = """
 import asyncio, json, sys
 import app.__main__
-from app.store.database import Database
-from app.store.migrate import migrate
+from app.store.db.database import Database
+from app.store.migrations.migrate import migrate
 
 async def use():
     database = Database(f"sqlite:///{sys.argv[1]}")
@@ -52,8 +52,8 @@ def test_of_sqlalchemy_there_is_what_sqlite_needs(tmp_path: Path) -> None:
 
 LOAD = """
 import asyncio, json, sys
-from app.clients.clients import Clients
-from app.clients.connections import Connections
+from app.backends.instances import Clients
+from app.backends.connection import Connections
 from app.domain.scope import Scope
 connections = Connections.model_validate({"redis": {"cache": {"url": {"value": "redis://127.0.0.1:9"}}}})
 asyncio.run(Clients(connections, Scope(namespaces=["shop"])).load({"postgres", "redis"}))

@@ -23,8 +23,8 @@ import httpx
 import yaml
 
 from app.catalog.loader import load as load_catalog
-from app.store.database import Database
-from app.store.seals import seal_next
+from app.store.audit.seals import seal_next
+from app.store.db.database import Database
 from tests.support.processes import Process, free_port, wait_until
 from tests.support.service import Service
 from tools.bench.load import Load, percentile, post

@@ -1,10 +1,10 @@
-"""Alembic's entry: runs the migrations on the connection that `app.store.migrate` hands over."""
+"""Alembic's entry: runs the migrations on the connection that `app.store.migrations.migrate` hands over."""
 
 from __future__ import annotations
 
 from alembic import context
 
-from app.store.schema import metadata
+from app.store.db.schema import metadata
 
 connection = context.config.attributes["connection"]
 context.configure(connection=connection, target_metadata=metadata, render_as_batch=True)

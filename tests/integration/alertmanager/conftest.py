@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.clients.connections import Connections
+from app.backends.connection import Connections
 from tests.support import quiet, web
 from tests.support.alertmanager import Alertmanager
 from tests.support.processes import wait_until

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from app.clients.alertmanager import AlertmanagerClient, Answers, plain_receiver
-from app.clients.clients import Clients
-from app.clients.connections import Connections
+from app.backends.alertmanager.client import AlertmanagerClient, Answers, plain_receiver
+from app.backends.connection import Connections
+from app.backends.instances import Clients
 from app.domain.alerts import Notification
-from app.domain.outside import Standing
+from app.domain.external_facts import Standing
 from app.domain.reasons import Reason
 from app.domain.scope import Scope
 from app.domain.states import RunState
-from app.engine.outside import judge
+from app.engine.stages.external_facts import judge
 from app.settings import Settings
 from tests.support import web
 from tests.support.aio import run
@@ -252,7 +252,7 @@ def test_whoever_is_cancelled_leaves_the_answer_to_the_others(webhook: WebServer
 
 def test_a_member_that_hangs_costs_a_decision_little(webhook: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its silence is said, and the decision is made without it."""
-    monkeypatch.setattr("app.clients.alertmanager._PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("app.backends.alertmanager.client._PATIENCE_SECONDS", 0.2)
     webhook.answering.clear()
     answers = ask(Connections.model_validate({"alertmanager": {"urls": [webhook.url]}, "timeout": "30s"}))
     assert ((), (f"{webhook.url}/ did not answer within 0.2 s",)) == (answers.groups, answers.missing)

@@ -15,10 +15,10 @@ from sqlalchemy import select, update
 from sqlalchemy.engine import Row
 
 from app.domain.alerts import MAX_VALUE
-from app.engine.intake import take_in
-from app.engine.lookup import Lookup
-from app.store.inbox import LOOKUP, Received
-from app.store.schema import episode, event, notification
+from app.engine.background.lookup import Lookup
+from app.engine.stages.intake import take_in
+from app.store.db.schema import episode, event, notification
+from app.store.ledger.inbox import LOOKUP, Received
 from tests.support.aio import run
 from tests.support.clocks import SetClock
 from tests.support.engine import Engine, engine, sqlite, until

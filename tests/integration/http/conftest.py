@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from app.clients.connections import Connections
+from app.backends.connection import Connections
 from tests.support import web
 
 

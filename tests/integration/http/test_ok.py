@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.checks.alert.resolved import Resolved
-from app.checks.http.ok import Ok
-from app.clients.connections import Connections
+from app.backends.alertmanager.checks.resolved import Resolved
+from app.backends.connection import Connections
+from app.backends.http.checks.ok import Ok
 from app.domain.errors import CheckError
 from tests.support import contexts, web
 from tests.support.processes import free_port

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.actions.http.request import Request
-from app.clients.connections import Connections
+from app.backends.connection import Connections
+from app.backends.http.actions.request import Request
 from app.domain.errors import ActionError, OutcomeUnknownError, PermanentError, TransientError
 from app.domain.model import JsonObject
 from app.domain.reasons import Reason

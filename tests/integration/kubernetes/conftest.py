@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 
 import pytest
 
-from app.actions.base import Context
-from app.actions.registry import actions
-from app.checks.base import CheckContext
-from app.checks.registry import checks
-from app.clients.clients import Clients
-from app.clients.connections import Connections, KubernetesConnection
+from app.backends.action import Context
+from app.backends.actions import actions
+from app.backends.check import CheckContext
+from app.backends.checks import checks
+from app.backends.connection import Connections, KubernetesConnection
+from app.backends.instances import Clients
 from app.domain.permissions import Permission
 from app.domain.plans import Observation, PlannedStep, Target
 from app.domain.scope import Scope

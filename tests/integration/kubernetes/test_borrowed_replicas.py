@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.clients.connections import Connections, KubernetesConnection
+from app.backends.connection import Connections, KubernetesConnection
 from app.domain.reasons import Reason
 from app.domain.remediation import Purpose
 from app.domain.states import RunState

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import yaml
 
-from app.clients import kubernetes_objects
-from app.clients.connections import KubernetesConnection
-from app.clients.kubernetes import KubernetesClient
-from app.clients.kubernetes_errors import StaleWriteError
-from app.clients.kubernetes_objects import ObjectRef
+from app.backends.connection import KubernetesConnection
+from app.backends.kubernetes import objects
+from app.backends.kubernetes.client import KubernetesClient
+from app.backends.kubernetes.errors import StaleWriteError
+from app.backends.kubernetes.objects import ObjectRef
 from app.domain.errors import ActionError, PermanentError, TransientError
 from app.domain.reasons import Reason
 from tests.support.aio import run
@@ -196,7 +196,7 @@ def test_a_refusal_is_known_by_its_codes(
 
 def test_an_api_that_the_cluster_does_not_have_is_no_missing_object(kube: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An older or smaller cluster answers 404 for all of a kind; nothing is known of an object then."""
-    monkeypatch.setitem(kubernetes_objects._RESOURCES, "Deployment", ("apps.example.com", "v1", "deployments"))
+    monkeypatch.setitem(objects._RESOURCES, "Deployment", ("apps.example.com", "v1", "deployments"))
     with pytest.raises(PermanentError, match="answered 404") as caught:
         kube.resolve("Deployment", "api")
     assert Reason.ACTION_FAILED is caught.value.reason

@@ -10,18 +10,19 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from app.actions.registry import actions
-from app.clients.clients import Clients
-from app.clients.connections import Connections, KubernetesConnection
-from app.clients.kubernetes import KubernetesClient
-from app.clients.kubernetes_objects import ObjectRef
+from app.backends.actions import actions
+from app.backends.connection import Connections, KubernetesConnection
+from app.backends.instances import Clients
+from app.backends.kubernetes.client import KubernetesClient
+from app.backends.kubernetes.objects import ObjectRef
 from app.domain.errors import PermanentError
-from app.domain.outside import Population
+from app.domain.external_facts import Population
 from app.domain.plans import Plan
 from app.domain.reasons import Reason
 from app.domain.states import RunState
-from app.engine.outside import look_outside
-from app.store import runs, schema
+from app.engine.stages.external_facts import look_outside
+from app.store.db import schema
+from app.store.ledger import runs
 from tests.support.aio import run
 from tests.support.cluster import workload
 from tests.support.engine import engine, remediation, sqlite

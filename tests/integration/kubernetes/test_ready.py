@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.checks.registry import checks
+from app.backends.checks import checks
 from app.domain.errors import CheckError
 from tests.support.cluster import workload
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.checks.registry import checks
+from app.backends.checks import checks
 from app.domain.errors import CheckError
 from tests.support.processes import wait_until
 

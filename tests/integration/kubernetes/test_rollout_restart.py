@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.actions.registry import actions
+from app.backends.actions import actions
 from app.domain.errors import PermanentError
 from app.domain.reasons import Reason
 

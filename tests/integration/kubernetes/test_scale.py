@@ -8,9 +8,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from app.actions.registry import actions
-from app.clients.kubernetes_autoscalers import autoscalers_of
-from app.clients.kubernetes_objects import ObjectRef
+from app.backends.actions import actions
+from app.backends.kubernetes.autoscalers import autoscalers_of
+from app.backends.kubernetes.objects import ObjectRef
 from app.domain.errors import PermanentError
 from app.domain.reasons import Reason
 from tests.support.cluster import workload

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from app.clients.connections import Connections, KubernetesConnection
+from app.backends.connection import Connections, KubernetesConnection
 from app.domain.reasons import Reason
 from app.domain.states import RunState
 from tests.support.aio import run

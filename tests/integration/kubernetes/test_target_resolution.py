@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.clients.kubernetes_owners import POD_PERMISSIONS
+from app.backends.kubernetes.owners import POD_PERMISSIONS
 from app.domain.errors import PermanentError
 from app.domain.plans import Target
 from app.domain.reasons import Reason

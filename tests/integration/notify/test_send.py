@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from app.actions.notify.send import Send
-from app.clients.connections import Connections
+from app.backends.connection import Connections
+from app.backends.notify.actions.send import Send
 from app.domain.errors import ActionError, OutcomeUnknownError, PermanentError, TransientError
 from app.domain.plans import PlannedStep
 from app.domain.reasons import Reason

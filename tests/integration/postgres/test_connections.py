@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.checks.postgres.connections import Connections as Check
-from app.clients.connections import Connections
+from app.backends.connection import Connections
+from app.backends.postgres.checks.connections import Connections as Check
 from app.domain.errors import CheckError
 from app.domain.plans import Observation, Target
 from tests.support import contexts

@@ -5,8 +5,8 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from app.actions.postgres.terminate_idle import TerminateIdle
-from app.checks.postgres.connections import Connections
+from app.backends.postgres.actions.terminate_idle import TerminateIdle
+from app.backends.postgres.checks.connections import Connections
 from tests.support import contexts, pgbouncer
 from tests.support.shop import Shop, to_postgres
 

@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 import psycopg
 import pytest
 
-from app.actions.postgres.terminate_idle import TerminateIdle
-from app.clients.clients import Clients
+from app.backends.instances import Clients
+from app.backends.postgres.actions.terminate_idle import TerminateIdle
 from app.domain.errors import ActionError, PermanentError, TransientError
 from app.domain.plans import Target
 from app.domain.reasons import Reason

@@ -14,9 +14,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from app.actions.postgres.terminate_idle import TerminateIdle
-from app.clients.clients import Clients
-from app.clients.connections import Connections
+from app.backends.connection import Connections
+from app.backends.instances import Clients
+from app.backends.postgres.actions.terminate_idle import TerminateIdle
 from app.domain.errors import PermanentError, TransientError
 from app.domain.model import JsonObject
 from app.domain.plans import PlannedStep, Target

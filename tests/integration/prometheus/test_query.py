@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from app.backends.connection import Connections
+from app.backends.prometheus.checks.query import Query
 from app.catalog.templates import TemplateContext, render_params
-from app.checks.prometheus.query import Query
-from app.clients.connections import Connections
 from app.domain.errors import CheckError
 from app.domain.reasons import Reason
 from app.domain.redaction import redact

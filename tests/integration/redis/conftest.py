@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from pydantic import SecretStr
 
-from app.clients.connections import Connections, RedisConnection, SecretSource
+from app.backends.connection import Connections, RedisConnection, SecretSource
 from tests.support.redis import RedisServer
 
 

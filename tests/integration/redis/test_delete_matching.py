@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.actions.redis.delete_matching import DeleteMatching
+from app.backends.connection import Connections
+from app.backends.redis.actions.delete_matching import DeleteMatching
 from app.catalog.templates import TemplateContext, render_params
-from app.clients.connections import Connections
 from app.domain.errors import OutcomeUnknownError, PermanentError, TransientError
 from app.domain.plans import PlannedStep, Target
 from app.domain.reasons import Reason

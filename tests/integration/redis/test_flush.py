@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 from pydantic import SecretStr
 
-from app.actions.redis.flush import Flush
-from app.clients.clients import Clients
-from app.clients.connections import Connections, RedisConnection, SecretSource
+from app.backends.connection import Connections, RedisConnection, SecretSource
+from app.backends.instances import Clients
+from app.backends.redis.actions.flush import Flush
 from app.domain.errors import OutcomeUnknownError, PermanentError, TransientError
 from app.domain.plans import Target
 from app.domain.reasons import Reason

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import redis as sdk
 
-from app.actions.redis.delete_matching import DeleteMatching
-from app.actions.redis.flush import Flush
-from app.checks.redis.memory import Memory
-from app.clients.connections import Connections
+from app.backends.connection import Connections
+from app.backends.redis.actions.delete_matching import DeleteMatching
+from app.backends.redis.actions.flush import Flush
+from app.backends.redis.checks.memory import Memory
 from app.domain.errors import AppError, CheckError, PermanentError, TransientError
 from app.domain.plans import Target
 from app.domain.reasons import Reason

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.checks.redis.memory import Memory
-from app.clients.connections import Connections
+from app.backends.connection import Connections
+from app.backends.redis.checks.memory import Memory
 from app.domain.errors import CheckError
 from app.domain.plans import Target
 from tests.support import contexts

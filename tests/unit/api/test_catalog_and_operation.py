@@ -11,9 +11,10 @@ import httpx
 import pytest
 
 from app.domain.states import RunState
-from app.store import audit, pace
-from app.store.database import Database
-from app.store.events import SERVICE
+from app.store.audit.chain import SERVICE
+from app.store.db import pace
+from app.store.db.database import Database
+from app.store.queries import search
 from tests.support.edge import TOKENS, Edge, StartEdge, bearer
 
 
@@ -114,7 +115,7 @@ def test_a_reload_is_audited_with_who_asked_for_it(start_edge: StartEdge) -> Non
 
     async def read() -> list[tuple[str, str, Any]]:
         async with edge.database.read() as tx:
-            return [(row.kind, row.actor, row.data) for row in await audit.events(tx, SERVICE)]
+            return [(row.kind, row.actor, row.data) for row in await search.events(tx, SERVICE)]
 
     assert [
         ("reloaded", "the-admin", {"digest": digest, "result": "accepted"}),

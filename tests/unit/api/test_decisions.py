@@ -11,10 +11,10 @@ from sqlalchemy import update
 from app.domain.errors import LeaseLostError
 from app.domain.reasons import Reason
 from app.domain.states import RunState
-from app.store import leases, runs
-from app.store.events import Entry
-from app.store.leases import Claimant
-from app.store.schema import episode
+from app.store.audit.chain import Entry
+from app.store.db.schema import episode
+from app.store.ledger import leases, runs
+from app.store.ledger.leases import Claimant
 from tests.support.edge import NOW, TOKENS, Edge, StartEdge, bearer
 
 WAITING = {RunState.PENDING, RunState.DEFERRED, RunState.AWAITING_APPROVAL}

@@ -11,10 +11,10 @@ from fastapi import Request
 
 from app.api import events
 from app.domain.states import RunState
-from app.store import stream
-from app.store.database import Database
-from app.store.seals import Cursor
-from app.store.stream import Page, Wanted
+from app.store.audit import stream
+from app.store.audit.seals import Cursor
+from app.store.audit.stream import Page, Wanted
+from app.store.db.database import Database
 from tests.support.edge import NOW, TOKENS, Edge, StartEdge, bearer
 
 

@@ -10,9 +10,10 @@ from sqlalchemy import insert, select
 
 from app.domain.reasons import Reason
 from app.domain.states import RunState
-from app.engine.pausing import end_what_is_over
-from app.store import audit, events
-from app.store.schema import breaker, message
+from app.engine.outcomes.pausing import end_what_is_over
+from app.store.audit import chain as events
+from app.store.db.schema import breaker, message
+from app.store.queries import search
 from tests.support.edge import NOW, TOKENS, Edge, StartEdge, bearer
 
 WAITS = {"not_before": NOW + timedelta(hours=1)}
@@ -23,7 +24,7 @@ def chain(edge: Edge, name: str) -> list[tuple[str, str, Any]]:
 
     async def read() -> list[tuple[str, str, Any]]:
         async with edge.database.read() as tx:
-            return [(row.kind, row.actor, row.data) for row in await audit.events(tx, name)]
+            return [(row.kind, row.actor, row.data) for row in await search.events(tx, name)]
 
     return edge.run(read())
 

@@ -11,8 +11,8 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
-from app.clients.connections import NotifyChannel, SecretSource
-from app.clients.notify import Notifier
+from app.backends.connection import NotifyChannel, SecretSource
+from app.backends.notify.client import Notifier
 from app.telemetry.logs import configure
 from tests.support import web
 from tests.support.aio import run

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from app.domain.alerts import parse_notification
 from app.domain.episodes import EpisodeRules, receive
-from app.store.schema import Timestamp
+from app.store.db.schema import Timestamp
 from tests.support.edge import NOW, Edge
 
 CAPTURES = [

@@ -12,15 +12,15 @@ import pytest
 from sqlalchemy import select
 
 from app.api.services import Limits
+from app.backends.connection import Connections
+from app.backends.instances import Clients
 from app.catalog.catalog import Catalog
-from app.clients.clients import Clients
-from app.clients.connections import Connections
 from app.domain.scope import Scope
-from app.engine.intake import take_in
-from app.engine.parts import Parts, Policy
-from app.store.database import Database
-from app.store.inbox import unpacked
-from app.store.schema import notification
+from app.engine.context import EngineContext, Policy
+from app.engine.stages.intake import take_in
+from app.store.db.database import Database
+from app.store.db.schema import notification
+from app.store.ledger.inbox import unpacked
 from tests.support.edge import Edge
 
 CAPTURES = sorted((Path(__file__).parents[2] / "testdata" / "notifications").glob("*.json"))
@@ -228,9 +228,9 @@ def test_times_at_the_ends_of_the_calendar_are_taken_in(edge: Edge) -> None:
     assert {"0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z", "1969-12-31T18:29:59.100000Z"} == shown
 
 
-def _parts(edge: Edge, catalog: Catalog) -> Parts:
+def _parts(edge: Edge, catalog: Catalog) -> EngineContext:
     clients = Clients(Connections(), Scope())
-    return Parts(edge.database, lambda: catalog, clients, edge.metrics, Policy(), lambda: edge.now, "test")
+    return EngineContext(edge.database, lambda: catalog, clients, edge.metrics, Policy(), lambda: edge.now, "test")
 
 
 def test_a_refusal_repeats_no_value_of_the_body(edge: Edge) -> None:

@@ -16,10 +16,12 @@ from app.domain.findings import Finding, Report, Result
 from app.domain.obstacles import Hold
 from app.domain.remediation import Mode
 from app.domain.states import RunState
-from app.store import episodes, holds, records
-from app.store.database import Database
-from app.store.holds import Held
-from app.store.schema import breaker, event
+from app.store.db.database import Database
+from app.store.db.schema import breaker, event
+from app.store.gates import pauses
+from app.store.gates.pauses import Held
+from app.store.ledger import episodes
+from app.store.queries import track_record
 from tests.support.edge import NOW, TOKENS, Edge, bearer, make_episode
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -95,8 +97,8 @@ def test_breaker_and_pauses_are_shown(edge: Edge) -> None:
         async with edge.database.write() as tx:
             opened = {"remediation": "restart-api", "failures": 3, "opened_at": NOW, "trial_at": NOW + HOUR}
             await tx.execute(breaker.insert(), [opened])
-            await holds.put(tx, Held("all"), Hold("all", "ada", "release", None), NOW)
-            await holds.put(tx, Held("remediation", "another"), Hold("remediation", "ada", "no", None), NOW)
+            await pauses.put(tx, Held("all"), Hold("all", "ada", "release", None), NOW)
+            await pauses.put(tx, Held("remediation", "another"), Hold("remediation", "ada", "no", None), NOW)
 
     assert 'remediator_breaker_state{remediation="restart-api"} 0.0' in edge.get("/metrics").text.splitlines()
     edge.run(stop())
@@ -231,9 +233,9 @@ def test_records_are_read_from_their_index(edge: Edge) -> None:
 
         listen(edge.database.engine, "before_cursor_execute", remember)
         async with edge.database.read() as tx:
-            await records.tallies(tx, ["restart-api", "another"], since)
-            await records.times_to_resolve(tx, "restart-api", since)
-            await records.recurrences(tx, "restart-api", since)
+            await track_record.tallies(tx, ["restart-api", "another"], since)
+            await track_record.times_to_resolve(tx, "restart-api", since)
+            await track_record.recurrences(tx, "restart-api", since)
             rows = [
                 await tx.run_sync(Connection.exec_driver_sql, f"EXPLAIN QUERY PLAN {statement}", values)
                 for statement, values in asked[:]

@@ -13,8 +13,8 @@ import pytest
 
 from app.domain.episodes import Episode
 from app.domain.states import FINAL_STATES, RunState
-from app.store import episodes, runs
-from app.store.schema import step
+from app.store.db.schema import step
+from app.store.ledger import episodes, runs
 from tests.support.edge import NOW, Edge, make_episode
 
 MINUTE = timedelta(minutes=1)

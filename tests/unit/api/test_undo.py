@@ -8,8 +8,8 @@ import pytest
 
 from app.domain.plans import PlannedStep
 from app.domain.states import RunState
-from app.store.runs import Run
-from app.store.schema import step
+from app.store.db.schema import step
+from app.store.ledger.runs import Run
 from tests.support.edge import NOW, TOKENS, Edge, StartEdge, bearer
 
 HEADERS = bearer("secret-of-approver")

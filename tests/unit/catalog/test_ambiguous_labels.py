@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from app.catalog.connected import ambiguous
 from app.catalog.loader import load
+from app.catalog.references import ambiguous
 from app.cli.checking import check
 from app.domain.episodes import EpisodeRules
 from tests.support.alerts import NOW

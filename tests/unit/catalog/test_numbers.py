@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from app.backends.connection import Connections
 from app.catalog.catalog import Catalog
 from app.catalog.loader import load
-from app.clients.connections import Connections
 from app.domain.durations import parse_duration, parse_rates
 from app.domain.errors import ConfigError
 from app.domain.moments import MAX_COUNT

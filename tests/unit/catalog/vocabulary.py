@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from app.actions.base import Action, Context
+from app.backends.action import Action, Context
+from app.backends.check import Check, CheckContext
 from app.catalog.catalog import Catalog
 from app.catalog.loader import load
-from app.checks.base import Check, CheckContext
 from app.domain.durations import Duration
 from app.domain.errors import ConfigError
 from app.domain.model import JsonObject, Value

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from app.cli import cli
 from app.cli.history import described
 from app.domain.states import RunState
-from app.store.schema import step
+from app.store.db.schema import step
 from tests.support import web
 from tests.support.edge import NOW, Edge, make_store
 

@@ -11,8 +11,8 @@ from threading import Thread
 
 import pytest
 
-from app.clients.clients import Clients
-from app.clients.connections import Connections, KubernetesConnection
+from app.backends.connection import Connections, KubernetesConnection
+from app.backends.instances import Clients
 from app.domain.errors import ActionError
 from app.domain.reasons import Reason
 from app.domain.scope import Scope

@@ -13,10 +13,10 @@ import pytest
 from pydantic import SecretStr
 from redis import exceptions
 
-from app.clients.connections import RedisConnection, SecretSource
-from app.clients.redis import RedisClient
-from app.clients.redis_errors import answered, lost, translated
-from app.clients.redis_parser import Parser
+from app.backends.connection import RedisConnection, SecretSource
+from app.backends.redis.client import RedisClient
+from app.backends.redis.errors import answered, lost, translated
+from app.backends.redis.parser import Parser
 from app.domain.errors import ActionError, OutcomeUnknownError, PermanentError, TransientError
 from app.domain.reasons import Reason
 from tests.support.aio import run

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from app.domain.int_or_percent import Share, parse_share
 from app.domain.moments import MAX_COUNT
-from app.domain.shares import Share, parse_share
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.domain.earned_mode import Mark, Standing, after, beginning
 from app.domain.remediation import Earn, Mode, Remediation
-from app.domain.standings import Mark, Standing, after, beginning
 from tests.support.engine import read
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

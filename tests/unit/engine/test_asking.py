@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from app.catalog.connected import unconfigured
+from app.backends.connection import Connections
 from app.catalog.loader import load
-from app.clients.connections import Connections
+from app.catalog.references import unconfigured
 from app.domain.errors import ConfigError
 from app.domain.plans import Plan, PlannedStep, Target
 from app.domain.scope import Scope
 from app.domain.states import RunState
-from app.engine.asking import describe, differences
+from app.engine.stages.approval import describe, differences
 from app.main import policy_of
 from app.settings import Settings
 from tests.support.aio import run

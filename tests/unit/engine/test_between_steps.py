@@ -11,20 +11,21 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.engine import Row
 
-from app.clients.connections import Connections
+from app.backends.connection import Connections
 from app.domain.errors import ConflictError
 from app.domain.obstacles import Hold
 from app.domain.reasons import Reason
 from app.domain.remediation import Mode
 from app.domain.states import RunState
-from app.engine.between import check_ceiling
 from app.engine.pipeline import advance
-from app.store import approvals, breakers, holds, leases, runs
-from app.store.approvals import Verb, Word
-from app.store.breakers import Ended
-from app.store.holds import Held
-from app.store.leases import Claimant
-from app.store.schema import message
+from app.engine.stages.between_steps import check_ceiling
+from app.store.db.schema import message
+from app.store.gates import breakers, pauses
+from app.store.gates.breakers import Ended
+from app.store.gates.pauses import Held
+from app.store.ledger import approvals, leases, runs
+from app.store.ledger.approvals import DecisionKind, HumanDecision
+from app.store.ledger.leases import Claimant
 from tests.support.aio import run
 from tests.support.engine import Engine, engine, read, sqlite, until
 from tests.support.entries import asked, poke, request
@@ -50,20 +51,20 @@ async def pause(one: Engine, held: Held = ALL, **ends: timedelta) -> None:
     now = one.clock()
     until = now + ends["ends"] if ends else None
     async with one.database.write() as tx:
-        await holds.put(tx, held, Hold(held.scope, "ann", "hands off", until), now)
+        await pauses.put(tx, held, Hold(held.scope, "ann", "hands off", until), now)
 
 
 async def resume(one: Engine, held: Held = ALL) -> None:
     """Take it away."""
     async with one.database.write() as tx:
-        await holds.take(tx, held, "ann", "ann", one.clock())
+        await pauses.take(tx, held, "ann", "ann", one.clock())
     one.parts.work.set()
 
 
-async def word(one: Engine, verb: Verb, run_id: str) -> None:
+async def word(one: Engine, verb: DecisionKind, run_id: str) -> None:
     """What a person says."""
     async with one.database.write() as tx:
-        await approvals.decide(tx, run_id, Word(verb, "ann"), one.clock())
+        await approvals.decide(tx, run_id, HumanDecision(verb, "ann"), one.clock())
     one.parts.work.set()
 
 
@@ -221,9 +222,9 @@ async def in_first_step_again(one: Engine, sink: WebServer) -> None:
 
 
 @pytest.mark.parametrize("ceiling", [Mode.OBSERVE, Mode.APPROVE])
-@pytest.mark.parametrize("verb", [Verb.APPROVE, Verb.CANCEL, Verb.REJECT])
+@pytest.mark.parametrize("verb", [DecisionKind.APPROVE, DecisionKind.CANCEL, DecisionKind.REJECT])
 def test_a_ceiling_that_comes_down_between_two_steps(
-    tmp_path: Path, sink: WebServer, ceiling: Mode, verb: Verb
+    tmp_path: Path, sink: WebServer, ceiling: Mode, verb: DecisionKind
 ) -> None:
     """What stands half done waits for a person for as long as it takes, and for nothing else."""
 
@@ -250,8 +251,10 @@ def test_a_ceiling_that_comes_down_between_two_steps(
             assert (1, 0, 0) == counts(sink)
             await word(three_, verb, row.id)
             (row,) = await three_.ended(count=1)
-        done = (1, 1, 1) if verb is Verb.APPROVE else (1, 0, 0)
-        state = {Verb.APPROVE: "succeeded", Verb.CANCEL: "cancelled", Verb.REJECT: "denied"}[verb]
+        done = (1, 1, 1) if verb is DecisionKind.APPROVE else (1, 0, 0)
+        state = {DecisionKind.APPROVE: "succeeded", DecisionKind.CANCEL: "cancelled", DecisionKind.REJECT: "denied"}[
+            verb
+        ]
         assert (state, done) == (row.state, counts(sink))
 
     run(scenario())

@@ -11,9 +11,9 @@ from app.domain.alerts import Alert
 from app.domain.errors import ConflictError
 from app.domain.reasons import Reason
 from app.domain.states import RunState
-from app.engine.again import decide_again
 from app.engine.explain import explain
-from app.store.events import Entry
+from app.engine.outcomes.retry import decide_again
+from app.store.audit.chain import Entry
 from tests.support.aio import run
 from tests.support.engine import Engine, engine, sqlite, until
 from tests.support.entries import asked, poke

@@ -14,23 +14,24 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.engine import Row
 
-from app.actions.base import Context
+from app.backends.action import Context
 from app.domain.errors import ConflictError, LeaseLostError, PermanentError, TransientError
 from app.domain.obstacles import Hold
 from app.domain.plans import PlannedStep
 from app.domain.reasons import Reason
 from app.domain.remediation import Mode, Purpose
 from app.domain.states import RunState, may_become
-from app.engine.closing import escalate_or_fail
-from app.engine.parts import Parts
+from app.engine.context import EngineContext
 from app.engine.pipeline import advance
+from app.engine.stages.closing import escalate_or_fail
 from app.engine.worker import Worker
-from app.store import approvals, breakers, holds, leases, runs
-from app.store.approvals import Verb, Word
-from app.store.events import Entry
-from app.store.holds import Held
-from app.store.leases import Claimant
-from app.store.schema import event, message, metadata, run
+from app.store.audit.chain import Entry
+from app.store.db.schema import event, message, metadata, run
+from app.store.gates import breakers, pauses
+from app.store.gates.pauses import Held
+from app.store.ledger import approvals, leases, runs
+from app.store.ledger.approvals import DecisionKind, HumanDecision
+from app.store.ledger.leases import Claimant
 from tests.support.aio import run as run_loop
 from tests.support.dial import Dial, Turn, TurnParams, dial, turn, turns
 from tests.support.engine import Engine, engine, sqlite
@@ -61,7 +62,7 @@ class Case:
     """One run, moved by hand."""
 
     one: Engine
-    parts: Parts
+    parts: EngineContext
 
     async def to(self, state: RunState, rung: int) -> None:
         """Take the run as far as this."""
@@ -140,7 +141,7 @@ async def deferred(one: Case, rung: int) -> None:
     await pause(one)
     await one.to(RunState.DEFERRED, rung)
     async with one.parts.database.write() as tx:
-        await holds.take(tx, Held("all"), "ann", "ann", one.one.clock())
+        await pauses.take(tx, Held("all"), "ann", "ann", one.one.clock())
 
 
 async def unplannable(one: Case, state: RunState) -> None:
@@ -157,7 +158,7 @@ async def unplannable(one: Case, state: RunState) -> None:
 async def approved(one: Case, state: RunState) -> None:
     """At the second rung, which a person has approved."""
     await one.to(RunState.AWAITING_APPROVAL, 1)
-    await say(one, Verb.APPROVE)
+    await say(one, DecisionKind.APPROVE)
     await one.to(state, 1)
 
 
@@ -179,12 +180,12 @@ STANDS: dict[str, Callable[[Case], Awaitable[None]]] = {
 }
 
 
-async def say(one: Case, verb: Verb) -> None:
+async def say(one: Case, verb: DecisionKind) -> None:
     """What the API does; a word that does not fit is refused."""
     (first, *_) = await one.one.runs()
     try:
         async with one.parts.database.write() as tx:
-            await approvals.decide(tx, first.id, Word(verb, "ann"), one.one.clock())
+            await approvals.decide(tx, first.id, HumanDecision(verb, "ann"), one.one.clock())
     except ConflictError:
         return
 
@@ -192,7 +193,7 @@ async def say(one: Case, verb: Verb) -> None:
 async def pause(one: Case) -> None:
     """Everything, until somebody ends it."""
     async with one.parts.database.write() as tx:
-        await holds.put(tx, Held("all"), Hold("all", "ann", "because", None), one.one.clock())
+        await pauses.put(tx, Held("all"), Hold("all", "ann", "because", None), one.one.clock())
 
 
 async def expire(one: Case) -> None:
@@ -227,10 +228,10 @@ def hide(how: str) -> Callable[[Case], Awaitable[None]]:
 
 
 EVENTS: dict[str, Callable[[Case], Awaitable[None]]] = {
-    "approve": lambda one: say(one, Verb.APPROVE),
-    "reject": lambda one: say(one, Verb.REJECT),
-    "cancel": lambda one: say(one, Verb.CANCEL),
-    "drop": lambda one: say(one, Verb.DROP),
+    "approve": lambda one: say(one, DecisionKind.APPROVE),
+    "reject": lambda one: say(one, DecisionKind.REJECT),
+    "cancel": lambda one: say(one, DecisionKind.CANCEL),
+    "drop": lambda one: say(one, DecisionKind.DROP),
     "expire": expire,
     "remove": remove,
     "observe": observe,

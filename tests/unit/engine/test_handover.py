@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from app.engine.handover import Handover
-from app.engine.intake import pending_run
-from app.store.runs import Run
+from app.engine.stages.intake import pending_run
+from app.store.ledger.runs import Run
 from tests.support.alerts import NOW
 from tests.support.engine import read
 from tests.support.ledger import new_episode

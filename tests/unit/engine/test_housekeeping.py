@@ -12,12 +12,13 @@ import pytest
 from sqlalchemy import func, select
 
 from app.domain.states import RunState
-from app.engine import housekeeping
-from app.store import events, retention
-from app.store.connection import AsyncConnection
-from app.store.events import Entry, Event
-from app.store.schema import episode, event, message, notification, run, seal
-from app.store.verifying import verify
+from app.engine.background import housekeeping
+from app.store.audit import chain
+from app.store.audit.chain import Entry, Event
+from app.store.audit.verify import verify
+from app.store.db.connection import AsyncConnection
+from app.store.db.schema import episode, event, message, notification, run, seal
+from app.store.ledger import retention
 from tests.support.aio import run as run_loop
 from tests.support.engine import Engine, engine, sqlite
 from tests.support.entries import asked, poke
@@ -109,7 +110,7 @@ def test_the_audit_is_sealed_while_much_is_deleted(
     unsealed = list[int]()
 
     async def batch(tx: AsyncConnection, *_given: object) -> int:
-        await events.append(tx, [Event("somebody", datetime.now(UTC), "reloaded", "", Entry("while it deletes"))])
+        await chain.append(tx, [Event("somebody", datetime.now(UTC), "reloaded", "", Entry("while it deletes"))])
         sealed = select(func.coalesce(func.max(seal.c.to_id), 0)).scalar_subquery()
         query = select(func.count()).select_from(event).where(event.c.id > sealed)
         unsealed.append((await tx.execute(query)).scalar_one())

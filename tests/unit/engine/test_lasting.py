@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.actions.http.request import Request
+from app.backends.http.actions.request import Request
 from app.domain.errors import PermanentError, TransientError
 from app.domain.reasons import Reason
 from app.domain.states import RunState

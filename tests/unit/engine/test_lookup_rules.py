@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.clients.alertmanager import HeldAlert, plain_receiver
+from app.backends.alertmanager.client import HeldAlert, plain_receiver
 from app.domain.alerts import Alert, identity
 from app.domain.episodes import Episode, EpisodeRules, Receipt, receive
-from app.engine.lookup import firing_alerts, is_missed
+from app.engine.background.lookup import firing_alerts, is_missed
 from tests.support.alerts import NOW, parsed
 
 RULES = EpisodeRules()

@@ -12,16 +12,16 @@ from pydantic import SecretStr
 from sqlalchemy import select
 from sqlalchemy.engine import Row
 
-from app.actions.base import Action, Context
-from app.actions.registry import actions
-from app.clients.connections import Connections, RedisConnection, SecretSource
+from app.backends.action import Action, Context
+from app.backends.actions import actions
+from app.backends.connection import Connections, RedisConnection, SecretSource
 from app.domain.model import JsonObject, Value
 from app.domain.plans import NotYet, PlannedStep
 from app.domain.reasons import Reason
 from app.domain.remediation import Risk
 from app.domain.states import RunState
-from app.store import breakers, facts
-from app.store.schema import message
+from app.store.db.schema import message
+from app.store.gates import breakers, facts
 from tests.support.aio import run
 from tests.support.dial import Dial, Turn, dial, turn
 from tests.support.engine import Engine, engine, remediation, sqlite, until

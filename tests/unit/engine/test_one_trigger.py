@@ -12,8 +12,8 @@ from app.domain.alerts import MAX_PAIRS, MAX_VALUE
 from app.domain.reasons import Reason
 from app.domain.scope import Scope
 from app.domain.states import RunState
-from app.store.schema import episode, notification
-from app.store.schema import run as run_table
+from app.store.db.schema import episode, notification
+from app.store.db.schema import run as run_table
 from tests.support.aio import run
 from tests.support.alerts import alert
 from tests.support.engine import engine, sqlite, until

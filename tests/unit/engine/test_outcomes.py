@@ -12,23 +12,25 @@ from typing import Any, NoReturn
 import pytest
 import structlog
 
-from app.actions.base import Action, Context
-from app.actions.registry import actions
-from app.checks.base import Check, CheckContext
-from app.checks.registry import checks
+from app.backends.action import Action, Context
+from app.backends.actions import actions
+from app.backends.check import Check, CheckContext
+from app.backends.checks import checks
 from app.domain.errors import PermanentError
 from app.domain.model import JsonObject, Value
 from app.domain.plans import Plan, PlannedStep
 from app.domain.reasons import Reason
 from app.domain.remediation import Risk
 from app.domain.states import RunState
-from app.engine import intake, pipeline, verification, worker
-from app.engine.intake import take_in
-from app.engine.parts import Parts
-from app.engine.timekeeping import steady
-from app.store import inbox, urgency
-from app.store.pace import work_in_background
-from app.store.runs import Run
+from app.engine import pipeline, worker
+from app.engine.clock import steady
+from app.engine.context import EngineContext
+from app.engine.stages import intake, verification
+from app.engine.stages.intake import take_in
+from app.store.db import urgency
+from app.store.db.pace import work_in_background
+from app.store.ledger import inbox
+from app.store.ledger.runs import Run
 from tests.support.aio import run
 from tests.support.engine import Engine, engine, remediation, sqlite, until
 from tests.support.entries import asked, ok, poke, request
@@ -443,7 +445,7 @@ def _plans_slowly(monkeypatch: pytest.MonkeyPatch, planning: Callable[[], Awaita
     """Nobody answers who is asked for the plan of `Late`; for all others, `planning` comes first."""
     plan = pipeline._plan
 
-    async def planned(parts: Parts, run: Run) -> Plan:
+    async def planned(parts: EngineContext, run: Run) -> Plan:
         if run.labels["alertname"] == "Late":
             await asyncio.Event().wait()
         await planning()
@@ -639,7 +641,7 @@ def test_everything_is_taken_in_and_then_nobody_looks_again(
     """More than one batch, of which nobody tells twice."""
     looks = []
 
-    async def counted(parts: Parts, limit: int) -> object:
+    async def counted(parts: EngineContext, limit: int) -> object:
         looks.append(limit)
         return await original(parts, limit)
 

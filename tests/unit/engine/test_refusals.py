@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.engine import Row
 
-from app.clients.connections import Connections, RedisConnection, SecretSource
+from app.backends.connection import Connections, RedisConnection, SecretSource
 from app.domain.alerts import Alert
 from app.domain.decisions import Verdict
 from app.domain.durations import Rate

@@ -14,22 +14,22 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from app.clients.connections import Connections, NotifyChannel, RedisConnection, SecretSource
+from app.backends.connection import Connections, NotifyChannel, RedisConnection, SecretSource
 from app.domain.errors import ConflictError
 from app.domain.obstacles import Hold
 from app.domain.plans import Target
 from app.domain.reasons import Reason
 from app.domain.states import RunState
-from app.engine import sharing
-from app.engine.again import decide_again
-from app.engine.intake import pending_run
-from app.engine.judging import follow
-from app.store import holds
-from app.store.events import Entry
-from app.store.holds import Held
-from app.store.runs import Run
-from app.store.schema import run as ledger
-from app.store.schema import run_episode
+from app.engine.outcomes.effectiveness import follow
+from app.engine.outcomes.retry import decide_again
+from app.engine.stages import folding
+from app.engine.stages.intake import pending_run
+from app.store.audit.chain import Entry
+from app.store.db.schema import run as ledger
+from app.store.db.schema import run_episode
+from app.store.gates import pauses
+from app.store.gates.pauses import Held
+from app.store.ledger.runs import Run
 from tests.support.aio import run
 from tests.support.alerts import NOW
 from tests.support.engine import Engine, engine, read, sqlite, until
@@ -46,13 +46,13 @@ ON = Held("target", "redis:cache/0")
 async def pause(one: Engine) -> None:
     """Hold the target, which has to be found first."""
     async with one.database.write() as tx:
-        await holds.put(tx, ON, Hold("target", "ann", "because", None), one.clock())
+        await pauses.put(tx, ON, Hold("target", "ann", "because", None), one.clock())
 
 
 async def resume(one: Engine) -> None:
     """Let it go on."""
     async with one.database.write() as tx:
-        await holds.take(tx, ON, "ann", "ann", one.clock())
+        await pauses.take(tx, ON, "ann", "ann", one.clock())
     one.parts.work.set()
 
 
@@ -372,4 +372,4 @@ def _run(entry: dict[str, Any] | None = None, **fields: Any) -> Run:
 )
 def test_which_run_answers_another_alert(other: Run, candidate: Run, *, shares: bool) -> None:
     """Where one plan does for both what each would do by itself."""
-    assert shares == sharing.answers(other, candidate, Target(backend="none", key="none:here"))
+    assert shares == folding.answers(other, candidate, Target(backend="none", key="none:here"))

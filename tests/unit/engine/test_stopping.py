@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.engine.intake import take_in_forever
+from app.engine.stages.intake import take_in_forever
 from tests.support.aio import run
 from tests.support.engine import Engine, engine, sqlite
 from tests.support.entries import poke

@@ -14,10 +14,11 @@ from app.domain.durations import Rate
 from app.domain.obstacles import Breaker, Hold
 from app.domain.reasons import Reason
 from app.domain.states import RunState
-from app.store import audit, breakers, holds
-from app.store.events import catalog_chain
-from app.store.holds import Held
-from app.store.schema import breaker, message, storm
+from app.store.audit.chain import catalog_chain
+from app.store.db.schema import breaker, message, storm
+from app.store.gates import breakers, pauses
+from app.store.gates.pauses import Held
+from app.store.queries import search
 from tests.support.aio import run
 from tests.support.engine import Engine, engine, sqlite, until
 from tests.support.entries import asked, poke, request
@@ -31,7 +32,7 @@ async def paused(one: Engine, held: Held, until: timedelta | None = None) -> Non
     """Put a pause."""
     now = one.clock()
     async with one.database.write() as tx:
-        await holds.put(tx, held, Hold(held.scope, "ann", "because", None if until is None else now + until), now)
+        await pauses.put(tx, held, Hold(held.scope, "ann", "because", None if until is None else now + until), now)
 
 
 async def told(one: Engine) -> list[str]:
@@ -53,7 +54,7 @@ def test_a_paused_run_goes_on_when_the_pause_is_taken_away(tmp_path: Path, sink:
             assert "ann" in row.message
             assert "because" in row.message
             async with one.database.write() as tx:
-                await holds.take(tx, Held("all"), "ann", "ann", one.clock())
+                await pauses.take(tx, Held("all"), "ann", "ann", one.clock())
             one.parts.work.set()
             await one.ended(count=1)
             assert 1 == asked(sink)
@@ -116,7 +117,7 @@ def test_a_remediation_that_fails_again_and_again_stops_itself(tmp_path: Path, s
             assert [Reason.BREAKER_OPEN] * 2 == [row.reason for row in rows]
             assert ["Breaker open: remediation poke has stopped"] == await told(one)
             async with one.database.read() as tx:
-                (opened,) = await audit.events(tx, catalog_chain("poke"))
+                (opened,) = await search.events(tx, catalog_chain("poke"))
             assert ("breaker_opened", "remediator", 3) == (opened.kind, opened.actor, opened.data["failures"])
             sink.status = 200
             one.forward(30 * MINUTE)

@@ -11,12 +11,12 @@ import pytest
 from app.domain.plans import Plan
 from app.domain.reasons import Reason
 from app.domain.states import RunState
-from app.engine.admission import Matter, admit
 from app.engine.pipeline import advance
-from app.store import leases, steps
-from app.store.leases import Claimant
-from app.store.runs import Run
-from app.store.steps import StepOutcome
+from app.engine.stages.admission import DecisionInput, admit
+from app.store.ledger import leases, steps
+from app.store.ledger.leases import Claimant
+from app.store.ledger.runs import Run
+from app.store.ledger.steps import StepOutcome
 from tests.support.aio import run
 from tests.support.engine import Engine, engine, sqlite
 from tests.support.entries import asked, poke, request
@@ -126,7 +126,7 @@ def test_a_run_without_a_plan_is_never_admitted(tmp_path: Path, sink: WebServer)
         async with engine(sqlite(tmp_path), tmp_path, poke(sink), working=False) as one:
             await one.fire()
             held = await claimed(one)
-            assert await admit(one.parts, Matter(held)) is None
+            assert await admit(one.parts, DecisionInput(held)) is None
             (row,) = await one.runs()
             assert (RunState.PENDING, None) == (row.state, row.admitted_at)
 

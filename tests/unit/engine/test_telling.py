@@ -13,19 +13,21 @@ from pydantic import SecretStr
 from sqlalchemy import select, update
 from sqlalchemy.engine import Row
 
-from app.clients.connections import Connections, NotifyChannel, SecretSource
+from app.backends.connection import Connections, NotifyChannel, SecretSource
 from app.domain.endings import Ending, is_told
 from app.domain.obstacles import Hold
 from app.domain.reasons import Reason
 from app.domain.remediation import Mode, Purpose
 from app.domain.states import FINAL_STATES, RunState
-from app.engine.judging import tell_waiting
-from app.engine.outbox import send_due
-from app.store import approvals, holds, messages
-from app.store.approvals import Verb, Word
-from app.store.holds import Held
-from app.store.messages import Draft
-from app.store.schema import message
+from app.engine.background.outbox import send_due
+from app.engine.outcomes.effectiveness import tell_waiting
+from app.store.db.schema import message
+from app.store.gates import pauses
+from app.store.gates.pauses import Held
+from app.store.ledger import approvals
+from app.store.ledger import outbox as messages
+from app.store.ledger.approvals import DecisionKind, HumanDecision
+from app.store.ledger.outbox import Draft
 from tests.support.aio import run
 from tests.support.engine import Engine, engine, sqlite
 from tests.support.entries import poke
@@ -105,7 +107,7 @@ def test_a_message_arrives_with_the_type_that_it_has(
             (row,) = await one.reached(RunState.AWAITING_APPROVAL, count=1)
             assert [("Approve", "warning")] == await arrived(one, health)
             async with one.database.write() as tx:
-                await approvals.decide(tx, row.id, Word(Verb.APPROVE, "ann"), one.clock())
+                await approvals.decide(tx, row.id, HumanDecision(DecisionKind.APPROVE, "ann"), one.clock())
             one.parts.work.set()
             await one.ended(count=1)
             assert [("Approved, not done yet", "info"), end] == (await arrived(one, health))[1:]
@@ -210,7 +212,7 @@ def test_a_run_that_went_on_is_not_told_as_waiting(tmp_path: Path, sink: WebServ
             await one.fire()
             await one.reached(RunState.DEFERRED, count=1)
             async with one.database.write() as tx:
-                await holds.take(tx, Held("all"), "ann", "ann", one.clock())
+                await pauses.take(tx, Held("all"), "ann", "ann", one.clock())
             one.parts.work.set()
             await one.ended(count=1)
             one.forward(HALF_AN_HOUR)
@@ -239,7 +241,7 @@ def test_a_run_that_gives_up_is_told(tmp_path: Path, sink: WebServer) -> None:
 
 async def _pause(one: Engine, who: str) -> None:
     async with one.database.write() as tx:
-        await holds.put(tx, Held("all"), Hold("all", who, "because", None), one.clock())
+        await pauses.put(tx, Held("all"), Hold("all", who, "because", None), one.clock())
 
 
 def ending(**fields: Any) -> Ending:

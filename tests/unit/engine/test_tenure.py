@@ -9,8 +9,8 @@ from datetime import timedelta
 import pytest
 
 from app.domain.errors import LeaseLostError
+from app.engine.clock import steady
 from app.engine.tenure import Tenure
-from app.engine.timekeeping import steady
 from tests.support.aio import run
 
 LEASE = timedelta(seconds=1)  # 0.75 without its margin

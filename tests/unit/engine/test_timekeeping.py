@@ -10,9 +10,9 @@ import pytest
 
 from app.domain.remediation import Purpose
 from app.domain.states import RunState
-from app.engine.timekeeping import Timekeeper
-from app.store import leases
-from app.store.leases import Claimant
+from app.engine.clock import Timekeeper
+from app.store.ledger import leases
+from app.store.ledger.leases import Claimant
 from tests.support.aio import run
 from tests.support.dial import Dial, dial, turns
 from tests.support.engine import Clock, Engine, engine, sqlite, until

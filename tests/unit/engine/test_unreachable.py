@@ -11,17 +11,17 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from app.actions.base import Context
-from app.actions.http.request import Request, RequestParams
+from app.backends.action import Context
+from app.backends.connection import Connections, RedisConnection, SecretSource
+from app.backends.http.actions.request import Request, RequestParams
+from app.backends.instances import Clients
 from app.catalog.templates import TemplateContext
-from app.clients.clients import Clients
-from app.clients.connections import Connections, RedisConnection, SecretSource
 from app.domain.errors import TransientError
 from app.domain.plans import Condition, PlannedStep
 from app.domain.reasons import Reason
 from app.domain.states import RunState
-from app.engine.planning import Planner, Trigger
-from app.store.schema import message
+from app.engine.stages.planning import Planner, Trigger
+from app.store.db.schema import message
 from tests.support.aio import run
 from tests.support.alerts import NOW
 from tests.support.dial import Dial, Turn, TurnParams, dial, turns

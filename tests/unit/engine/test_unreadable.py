@@ -10,15 +10,16 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select, update
 
-from app.clients.connections import Connections, RedisConnection, SecretSource
+from app.backends.connection import Connections, RedisConnection, SecretSource
 from app.domain.reasons import Reason
 from app.domain.remediation import Purpose
 from app.domain.states import RunState
 from app.engine.pipeline import advance
-from app.store import breakers, leases
-from app.store.breakers import Ended
-from app.store.leases import Claimant
-from app.store.schema import message, run, step
+from app.store.db.schema import message, run, step
+from app.store.gates import breakers
+from app.store.gates.breakers import Ended
+from app.store.ledger import leases
+from app.store.ledger.leases import Claimant
 from tests.support.aio import run as run_loop
 from tests.support.dial import Dial, dial, turn, turns
 from tests.support.engine import Engine, engine, sqlite

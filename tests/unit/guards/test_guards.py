@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from app.domain.decisions import Decision, Verdict
 from app.domain.durations import Rate
-from app.domain.obstacles import Breaker, Busy, Hold, Storm
-from app.domain.outside import Freshness, Population, Standing
+from app.domain.external_facts import Freshness, Population, Standing
+from app.domain.obstacles import Breaker, Hold, Storm, TargetHolder
 from app.domain.plans import Condition, NotYet, PlannedStep
 from app.domain.reasons import Reason
 from app.domain.remediation import Mode, Purpose, Risk
@@ -151,7 +151,7 @@ def test_rate_defers_until_the_fullest_window_has_room() -> None:
 def test_a_busy_target_defers_even_a_further_rung() -> None:
     """Nobody else may work on it, whatever this run has done before."""
     for admitted in (False, True):
-        decision = target_busy(facts(admitted=admitted, holder=Busy("run-1", "other", Risk.LOW)))
+        decision = target_busy(facts(admitted=admitted, holder=TargetHolder("run-1", "other", Risk.LOW)))
         assert (Verdict.DEFER, Reason.TARGET_BUSY) == said(decision)
         assert "run-1" in decision.message
 
@@ -283,13 +283,13 @@ def test_a_stronger_action_covers_a_weaker_one() -> None:
     """And not the other way round."""
     weak = plan(STEP)
     assert (Verdict.DEFER, Reason.COVERED) == said(
-        target_busy(facts(plan=weak, holder=Busy("run-1", "other", Risk.DISRUPTIVE)))
+        target_busy(facts(plan=weak, holder=TargetHolder("run-1", "other", Risk.DISRUPTIVE)))
     )
     assert (Verdict.DEFER, Reason.TARGET_BUSY) == said(
-        target_busy(facts(plan=plan(DESTROYS), holder=Busy("run-1", "other", Risk.DISRUPTIVE)))
+        target_busy(facts(plan=plan(DESTROYS), holder=TargetHolder("run-1", "other", Risk.DISRUPTIVE)))
     )
     assert (Verdict.DEFER, Reason.TARGET_BUSY) == said(  # a plan is as strong as its strongest step
-        target_busy(facts(plan=plan(STEP, DESTROYS), holder=Busy("run-1", "other", Risk.DISRUPTIVE)))
+        target_busy(facts(plan=plan(STEP, DESTROYS), holder=TargetHolder("run-1", "other", Risk.DISRUPTIVE)))
     )
 
 

@@ -1,1 +1,0 @@
-"""Actions: what steps do. One file each, under the folder of its backend."""

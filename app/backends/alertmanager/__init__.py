@@ -1,0 +1,1 @@
+"""Alertmanager: which alerts fire."""

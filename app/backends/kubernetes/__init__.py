@@ -1,0 +1,1 @@
+"""Kubernetes: workloads of a cluster."""

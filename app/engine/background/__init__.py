@@ -1,0 +1,1 @@
+"""Work beside the runs: look-ups, messages, housekeeping, preflight."""

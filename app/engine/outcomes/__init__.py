@@ -1,0 +1,1 @@
+"""What follows from how a run ends, and what people decide about it."""

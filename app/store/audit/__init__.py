@@ -1,0 +1,1 @@
+"""The audit: chained events, seals, the stream of them, and their verification."""

@@ -1,0 +1,1 @@
+"""Connections, the schema, and how transactions are made."""

@@ -1,0 +1,1 @@
+"""Runs, episodes and what belongs to them."""

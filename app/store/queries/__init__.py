@@ -1,0 +1,1 @@
+"""What people ask: lists, search, track records."""
