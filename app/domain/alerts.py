@@ -1,4 +1,4 @@
-"""What Alertmanager sends: notifications (webhook payload version 4) and the alerts in them.
+"""Alertmanager's notifications (webhook payload version 4) and the alerts in them.
 
 Unknown fields are accepted, since releases add them (`notification_reason` in 0.32, `routeLabels` in 0.34).
 """
@@ -54,7 +54,7 @@ def _rfc3339(value: object) -> object:
 
 
 def _utc(value: datetime) -> datetime:
-    """In UTC; refuses what an offset moves out of the calendar."""
+    """Convert to UTC; refuse a time that its offset moves out of the calendar."""
     try:
         return value.astimezone(UTC)
     except OverflowError as error:
@@ -62,7 +62,7 @@ def _utc(value: datetime) -> datetime:
 
 
 def _without_python(_source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-    """A body of thousands of alerts has two times in each: what reads JSON must not call back for them."""
+    """Parse times without a call from the JSON parser: a body of thousands of alerts has two times in each."""
     form = core_schema.str_schema(pattern=_RFC3339_SAFE)
     read: list[CoreSchema] = [
         core_schema.custom_error_schema(form, "rfc3339", custom_error_message=_NOT_RFC3339),
@@ -86,7 +86,7 @@ AnyPairs = Annotated[dict[str, str], FailFast()]
 
 
 class Alert(BaseModel):
-    """One alert of a notification; `status` is its own, whatever the group's status says."""
+    """One alert of a notification; `status` is its own and may differ from the group's status."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -115,7 +115,7 @@ class Alert(BaseModel):
 
 
 class AnyAlert(Alert):
-    """An alert of whatever size, as its sender made it; `kept` is as much of it as the store gets."""
+    """An alert of any size, as its sender made it; `kept` is the part of it that the store gets."""
 
     labels: AnyPairs = Field(min_length=1)
     annotations: AnyPairs = Field(default_factory=dict)
@@ -123,7 +123,7 @@ class AnyAlert(Alert):
 
     @property
     def defect(self) -> str:
-        """What of its labels is too much. To match, or to fill a template, without them could mean another alert."""
+        """The part of its labels that is too much. Without them a matcher or a template could mean another alert."""
         if _fit(self.labels):
             return ""
         if len(self.labels) > MAX_PAIRS:
@@ -217,7 +217,7 @@ def _none_if_wrong(_source: object, handler: GetCoreSchemaHandler) -> CoreSchema
 
 
 class _AnyNotification(Notification):
-    """A notification of which single alerts may be too large, or none at all: None."""
+    """A notification; an alert in it may be too large, and an entry may be no alert at all: None."""
 
     alerts: list[Annotated[Any, GetPydanticSchema(_none_if_wrong)]]
 

@@ -10,7 +10,7 @@ from app.domain.reasons import Reason
 
 
 class Verdict(StrEnum):
-    """What a guard says; from harmless to final."""
+    """A guard's answer; from harmless to final."""
 
     ALLOW = "allow"
     OBSERVE = "observe"  # go no further than showing what would be done

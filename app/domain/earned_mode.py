@@ -10,7 +10,7 @@ from app.domain.remediation import Mode, Remediation
 
 
 class Mark(StrEnum):
-    """What one run says about its remediation."""
+    """The mark that one run gives to its remediation."""
 
     WOULD_ACT = "would_act"  # observed, and nothing but the mode stood against it
     HELPED = "helped"
@@ -28,7 +28,7 @@ _MODES = tuple(Mode)
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The mode that a remediation has earned, and what counts for and against it since then, each in a row."""
+    """The mode that a remediation has earned, and the marks for and against it since then, each in a row."""
 
     digest: str  # of what the remediation does; another one begins anew
     mode: Mode

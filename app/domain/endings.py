@@ -1,4 +1,4 @@
-"""What follows from how a run ends: whether it has helped, whether its steps are taken back, whether people hear of it.
+"""The consequences of a run's end: whether it helped, whether its steps are taken back, whether people hear of it.
 
 Pure rules over stored facts; the engine asks them in the transaction that ends a run.
 """
@@ -28,9 +28,9 @@ class Ending:
 
 
 def is_told(ending: Ending) -> bool:
-    """Whether people are told that a run failed, was interrupted, gave up after it had waited, or met a broken guard.
+    """Say whether people hear that a run failed, was interrupted, gave up after a wait, or met a broken guard.
 
-    A run that takes another one back tells of itself; a dry run tells nobody.
+    A run that takes another one back tells of itself; a dry run tells no person.
     """
     if ending.purpose is not Purpose.REMEDY or (ending.observes and not ending.acted):
         return False

@@ -1,9 +1,9 @@
-"""Episodes: one alert from firing to resolved, however often, by whom and in which order it is sent.
+"""Episodes: one alert from firing to resolved, however often and in whatever order its senders deliver it.
 
-The rules are pure. They follow what Alertmanager promises: delivery at least once, by every member of a cluster, with
-retries that can arrive after the resolve. `startsAt` differs between members without end: one that merged the alert
-keeps the old time, one that was restarted has a later one. A firing delivery therefore says one thing for certain: the
-alert fires now. Only a `startsAt` well after the last such moment tells of an end that was missed.
+The rules are pure. They follow Alertmanager's promises: delivery at least once, by every member of a cluster, with
+retries that can arrive after the resolve. `startsAt` differs between members without end: a member that merged the
+alert keeps the old time, a restarted member has a later one. A firing delivery therefore says one thing for certain:
+the alert fires now. Only a `startsAt` well after the last such moment tells of an end that was missed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ REPLICA_LABELS = ("prometheus_replica", "__replica__")
 
 
 class Receipt(StrEnum):
-    """What one delivered alert meant."""
+    """The meaning of one delivered alert."""
 
     OPENED = "opened"  # a new episode
     REPEATED = "repeated"  # its episode is open already
@@ -71,7 +71,7 @@ class EpisodeRules:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """The outcome of one delivered alert: what it meant, and the episodes to write (ended first, then new)."""
+    """The outcome of one delivered alert: its meaning, and the episodes to write (ended first, then new)."""
 
     receipt: Receipt
     written: tuple[Episode, ...] = ()
@@ -144,7 +144,7 @@ def _is_of_earlier(alert: Alert, ended_at: datetime, last: Episode) -> bool:
 
 
 def _tombstone(alert: Alert, identity: str, now: datetime, ended_at: datetime) -> Episode:
-    """An ended episode of which nobody has said that it fired."""
+    """Make an ended episode for an alert that no sender reported as firing."""
     return replace(_opened(alert, identity, now), firing={}, resolved_at=ended_at, closed_at=now)
 
 

@@ -27,7 +27,7 @@ class AppError(Exception):
 
 @dataclass(frozen=True, order=True, slots=True)
 class Diagnostic:
-    """One problem in a file: where (1-based line and column), which YAML path, what and what to do."""
+    """One problem in a file: line and column (from 1), YAML path, the fault, and the remedy."""
 
     file: str
     line: int
@@ -114,6 +114,6 @@ class PermanentError(ActionError):
 
 
 class OutcomeUnknownError(ActionError):
-    """The request was sent and no answer came, so nobody knows whether it took effect."""
+    """The request was sent and no answer came, so it may have taken effect or not."""
 
     reason = Reason.OUTCOME_UNKNOWN

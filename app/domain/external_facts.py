@@ -1,4 +1,4 @@
-"""What guards must know of the world outside the store; asked before a decision, never within its transaction."""
+"""Facts for guards from outside the store; asked before a decision, never within its transaction."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Standing(StrEnum):
 
 
 class Freshness(Value):
-    """What Alertmanager says of the alert, and when."""
+    """Alertmanager's answer about the alert, and its time."""
 
     standing: Standing
     message: str

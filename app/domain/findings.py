@@ -1,4 +1,4 @@
-"""What a preflight finds out about a remediation before it is needed: may we, and can we."""
+"""The findings of a preflight: may a remediation run, and can it, before an alert needs it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Result(StrEnum):
 
 
 class Finding(Value):
-    """One thing that was looked at; the message says what to do about it."""
+    """One question of a preflight; the message names the remedy."""
 
     subject: str
     result: Result

@@ -1,7 +1,7 @@
-"""Freezes: times at which nothing is to be changed, once or again and again.
+"""Freezes: times at which the service changes nothing, once or again and again.
 
-The recurring ones follow the vocabulary of Alertmanager's time intervals
-(https://prometheus.io/docs/alerting/latest/configuration/#time_interval), so that nobody has to learn another one.
+Recurring freezes follow the vocabulary of Alertmanager's time intervals
+(https://prometheus.io/docs/alerting/latest/configuration/#time_interval), so that operators need not learn another one.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class TimeRange(Value):
 
 
 class Freeze(Value):
-    """When, and for which remediations; what is not given does not restrict."""
+    """The times of a freeze, and its remediations; a field without a value does not restrict."""
 
     name: Name
     summary: str = Field(min_length=1, max_length=200, description="Why; shown wherever a run waits for it.")

@@ -24,6 +24,6 @@ def new_id(now: datetime) -> str:
 
 
 def lowest_id(moment: datetime) -> str:
-    """What no id made at `moment` or later sorts before; lets a primary key answer for the time."""
+    """Return a bound below every id made at `moment` or later; lets a primary key answer for the time."""
     digits = f"{max(0, int(moment.timestamp() * 1000)):012x}"
     return f"{digits[:8]}-{digits[8:]}"

@@ -1,4 +1,4 @@
-"""What may stand in a run's way and is kept in the store: pauses, other runs, breakers, storms."""
+"""Obstacles of a run that the store keeps: pauses, other runs, breakers, storms."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class BreakerState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """Failures in a row of one remediation, and what became of it."""
+    """Failures in a row of one remediation, and their result."""
 
     failures: int = 0
     opened_at: datetime | None = None
@@ -51,7 +51,7 @@ class Breaker:
     trial: str | None = None  # the run that is being tried
 
     def state(self, now: datetime) -> BreakerState:
-        """What it lets through at this moment."""
+        """Say how far the breaker lets runs through at this moment."""
         if self.opened_at is None:
             return BreakerState.CLOSED
         is_due = self.trial_at is not None and now >= self.trial_at

@@ -1,4 +1,4 @@
-"""What actions and checks must be allowed to do; the chart's roles are held against these."""
+"""The rights that actions and checks need; a test compares the chart's roles with these."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ BACKENDS = ("kubernetes", "postgres", "redis", "none")
 
 
 class Target(Value):
-    """The exact thing that is acted on; `key` is unique over all backends and is what the target lock holds."""
+    """The exact thing that a run acts on; `key` is unique over all backends, and the target lock holds it."""
 
     backend: str  # one of BACKENDS
     key: str  # for example kubernetes:Deployment/shop/api, postgres:main/orders, redis:cache/0
@@ -41,7 +41,7 @@ class Condition(Value):
 
 
 class NotYet(Value):
-    """There is nothing to do yet, and time will change that: what an action says that selects by age."""
+    """There is nothing to do yet, and time will change that: the answer of an action that selects by age."""
 
     message: str
     at: datetime | None = None  # when there may be something to do, as the action sees it; None: soon
@@ -72,7 +72,7 @@ class PlannedCheck(Value):
 
 
 class Observation(Value):
-    """What a check saw."""
+    """The result of one look of a check."""
 
     held: bool
     message: str
@@ -80,7 +80,7 @@ class Observation(Value):
 
 
 class Plan(Value):
-    """What one rung of a run will do to its target."""
+    """The planned steps of one rung on its target."""
 
     rung: int
     target: Target
@@ -94,7 +94,7 @@ class Plan(Value):
 
     @property
     def question(self) -> str:
-        """Names this very plan, so that a yes can say what it is about."""
+        """Names this very plan, so that an approval can say which plan it means."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:12]
 
     @property

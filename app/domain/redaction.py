@@ -1,7 +1,7 @@
-"""Takes the values of secrets out of what is written: by value, in whatever form a target or a library repeats them.
+"""Takes the values of secrets out of every text: by value, in each form in which a target or a library repeats them.
 
-Whatever reads a secret makes it known here; errors, audit entries, results, observations, messages, log lines and
-problems are redacted where they are made. A secret that was rotated stays known, since a target may still repeat it.
+Code that reads a secret makes it known here. Errors, audit entries, results, observations, messages, log lines and
+problems are redacted where they are made. A rotated secret stays known, since a target may still repeat it.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _found(form: str) -> str:
 
 
 def _parts(secret: str) -> Iterator[str]:
-    """What of a secret is secret by itself: of a connection URL the password, of an Apprise URL its tokens."""
+    """Return the secret parts of a secret: of a connection URL the password, of an Apprise URL its tokens."""
     yield secret
     found = [one for pair in _KEYWORD.findall(secret) for one in pair]
     if "://" in secret:
@@ -130,7 +130,7 @@ def _forms(secret: str) -> frozenset[str]:
 
 
 def _base64(secret: str) -> Iterable[str]:
-    """What is left of it in Base64 whatever stands before and after it, as in `user:password`."""
+    """Return the part of its Base64 that does not depend on the text before and after it, as in `user:password`."""
     data = secret.encode("utf-8", "surrogatepass")
     for before in range(3):
         whole = base64.b64encode(b"\0" * before + data).decode()

@@ -57,7 +57,7 @@ class Mode(StrEnum):
 
 
 class Risk(StrEnum):
-    """What an action may cost when it is wrong."""
+    """The damage that a wrong action may do."""
 
     LOW = "low"
     DISRUPTIVE = "disruptive"
@@ -70,7 +70,7 @@ class Risk(StrEnum):
 
 
 class Purpose(StrEnum):
-    """What a run is for."""
+    """The purpose of a run."""
 
     REMEDY = "remedy"  # answers an alert
     UNDO = "undo"  # takes back what a run did, because a person or its failed verification says so
@@ -113,7 +113,7 @@ class RedisTarget(Value):
 
 
 class TargetSpec(Value):
-    """What is acted on: exactly one backend."""
+    """The thing to act on: exactly one backend."""
 
     kubernetes: KubernetesTarget | None = None
     postgres: PostgresTarget | None = None
@@ -240,7 +240,7 @@ class Remediation(Value):
 
     @cached_property
     def deed(self) -> str:
-        """A digest of what it does, when and within which limits: of everything but words for people."""
+        """Digest the steps, their conditions and their limits: everything but words for people."""
         told = {"summary", "description", "runbook_url", "channel"}
         does = self.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=told)
         stored = former_names.stored_specification(does)  # so that a name that changes makes nothing begin anew
@@ -252,6 +252,6 @@ class Remediation(Value):
 
     @cached_property
     def stored(self) -> dict[str, Any]:
-        """As kept with each run: without what is at its default, since another release may not know the field."""
+        """Return the stored form: without fields at their defaults, which another release may not know."""
         given = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         return former_names.stored_specification(given)

@@ -1,6 +1,6 @@
-"""What may be touched: the border that neither a label nor a catalog can move.
+"""The border of all actions: neither a label nor a catalog can move it.
 
-Nothing is within it but what the configuration names. Some places are refused unless it names them exactly.
+Only targets that the configuration names are within it. Some places need their exact name.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _host(text: str) -> str:
 
 
 class Scope(Value):
-    """Patterns (`*` and `?`) of what may be acted on; what is not named is not touched."""
+    """Patterns (`*` and `?`) of targets that the service may act on; it touches no other target."""
 
     namespaces: tuple[str, ...] = Field(default=(), description="Kubernetes namespaces.")
     kinds: tuple[str, ...] = Field(
@@ -52,7 +52,7 @@ class Scope(Value):
     )
 
     def objection(self, target: Target) -> str | None:
-        """Say why `target` is out of scope and what would bring it in, or None."""
+        """Say why `target` is out of scope and which setting would bring it in, or None."""
         if target.backend == "kubernetes":
             return self._namespace_objection(target.namespace) or self._kind_objection(target.kind)
         place = target.key.partition(":")[2]
@@ -78,7 +78,7 @@ class Scope(Value):
         return self.host_objection(host) if host else "the URL names no host"
 
     def plan_objection(self, plan: Plan) -> str | None:
-        """Say what in `plan` is out of scope, or None."""
+        """Say which part of `plan` is out of scope, or None."""
         params = [*(step.params for step in plan.steps), *(check.params for check in plan.verify)]
         urls = [str(one["url"]) for one in params if "url" in one]
         return self.objection(plan.target) or next(filter(None, map(self.url_objection, urls)), None)

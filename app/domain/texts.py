@@ -1,4 +1,4 @@
-"""What kind of text a parameter is: it decides how a value of an alert is written into it."""
+"""The kind of text of a parameter: it decides how a value of an alert is written into it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a message to people sounds: what Apprise calls its type, and services show as a colour or an icon."""
+"""The tone of a message to people: Apprise calls it the type, and services show a colour or an icon."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ _OF_END = {
 
 
 def of_end(state: RunState) -> Tone:
-    """The tone of the message that a run has ended so; what was called off needs nobody."""
+    """Return the tone of the message about such an end; a run that was called off needs no person."""
     return _OF_END.get(state, Tone.INFO)

@@ -1,4 +1,4 @@
-"""Words for people about what is planned and what was done, from plans and results that are JSON.
+"""Words for people about plans and results, which are JSON.
 
 Nothing here cuts JSON off in the middle: whole entries are left out, and counted.
 """
@@ -59,7 +59,7 @@ def _name(field: object) -> str:
 
 
 def changes(step: PlannedStep) -> list[str]:
-    """What a step changes from what to what, and its parameters; a line for each."""
+    """Describe a step's changes, from the value before to the value after, and its parameters; a line for each."""
     lines = []
     for name, value in step.desired.items():
         was = _before(step.before, name)
@@ -69,7 +69,7 @@ def changes(step: PlannedStep) -> list[str]:
 
 
 def _before(before: Mapping[str, Any], name: str) -> Any:
-    """What a field was, also where it is a field of something in `before`, as the minimum of an autoscaler is."""
+    """Return a field's value before, also of a field within something in `before`, such as an autoscaler's minimum."""
     below = (part[name] for part in before.values() if isinstance(part, Mapping) and name in part)
     return before[name] if name in before else next(below, _UNKNOWN)
 
@@ -98,7 +98,7 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], most: int =
 
 
 def deed(planned: Mapping[str, Any], state: str, result: Mapping[str, Any] | None, error: str | None) -> str:
-    """What one step did, on one line: its summary, what it changed from what to what, and how it ended if not well."""
+    """Describe one step on one line: its summary, its changes, and its end if it did not go well."""
     told = one_line(str(planned.get("summary") or planned.get("action") or "a step"), 500)
     if state == "succeeded":
         found = _reached(planned.get("before") or {}, planned.get("desired") or {}, result or {})
@@ -108,7 +108,7 @@ def deed(planned: Mapping[str, Any], state: str, result: Mapping[str, Any] | Non
 
 
 def _reached(before: Mapping[str, Any], desired: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    """The numbers that tell what became of it; what was reached as planned and was not known before says nothing."""
+    """Return the numbers that tell the result, without values that were planned and reached, or known before."""
     found = []
     for name, value in {**desired, **result}.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or name in _NO_NEWS:
