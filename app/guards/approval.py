@@ -1,6 +1,6 @@
-"""Must a person say yes: because the mode says so, or because the plan destroys something?
+"""Must a person approve: because the mode says so, or because the plan destroys something?
 
-Nobody is asked about a plan that changes nothing; a further rung that changes something is asked about then.
+A plan that changes nothing needs no question. A further rung that changes something is asked about then.
 """
 
 from __future__ import annotations

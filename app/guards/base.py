@@ -17,7 +17,7 @@ from app.domain.scope import Scope
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known at the moment of a decision; fields about the target are None before planning."""
+    """The facts at the moment of a decision; fields about the target are None before planning."""
 
     now: datetime
     remediation: Remediation
@@ -50,13 +50,13 @@ class Facts:
 
     @property
     def mode(self) -> Mode:
-        """The remediation's mode, under the global ceiling and what it has earned."""
+        """Return the remediation's mode, under the global ceiling and its earned mode."""
         modes = [self.remediation.mode, self.ceiling, *([] if self.earned is None else [self.earned])]
         return min(modes, key=lambda mode: mode.rank)
 
     @property
     def is_remedy(self) -> bool:
-        """Whether this answers an alert; what takes a run back does not wait for what alerts wait for."""
+        """Say whether this run answers an alert; a run that takes another one back has no limits of alerts."""
         return self.purpose is Purpose.REMEDY
 
 

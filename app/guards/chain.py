@@ -1,6 +1,6 @@
-"""The guards in order, and how their answers become one.
+"""The guards in order, and the one answer that follows from theirs.
 
-The order is a reviewed decision: what is cheapest to know and hardest to argue with comes first. All answers are kept,
+The order is a reviewed decision: facts that are cheap to know and hard to argue with come first. All answers are kept,
 so that a person sees every objection and not only the first.
 """
 

@@ -1,4 +1,4 @@
-"""Does the target rest after what was last done to it?"""
+"""Does the target rest after the last action on it?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from app.guards.base import Facts
 def cooldown(facts: Facts) -> Decision:
     """Defer until the quiet time after the last outcome is over; a further rung belongs to the same run.
 
-    What takes a run back follows that run at once.
+    A run that takes another one back follows it at once.
     """
     if facts.last_outcome is None or facts.admitted or not facts.is_remedy:
         return allow("cooldown")

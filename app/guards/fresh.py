@@ -17,7 +17,7 @@ _REASONS = {
 
 
 def fresh(facts: Facts) -> Decision:
-    """Defer while it is not active there, or while nobody answers; a run that has begun may go on."""
+    """Defer while the alert is not active there, or while no member answers; a run that has begun may go on."""
     if facts.admitted or not facts.is_remedy:
         return allow("fresh")
     if facts.freshness is None:  # before there is a plan nobody has been asked yet, configured or not

@@ -11,7 +11,7 @@ from app.guards.base import Facts
 
 
 def max_age(facts: Facts) -> Decision:
-    """Deny what began longer ago than `max_age`; a run that has begun, or tried a rung, may go on, at least to page."""
+    """Deny an alert older than `max_age`; a run that has begun, or tried a rung, may go on, at least to page."""
     age = facts.now - facts.alert_starts_at
     allowed = facts.remediation.max_age
     if age <= allowed or facts.admitted or facts.rung > 0 or not facts.is_remedy:

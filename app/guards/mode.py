@@ -9,7 +9,7 @@ from app.guards.base import Facts
 
 
 def mode(facts: Facts) -> Decision:
-    """Stop at showing what would be done where the mode is observe; an undo or revert that has not begun waits."""
+    """Stop at showing the plan if the mode is observe; an undo or revert that has not begun waits."""
     if facts.mode is not Mode.OBSERVE:
         return allow("mode", f"mode is {facts.mode}")
     if not facts.is_remedy and not facts.admitted:

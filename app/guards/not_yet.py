@@ -1,4 +1,4 @@
-"""Is there nothing to do yet, which time will change: is what the action selects by age still too young?"""
+"""Is there nothing to do yet, and will time change that: is nothing old enough for an action that selects by age?"""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ _GUARD = "owned_elsewhere"
 
 
 def owned_elsewhere(facts: Facts) -> Decision:
-    """Defer what passes by itself, deny what does not."""
+    """Defer for an obstacle that passes by itself, deny for any other."""
     conditions = [] if facts.plan is None else [found for step in facts.plan.steps for found in step.conditions]
     if not conditions:
         return allow(_GUARD)

@@ -1,4 +1,4 @@
-"""Has somebody put remediations on hold: all of them, this one, or whatever acts on this target?"""
+"""Has a person put remediations on hold: all of them, this one, or all on this target?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from app.guards.base import Facts
 
 
 def paused(facts: Facts) -> Decision:
-    """Defer until the last hold ends; what is being applied already goes on, a further rung waits."""
+    """Defer until the last hold ends; a step that is under way goes on, a further rung waits."""
     if not facts.holds:
         return allow("paused")
     until = (

@@ -10,7 +10,7 @@ from app.guards.base import Facts
 def rate(facts: Facts) -> Decision:
     """Defer until the fullest window has room; a further rung was admitted with its run.
 
-    What takes a run back is bounded by the runs that there are to take back.
+    The number of runs to take back limits the runs that take them back.
     """
     if facts.admitted or not facts.is_remedy:
         return allow("rate")

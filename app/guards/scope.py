@@ -8,7 +8,7 @@ from app.guards.base import Facts
 
 
 def scope(facts: Facts) -> Decision:
-    """Deny what is out of scope; waiting would not bring it in."""
+    """Deny a target out of scope; waiting would not bring it in."""
     if facts.plan is None:
         return allow("scope", "the target is not known yet")
     objection = facts.scope.plan_objection(facts.plan)

@@ -1,7 +1,7 @@
-"""Is this one large outage and not many small ones? Then nothing is touched, and people are told once.
+"""Is this one large outage and not many small ones? Then the service changes nothing, and tells people once.
 
-The share of the population follows Cluster API's MachineHealthCheck (`maxUnhealthy`): read from the cluster, with what
-is being worked on counted as unhealthy, and refused where it cannot be read.
+The share of the population follows Cluster API's MachineHealthCheck (`maxUnhealthy`): it is read from the cluster,
+workloads under remediation count as unhealthy, and an unknown share is a refusal.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _NEVER_A_STORM = 2
 
 
 def storm(facts: Facts) -> Decision:
-    """Defer while a storm lasts, and where too much of the population is unhealthy or nobody knows how much."""
+    """Defer while a storm lasts, and while too much of the population is unhealthy, or an unknown part of it."""
     if facts.admitted or not facts.is_remedy:
         return allow(_GUARD)
     if facts.storms:
