@@ -1,6 +1,6 @@
 """The catalog: all remediations of one load, which are swapped as a whole and never change.
 
-The engine asks it what an alert matches; every run keeps the digest of the catalog it was made from.
+The engine asks it for the matches of an alert; every run keeps the digest of its catalog.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Catalog:
 
 
 def _digest(entries: Sequence[Entry], freezes: Sequence[Freeze]) -> str:
-    """The same for the same remediations and freezes in the same order, whatever files and comments surround them."""
+    """Digest the remediations and freezes in their order; other files or comments around them do not change it."""
     content = [entry.remediation.to_json() for entry in entries]
     content += [freeze.model_dump(mode="json") for freeze in freezes]
     # One by one: the encoder lets no other thread run before it is done.

@@ -16,7 +16,7 @@ _PLACE = "\0"  # of a template: what an alert brings was no secret before
 
 
 def in_urls(text: str) -> Iterator[str]:
-    """What of the URLs in a text is a credential that is spelled out, in words."""
+    """Return, in words, the credentials that URLs in a text spell out."""
     plain = _TEMPLATE.sub(_PLACE, text)
     for name, value in _PAIR.findall(plain):
         if is_credential_name(unquote(name)) and value.strip(_PLACE):

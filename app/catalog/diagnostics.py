@@ -1,4 +1,4 @@
-"""Turns what pydantic found wrong with a value into sentences with a position, a YAML path and the name that was meant.
+"""Turns pydantic's findings about a value into sentences with a position, a YAML path and a suggested name.
 
 The validation of remediations calls it. No word of pydantic's and no Python type gets through to the reader.
 """
@@ -179,7 +179,7 @@ def _either(first: str, second: str) -> str:
 
 
 def sentence(details: ErrorDetails) -> str:
-    """What pydantic found, in words for whoever wrote the value; quotes the value."""
+    """Put pydantic's finding into words for the author of the value; quotes the value."""
     context, given = details.get("ctx") or {}, details.get("input")
     wanted = _WANTED.get(details["type"])
     if wanted is not None:
@@ -191,7 +191,7 @@ def sentence(details: ErrorDetails) -> str:
 
 
 def show(value: object) -> str:
-    """A value as the author wrote it, shortened, or the word for what it is."""
+    """Return a value as the author wrote it, shortened, or the word for its type."""
     if value is None:
         return "empty"
     if isinstance(value, bool):
@@ -206,7 +206,7 @@ def show(value: object) -> str:
 
 
 def _short(said: str) -> str:
-    """What a rule says may quote the value, however long that is: the rule stands at the end."""
+    """Shorten a rule's message that quotes a long value: the rule stands at the end."""
     if len(said) <= _LONGEST_SAID:
         return said
     return f"{said[:_LONGEST_SHOWN]}...{said[_LONGEST_SHOWN - _LONGEST_SAID :]}"

@@ -1,8 +1,8 @@
 """Reads one YAML file into plain values that remember where they stood.
 
 The loader calls it for each file. YAML 1.2's core schema: `no` and `1:30` are text. Only events of the parser are used
-(no constructor of PyYAML, so no tag can make an object), nesting and aliases are bounded, and it never raises: what is
-wrong becomes a problem with its position.
+(no constructor of PyYAML, so no tag can make an object), nesting and aliases are bounded, and it never raises: each
+fault becomes a problem with its position.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class _StopError(Exception):
 
 
 def read_document(content: bytes) -> tuple[Node | None, list[Problem]]:
-    """The only document of a file (None where it is empty or broken) and what is wrong with it."""
+    """Return the only document of a file (None if it is empty or broken) and its problems."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

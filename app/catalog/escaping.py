@@ -28,7 +28,7 @@ class Escaper(Protocol):
     """One text in the making."""
 
     def literal(self, text: str) -> str:
-        """Take in what the author wrote."""
+        """Take in the author's text."""
 
     def value(self, text: str) -> str:
         """A value as it can stand here; raises ValueError where it cannot."""
@@ -110,7 +110,7 @@ class _Url:
 
 
 class Value(str):
-    """What an expression of a template gives, beside the author's own text."""
+    """The value of an expression in a template, beside the author's own text."""
 
     __slots__ = ()
 
@@ -119,7 +119,7 @@ class Value(str):
 
 
 class Quoted(Value):
-    """What the filter `urlencode` gives: a URL takes it as it is. Whatever is made of it is plain text again."""
+    """The value of the filter `urlencode`: a URL takes it unchanged. A text made from it is plain again."""
 
     __slots__ = ()
 
@@ -130,7 +130,7 @@ def _refuse_empty(text: str, place: str) -> None:
 
 
 def escaper(kind: Text) -> Escaper:
-    """What writes values into a text of this kind."""
+    """Writes values into a text of this kind."""
     match kind:
         case Text.PROMQL:
             return PromqlEscaper()

@@ -1,7 +1,7 @@
 """Which of two labels an alert is about, where Prometheus has renamed one: `pod` and `exported_pod`.
 
-A scrape that does not honour the labels of what it scrapes keeps `pod` for the exporter, and moves the pod that the
-series is about to `exported_pod`. Whoever acts on `labels.pod` then acts on a healthy exporter.
+A scrape without `honor_labels` keeps `pod` for the exporter, and moves the pod of the series to `exported_pod`. A
+remediation with `labels.pod` then acts on a healthy exporter.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def _first_model(annotation: Any) -> type[BaseModel] | None:
 
 
 def beside_with(path: str, loc: Loc) -> str:
-    """What to say of a field of a step or check that stands among its parameters."""
+    """Return the message about a field of a step or check that stands among its parameters."""
     fields = {*field_names(StepSpec), *field_names(CheckSpec)}
     name, is_parameter = str(loc[-1]), len(loc) == 1 and path.endswith(".with")
     return f'unknown field "{name}" for "with"; it belongs beside "with"' if is_parameter and name in fields else ""

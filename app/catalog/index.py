@@ -1,7 +1,7 @@
 """Finds the entries whose matchers hold without trying each: cost per alert stays flat as the catalog grows.
 
 An entry is filed under its rarest equality condition, and there by the values of its other equality conditions, so that
-one look-up answers them all. What is left (regular expressions, negations) is tried one by one.
+one look-up answers them all. The other conditions (regular expressions, negations) are tried one by one.
 """
 
 from __future__ import annotations

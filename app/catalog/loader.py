@@ -63,7 +63,7 @@ def _report_without_files(path: Path) -> Report:
 
 
 class _Loading:
-    """What has been read so far; names must differ over all files."""
+    """The entries read so far; names must differ over all files."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.entries: list[Entry] = []
@@ -72,7 +72,7 @@ class _Loading:
         self._named: dict[tuple[str, str], str] = {}
 
     def read(self, file: str) -> Report:
-        """Take in one file and say what is wrong with it."""
+        """Take in one file and return its problems."""
         report = Report(file)
         try:
             content = Path(file).read_bytes()

@@ -57,7 +57,7 @@ class Matcher:
 
     @classmethod
     def parse(cls, text: str) -> Matcher:
-        """Read one matcher; raises MatcherError that says where and what."""
+        """Read one matcher; raises MatcherError with the place and the fault."""
         return _Parser(text).matcher()
 
     def matches(self, labels: Mapping[str, str]) -> bool:
@@ -75,7 +75,7 @@ class Matcher:
 
     @property
     def literals(self) -> frozenset[str]:
-        """The values of which one must be there, where the condition is such a set; else empty."""
+        """Return the values of a set condition, one of which must hold; else empty."""
         if self.op is Op.EQUAL and self.value:
             return frozenset({self.value})
         if self.op is Op.REGEX and _LITERALS.fullmatch(self.value):

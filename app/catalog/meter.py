@@ -1,7 +1,7 @@
-"""What the templates of one step may read and make: every value is charged to a budget.
+"""The budget of the templates of one step: every value that they read or make is charged to it.
 
-app.catalog.sandbox charges what expressions touch. The charge of a collection counts everything within it, each time
-that it is reached, so nothing can be folded into a small one.
+app.catalog.sandbox charges the values that expressions touch. The charge of a collection counts everything within it,
+each time that it is reached, so nothing can be folded into a small one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _COLLECTIONS = (list, tuple, set, KeysView, ValuesView, ItemsView)
 
 
 class _Budget:
-    """What is left of a rendering's budget."""
+    """The rest of a rendering's budget."""
 
     def __init__(self, size: int) -> None:
         self.left = size
@@ -40,7 +40,7 @@ _budget: ContextVar[_Budget] = ContextVar("budget")
 
 @contextmanager
 def metered() -> Iterator[None]:
-    """Give what is rendered within one budget."""
+    """Give one budget to everything rendered in this block."""
     token = _budget.set(_Budget(_BUDGET))
     try:
         yield
@@ -74,7 +74,7 @@ def bounded(value: Any) -> Any:
 
 
 def text_of(value: object) -> str:
-    """The text of what has one obvious text; raises for collections, methods, nothing and what is missing."""
+    """Return the text of a value with one obvious text; raises for collections, methods, nothing and missing values."""
     if isinstance(value, str):
         return value
     if isinstance(value, jinja2.Undefined):

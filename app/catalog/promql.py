@@ -1,7 +1,7 @@
 """Writes values of an alert into PromQL: app.catalog.escaping uses it.
 
-Follows the author's text as Prometheus' lexer does, so far as to know where a value stands: within a string (of which
-kind, of which matcher), within a comment, or outside. https://prometheus.io/docs/prometheus/latest/querying/basics/
+Follows the author's text as Prometheus' lexer does, so far as to know where a value stands: within a string (with its
+quote and its matcher), within a comment, or outside. https://prometheus.io/docs/prometheus/latest/querying/basics/
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class PromqlEscaper:
         self._unread = ""  # of the regular expression, since the last value
 
     def literal(self, text: str) -> str:
-        """Take in what the author wrote."""
+        """Take in the author's text."""
         for char in text:
             if self._comment:
                 self._comment = char not in "\r\n"
@@ -119,7 +119,7 @@ class PromqlEscaper:
         return f"\\u{number:04x}" if number <= 0xFFFF else f"\\U{number:08x}"  # noqa: PLR2004
 
     def _refuse_bare(self, text: str) -> None:
-        """Outside of strings a value is a number, a duration or a name, and what it is depends on where it stands."""
+        """Outside of strings a value is a number, a duration or a name; its place decides which."""
         word = _WORD.search(self._before)
         joined = word[0] if word else ""
         if joined:

@@ -1,6 +1,6 @@
 """Finds where a catalog does not fit the configuration: connections, channels, secrets, places in scope, labels.
 
-Warnings only: one catalog may serve several installations, and a run that needs what is missing says so itself.
+Warnings only: one catalog may serve several installations, and a run that lacks something says so itself.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Installation:
 def unconfigured(
     catalog: Catalog, connections: Connections, scope: Scope, channel: str | None = None
 ) -> list[Diagnostic]:
-    """One warning for each remediation and what it lacks, where it is written; `channel` is the one for all."""
+    """Yield a warning for each thing that a remediation lacks, with its place; `channel` is the one for all."""
     return [
         Diagnostic(catalog.sources[name].file, catalog.sources[name].line, 1, name, message)
         for name, remediation in catalog.remediations.items()
@@ -89,14 +89,14 @@ def _missing(remediation: Remediation, connections: Connections) -> Iterator[str
 
 
 def _unheard(remediation: Remediation, channel: str | None) -> Iterator[str]:
-    """A question that reaches nobody expires."""
+    """Warn of a question that no channel delivers: it expires."""
     asks = remediation.mode is Mode.APPROVE or remediation.earn is not None
     if asks and remediation.channel is None and channel is None:
         yield "it asks for approval but no channel is configured to tell people; set channel"
 
 
 def _out_of_scope(remediation: Remediation, scope: Scope) -> Iterator[str]:
-    """What is spelled out and can never be acted on; what comes from alerts is known only then."""
+    """Warn of fixed targets that can never be in scope; targets from alerts are only known at run time."""
     hosts = {_host(spec.with_.get("url")) for spec in _specs(remediation)} - {""}
     objections = [scope.objection(place) for place in _spelled(remediation.target)]
     for objection in [*objections, *(scope.host_objection(host) for host in hosts)]:

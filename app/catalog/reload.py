@@ -1,7 +1,7 @@
 """Keeps the running catalog current: swaps it whole when its files change, keeps it when the new one is wrong.
 
 The composition root makes one holder; the engine reads `current`, the API and SIGHUP call `reload`, and `watch` runs
-beside the server. Nothing here decides what an invalid catalog means at start: that is `load`'s ConfigError.
+beside the server. The meaning of an invalid catalog at the start is decided elsewhere: by `load`'s ConfigError.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ Review = Callable[[Catalog], Sequence[Diagnostic]]
 
 
 def _own_warnings(catalog: Catalog) -> Sequence[Diagnostic]:
-    """What its files say, where nothing is configured that it could be held against."""
+    """Read the catalog from its files, without a configuration to compare it with."""
     return catalog.warnings
 
 
 @contextmanager
 def _others_first() -> Iterator[None]:
-    """Keep what is done in threads meanwhile from holding up requests."""
+    """Keep work in threads from holding up requests meanwhile."""
     interval, (young, middle, old) = sys.getswitchinterval(), gc.get_threshold()
     sys.setswitchinterval(_SWITCH_SECONDS)
     # A look for garbage among all objects stops every thread, and comes again and again while a catalog is made.

@@ -1,4 +1,4 @@
-"""What a template may compute, and what one rendering may cost: Jinja2, sandboxed and metered.
+"""The limits of a template, in names and in cost: Jinja2, sandboxed and metered.
 
 A catalog is reviewed and a label is not, so neither alone may make much out of little. Every value that an expression
 reads or makes is charged to a budget before it is made; a rendering that has spent its budget fails. There is no way
@@ -99,7 +99,7 @@ def _metered(filter_: Callable[..., Any], *, of_text: bool) -> Callable[..., Any
 
 
 def _rounds(items: Any) -> Iterator[Any]:
-    """What a loop goes over; each round costs, so that a loop over little cannot run for long."""
+    """The items of a loop; each round costs, so that a loop over little cannot run for long."""
     for item in items:
         charge(item)
         spend_round()
@@ -107,7 +107,7 @@ def _rounds(items: Any) -> Iterator[Any]:
 
 
 class _Generator(CodeGenerator):
-    """Lets what is read by name, put together and gone over pass the meter."""
+    """Lets every value that is read by name, put together or gone over pass the meter."""
 
     def visit_Name(self, node: nodes.Name, frame: Frame) -> None:  # noqa: N802 - Jinja2's own name
         if node.ctx != "load":
@@ -182,7 +182,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return super()._generate(source, *args, **options)
 
     def read(self, value: Any) -> Any:
-        """A value that is read by name; what the alert brings is charged when something is taken out of it."""
+        """A value that is read by name; an alert's values are charged when something is taken out of them."""
         if not isinstance(value, self._given):
             charge(value)
         return value
@@ -239,7 +239,7 @@ _METHODS: dict[str, Callable[..., Any]] = {name: getattr(str, name) for name in 
 
 
 def _refuse_blocks(tree: nodes.Template) -> None:
-    """Let only through what is listed; goes level by level, since a deep tree would exhaust the stack."""
+    """Let only listed nodes through; goes level by level, since a deep tree would exhaust the stack."""
     level: list[nodes.Node] = [tree]
     depth = 0
     while level:

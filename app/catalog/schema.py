@@ -1,7 +1,7 @@
-"""The JSON Schema of a catalog file, for completion and errors while someone types it.
+"""The JSON Schema of a catalog file, for completion and errors while a person types it.
 
-`remediator schema` prints it. It is made from the same models that validate, so the two cannot differ; what only the
-loader can know (names over several files, matchers, targets of actions) is not in it.
+`remediator schema` prints it. It is made from the same models that validate, so the two cannot differ. It lacks the
+rules that only the loader can check (names over several files, matchers, targets of actions).
 """
 
 from __future__ import annotations

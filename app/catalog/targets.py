@@ -1,6 +1,6 @@
-"""The target of a remediation as the catalog names it: whether it comes from the alert, and what it may be.
+"""The target of a remediation as the catalog names it: whether it comes from the alert, and its allowed values.
 
-The loader checks what is spelled out, the engine what a template made; both by the same rules. An empty value is never
+The loader checks fixed values, the engine the results of templates; both by the same rules. An empty value is never
 allowed, since an empty selection must not come to mean "all".
 """
 

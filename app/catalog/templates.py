@@ -1,8 +1,8 @@
 """Templates in the values of a remediation: Jinja2, sandboxed, over the alert and the target.
 
 The catalog validates them at load, the engine renders them while it plans. The text of a template is the catalog
-owner's; what comes with an alert only fills in values: it is never evaluated, however it looks, and is escaped for the
-kind of text that it becomes a part of (app.catalog.escaping). What a rendering may cost is in app.catalog.sandbox.
+owner's. An alert only fills in values: they are never evaluated, whatever they look like, and are escaped for the kind
+of text that they become a part of (app.catalog.escaping). app.catalog.sandbox limits the cost of a rendering.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class InvalidTemplateError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class TemplateContext:
-    """What templates see; `target` is None until the target is known."""
+    """The names that a template can use; `target` is None until the target is known."""
 
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
@@ -84,7 +84,7 @@ class TemplateContext:
 
 
 class _Named(dict[str, str]):
-    """What an alert brings; it can say what it has when something is missing."""
+    """The values of an alert; it lists its names when one is missing."""
 
     def __init__(self, values: Mapping[str, str], noun: str) -> None:
         super().__init__(values)
@@ -92,7 +92,7 @@ class _Named(dict[str, str]):
 
 
 class _Missing(jinja2.StrictUndefined):
-    """Something that is not there; using it names what is."""
+    """A missing value; its use raises an error that names it."""
 
     @property
     def _undefined_message(self) -> str:
@@ -109,7 +109,7 @@ def _quoted(value: object) -> Quoted:
 
 @jinja2.pass_context  # so that Jinja2 does not take a constant for the author's text
 def _printed(_context: object, value: object) -> Value:
-    """What an expression gives, marked as such."""
+    """The value of an expression, marked as such."""
     text = text_of(value)
     return text if isinstance(text, Value) else Value(text)
 
@@ -146,7 +146,7 @@ def _problem(source: str, names: tuple[str, ...], kind: Text) -> tuple[str, int]
 
 
 def validate(source: str, names: Collection[str] = NAMES, kind: Text = Text.PLAIN) -> None:
-    """Find at load what would fail at every rendering; raises InvalidTemplateError."""
+    """Find at load the errors of every rendering; raises InvalidTemplateError."""
     plain = kind is Text.PLAIN and len(source) <= MAX_SOURCE and _PLAIN.fullmatch(source)
     problem = None if plain else _problem(source, tuple(names), kind)
     if problem is not None:
@@ -177,9 +177,9 @@ def labels_used(source: str) -> frozenset[str]:
 
 
 def _refuse_place(tree: nodes.Template, kind: Text) -> None:
-    """Refuse an expression where no value can ever stand; what has branches is found when it is rendered.
+    """Refuse an expression where no value can ever stand; branches are checked when they are rendered.
 
-    Which hosts a URL may have is for the scope to say, and for the run to hit on.
+    The scope decides about the hosts of a URL, at run time.
     """
     if kind in {Text.PLAIN, Text.URL} or not all(isinstance(node, nodes.Output) for node in tree.body):
         return
@@ -245,7 +245,7 @@ def _compiled(source: str) -> jinja2.Template:
 
 
 def render(value: Any, context: TemplateContext, kind: Text = Text.PLAIN) -> Any:
-    """Fill in every template within a JSON value; raises PermanentError that names what is missing."""
+    """Fill in every template within a JSON value; raises PermanentError that names the missing value."""
     if not contains_template(value):
         return value
     with metered():

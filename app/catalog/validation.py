@@ -1,7 +1,7 @@
-"""Validates one remediation or freeze: its own fields first, then each step and check by what it names.
+"""Validates one remediation or freeze: its own fields first, then each step and check by its name.
 
-The loader calls it for each entry of a file. Both phases run over the same raw value, so that every problem of a
-file is reported at once. It looks nothing up in connections: what is configured is known only at run time.
+The loader calls it for each entry of a file. Both phases run over the same raw value, so that every problem of a file
+is reported at once. It looks nothing up in connections: the configuration is known only at run time.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def _children(place: Place, key: str) -> Iterator[Place]:
 def _check_use(
     place: Place, use: Place, noun: str, known: Mapping[str, Action[Any] | Check[Any]], report: Report
 ) -> None:
-    """Phase two: what a step or check names, and its parameters."""
+    """Phase two: the action or check of each step, and its parameters."""
     named = use.child(noun)
     if named is None or not isinstance(named.node.value, str):
         return
@@ -215,7 +215,7 @@ def _check_risk(place: Place, step: Place, vocabulary: Vocabulary, report: Repor
 
 
 def _check_undo(place: Place, vocabulary: Vocabulary, report: Report) -> None:
-    """What says that it is taken back needs something that can be."""
+    """Require an action that can be taken back wherever the remediation says so."""
     named = [step.child("action") for step in _steps(place)]
     used = [vocabulary.actions.get(one.node.value) for one in named if one and isinstance(one.node.value, str)]
     if any(action is None or action.can_undo for action in used):
@@ -249,7 +249,7 @@ def _warn(place: Place, remediation: Remediation, vocabulary: Vocabulary, report
 
 
 def _warn_of_exporter(place: Place, remediation: Remediation, report: Report) -> None:
-    """What is matched by `exported_pod` is not about `pod`."""
+    """Warn of `labels.pod` in a remediation that matches by `exported_pod`."""
     named = {Matcher.parse(text).name for text in remediation.matchers}
     twins = {name.removeprefix("exported_") for name in named if name.startswith("exported_")}
     target = {} if remediation.target is None else remediation.target.model_dump()
