@@ -24,7 +24,7 @@ P = TypeVar("P", bound=Value)
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What an action or check may use; `now` is the one time of its stage (aware, UTC)."""
+    """The tools of an action or check; `now` is the one time of its stage (aware, UTC)."""
 
     clients: Clients
     scope: Scope
@@ -54,27 +54,28 @@ class Action(ABC, Generic[P]):
     words: ClassVar[frozenset[str]] = frozenset()
 
     def can_repeat(self, step: PlannedStep) -> bool:  # noqa: ARG002 - for actions whose parameters decide
-        """Whether applying this very step again is harmless; what a takeover asks, instead of `repeatable`."""
+        """Say whether applying this very step again is harmless; a takeover asks this, instead of `repeatable`."""
         return self.repeatable
 
     @abstractmethod
     async def plan(self, context: Context, params: P) -> PlannedStep:
         """Read the state before and name the state to reach; changes nothing.
 
-        Raises PermanentError (not found, forbidden, bounds) or TransientError (unreachable). Where the action selects
-        by age and what it would select is too young, the step says so (`not_yet`, with when) and changes nothing: the
-        run waits for that time and counts nowhere. Without it the step is done already, and the run goes on.
+        Raises PermanentError (not found, forbidden, bounds) or TransientError (unreachable). If the action selects by
+        age and nothing is old enough, the step says so (`not_yet`, with the time) and changes nothing: the run waits
+        for that time and counts nowhere. Without it the step is done already, and the run goes on.
         """
 
     @abstractmethod
     async def apply(self, context: Context, step: PlannedStep) -> JsonObject:
-        """Bring the planned state about and return what was seen afterwards.
+        """Bring the planned state about and return the observation afterwards.
 
-        Raises TransientError only when nothing was done, OutcomeUnknownError when nobody can know, else PermanentError.
+        Raises TransientError only when nothing was done, OutcomeUnknownError when the effect is unknown, else
+        PermanentError.
         """
 
     def meaning(self, step: PlannedStep) -> JsonObject:
-        """What a person who approves this step agrees to; an approval of one holds for another that means the same."""
+        """Return the meaning of this step for an approval; an approval of one holds for another that means the same."""
         meant: JsonObject = {"action": step.action, "changes": step.changes, "params": step.params}
         if "summary" not in self.drifts:
             meant["summary"] = step.summary
@@ -84,13 +85,13 @@ class Action(ABC, Generic[P]):
         }
 
     def in_words(self, step: PlannedStep) -> list[str]:
-        """What a planned step changes from what to what, a line for each, for the person who approves it."""
+        """Describe a planned step's changes from before to after, a line for each, for the person that approves it."""
         return changes(step)
 
     async def plan_undo(self, context: Context, step: PlannedStep) -> PlannedStep:  # noqa: ARG002
-        """The step as `undo` will get it, with what stands against undoing it now; only reads.
+        """Return the step for `undo`, with the present objections against undoing it; only reads.
 
-        Whether someone changed the target since is asked by `undo` itself: earlier steps may have to be undone first.
+        `undo` itself asks whether another manager changed the target since: earlier steps may have to be undone first.
         """
         return step.model_copy(update={"summary": f"undo: {step.summary}", "conditions": (), "not_yet": None})
 
@@ -109,7 +110,7 @@ class Action(ABC, Generic[P]):
     can_undo: ClassVar[bool] = False
 
     async def taken_back(self, context: Context, step: PlannedStep, *, undone: bool) -> str:  # noqa: ARG002
-        """Say what is no longer as `apply` left it (`undo`, where `undone`) and by whom; empty where it still is.
+        """Name the part that is no longer as `apply` left it (`undo`, where `undone`), and its manager; else empty.
 
         Asked after verification, and again before the run succeeds; only reads, and only where `can_be_taken_back`.
         """

@@ -22,7 +22,7 @@ P = TypeVar("P", bound=Value)
 
 @dataclass(frozen=True, slots=True)
 class CheckContext:
-    """What a check may use; `now` is the time of this look (aware, UTC)."""
+    """The tools of a check; `now` is the time of this look (aware, UTC)."""
 
     clients: Clients
     scope: Scope
@@ -33,7 +33,7 @@ class CheckContext:
 
 
 class Check(ABC, Generic[P]):
-    """Something that can be observed."""
+    """The share of runs with a known result after which the alert resolved in time."""
 
     name: ClassVar[str]
     summary: ClassVar[str]
@@ -54,7 +54,7 @@ def observation(held: bool, message: str, **data: object) -> Observation:  # noq
 
 @contextmanager
 def observing() -> Iterator[None]:
-    """Turn what a client raises into CheckError: what cannot be reached was not observed."""
+    """Turn errors of clients into CheckError: an unreachable system was not observed."""
     try:
         yield
     except AppError as error:

@@ -74,13 +74,13 @@ def is_header_value(text: str) -> bool:
 
 
 class _Plain(SecretSource):
-    """A text in the place of a secret: it is none, so that it is not taken out of what others say."""
+    """A text in the place of a secret: it is none, and so is not hidden in other texts."""
 
     is_secret = False
 
 
 def _in_place(headers: object) -> object:
-    """A header may be written as it is; what its name makes a credential is kept as one."""
+    """A header may be plain text; with a credential's name it is kept as a secret."""
     if not isinstance(headers, Mapping):
         return headers
     return {
@@ -151,7 +151,7 @@ class PrometheusConnection(Value):
 
 
 class HttpConnection(Value):
-    """What http.request and http.ok send to one host beside what a remediation gives."""
+    """The headers that http.request and http.ok send to one host beside those of a remediation."""
 
     headers: Headers = Field(default_factory=dict)
     query: Query = Field(default_factory=dict, description="Added to the query of each URL.")

@@ -107,7 +107,7 @@ class Clients:
         return Notifier(configured, self.connections.timeout)
 
     async def load(self, backends: Collection[str]) -> None:
-        """Import what these backends need, where the configuration lets anything reach them: no run waits for it."""
+        """Import the modules of these backends, if the configuration lets a run reach them."""
         given = {
             "kubernetes": self.scope.namespaces,
             "postgres": self.connections.postgres,

@@ -1,4 +1,4 @@
-"""One answer for many who ask at the same time: what keeps a storm of decisions from becoming a storm of calls."""
+"""One answer for many callers that ask at the same time: a storm of decisions does not become a storm of calls."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ V = TypeVar("V")
 
 
 class Shared(Generic[K, V]):
-    """Answers by key; one that is on its way, or was asked for within `seconds`, serves everybody."""
+    """Answers by key; one that is on its way, or was asked for within `seconds`, serves all callers."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._asked: dict[K, tuple[float, asyncio.Task[V]]] = {}
 
     async def get(self, key: K, question: Coroutine[Any, Any, V]) -> V:
-        """The shared answer; `question` is asked only when there is none. Its error is everybody's."""
+        """Return the shared answer; ask `question` only when there is none. All callers get its error."""
         now = asyncio.get_running_loop().time()
         self._asked = {
             known: (since, task)

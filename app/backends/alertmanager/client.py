@@ -1,4 +1,4 @@
-"""Alertmanager's API v2 (0.25 and later): which alerts it holds, in what state, and since when it runs.
+"""Alertmanager's API v2 (0.25 and later): its alerts, their states, and the time since which it runs.
 
 All members of a cluster are asked at once, since each answers for itself only. Asks only; an answer that is not
 understood is an error, never an empty list. `mutedBy` exists from 0.28 on, and only in the list of groups.
@@ -39,7 +39,7 @@ class _Answer(BaseModel):
 
 
 class Status(_Answer):
-    """Whether an alert is active, and who suppresses it."""
+    """Whether an alert is active, and its silences and inhibiting alerts."""
 
     state: str
     silenced_by: tuple[str, ...] = Field(default=(), alias="silencedBy")
@@ -48,7 +48,7 @@ class Status(_Answer):
 
 
 class HeldAlert(_Answer):
-    """One alert that has not resolved, of whatever size: one that is too large must not hide the others."""
+    """One alert that has not resolved, of any size: one that is too large must not hide the others."""
 
     fingerprint: Fingerprint
     labels: AnyPairs
@@ -92,7 +92,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What each member that answered holds; `missing` says of each other one why."""
+    """The alerts of each member that answered; `missing` has the error of each other member."""
 
     groups: tuple[tuple[Group, ...], ...]
     missing: tuple[str, ...]
@@ -129,17 +129,17 @@ class AlertmanagerClient:
         return await self._groups(query, _PATIENCE_SECONDS)
 
     async def routed_to(self, receivers: Collection[str]) -> Answers:
-        """The groups of these receivers, given by their plain names."""
+        """Return the groups of the given receivers, by their plain names."""
         pattern = "|".join(_META.sub(r"\\\1", name) for name in sorted(receivers))
         return await self._groups([("receiver", pattern)], None)
 
     async def fingerprints(self) -> frozenset[str]:
-        """Every alert that any member holds, whatever its state and route; raises unless all members answer."""
+        """Return every alert of any member, in any state and on any route; raises unless all members answer."""
         found = await asyncio.gather(*(self._get(url, "alerts", (), _ALERTS) for url in self._connection.urls))
         return frozenset(alert.fingerprint for alerts in found for alert in alerts)
 
     async def members(self) -> tuple[Member, ...]:
-        """When each member started, and what time it is there; raises unless all members answer."""
+        """Return when each member started, and its present time; raises unless all members answer."""
         found = await asyncio.gather(*(self._ask(url, "status", (), _STATUS) for url in self._connection.urls))
         return tuple(Member(status.uptime, response.date) for status, response in found)
 

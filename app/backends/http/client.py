@@ -48,7 +48,7 @@ Status = Annotated[int, Field(ge=100, le=999)]
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """What to send; `secret` becomes `Authorization: Bearer`, `own` and `query` are what the configuration adds."""
+    """The request; `secret` becomes `Authorization: Bearer`, the configuration adds `own` and `query`."""
 
     method: str
     url: str
@@ -61,7 +61,7 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """What came back; the body up to a limit."""
+    """The answer; the body up to a limit."""
 
     status: int
     body: bytes
@@ -83,7 +83,7 @@ class HttpResponse:
         return httpx.codes.is_success(self.status)
 
     def words(self) -> str:
-        """What the server says for people about a refusal, on one line and with a colon before; not a page of HTML."""
+        """Return the server's words for people about a refusal, on one line with a colon before; not a page of HTML."""
         said = " ".join("".join(char if char.isprintable() else " " for char in self.shown(_SHOWN)).split())
         return "" if not said or said.startswith("<") else f": {said}"
 
@@ -101,7 +101,7 @@ class HttpClient:
         self._client: httpx.AsyncClient | None = None
 
     async def close(self) -> None:
-        """Close what is open."""
+        """Close all open connections."""
         if self._client is not None:
             await self._client.aclose()
 
@@ -129,7 +129,7 @@ class HttpClient:
         return self._secrets[name]
 
     def configured(self, url: str) -> HttpConnection:
-        """What `connections.http` has for the host of `url`; host:port counts before the host alone."""
+        """Return the entry of `connections.http` for the host of `url`; host:port counts before the host alone."""
         parsed = _parse(url)
         host = f"[{parsed.host}]" if ":" in parsed.host else parsed.host
         port = parsed.port or {"http": 80, "https": 443}[parsed.scheme]
@@ -156,7 +156,7 @@ class HttpClient:
         return found
 
     async def send(self, request: HttpRequest, limit: int = _BODY_LIMIT) -> HttpResponse:
-        """Send once, without retrying what may have arrived.
+        """Send once, without a retry of a request that may have arrived.
 
         Raises TransientError when nothing was sent, OutcomeUnknownError when no answer came.
         """
@@ -214,7 +214,7 @@ async def _send_to(
 
 
 def _with_query(url: httpx.URL, query: Mapping[str, SecretSource]) -> httpx.URL:
-    """The URL with these parameters added; what it has stays as it is written."""
+    """Return the URL with these parameters added; its own ones stay as written."""
     if not query:
         return url
     if twice := query.keys() & url.params.keys():
@@ -225,7 +225,7 @@ def _with_query(url: httpx.URL, query: Mapping[str, SecretSource]) -> httpx.URL:
 
 
 def refusal(where: str, response: HttpResponse) -> PermanentError | TransientError:
-    """What an answer that is no success means for an API that is asked, by its status and never by its words."""
+    """Return the meaning of a failed answer of an API, by its status and never by its words."""
     status = response.status
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         message = f"{where} did not accept the credentials ({status}){response.words()}"
@@ -279,7 +279,7 @@ def _unconnected(where: str, failure: httpx.TransportError | None) -> PermanentE
 
 
 def _why(cause: BaseException) -> str:
-    """What the system says, such as `connection refused`; never the text of an error, which may hold anything."""
+    """Return the system's words, such as `connection refused`; never the text of an error, which may hold anything."""
     if isinstance(cause, ssl.SSLError):
         return f"no TLS connection: {str(cause.reason).replace('_', ' ').lower()}"
     if isinstance(cause, OSError) and cause.errno is not None:
@@ -288,7 +288,7 @@ def _why(cause: BaseException) -> str:
 
 
 async def _read(response: httpx.Response, limit: int) -> bytes:
-    """The body up to `limit`; what is lost of it does not make the status unknown."""
+    """Return the body up to `limit`; a lost part of it does not make the status unknown."""
     body = bytearray()
     try:
         async for chunk in response.aiter_bytes():

@@ -1,4 +1,4 @@
-"""What a HorizontalPodAutoscaler says about itself, and which ones keep a workload; pure, no SDK and no I/O."""
+"""The status of a HorizontalPodAutoscaler, and the ones that keep a workload; pure, no SDK and no I/O."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Autoscaler:
     unable: str  # why it cannot act, in words; empty where nothing says so
 
     def facts(self) -> JsonObject:
-        """What the audit shows as the state before."""
+        """Return the state before for the audit."""
         return {
             "name": self.ref.name,
             "uid": self.uid,
@@ -70,7 +70,7 @@ def _autoscaler(workload: ObjectRef, raw: JsonObject) -> Autoscaler:
 
 
 def _unable(raw: JsonObject) -> str:
-    """What says that the autoscaler cannot act. One without metrics still keeps its minimum."""
+    """Return why the autoscaler cannot act. One without metrics still keeps its minimum."""
     if not raw["spec"]["scaleTargetRef"].get("apiVersion"):
         return "its scaleTargetRef has no apiVersion"
     for condition in (raw.get("status") or {}).get("conditions") or ():

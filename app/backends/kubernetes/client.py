@@ -51,7 +51,7 @@ Change = Callable[[JsonObject], JsonObject | None]
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What goes to the API server."""
+    """The body for the API server."""
 
     method: str
     path: str
@@ -161,7 +161,7 @@ class KubernetesClient:
     async def update(
         self, ref: ObjectRef, change: Change, subresource: str = "", *, dry_run: bool = False
     ) -> tuple[JsonObject, bool]:
-        """Patch an object with what `change` makes of its present state; None from it means: already so.
+        """Patch an object with the result of `change` on its present state; None from it means: already so.
 
         The write is refused by the server unless the object is still the one that `change` saw; then it is read and
         judged again. Returns the object and whether it was written. In a dry run the server decides and writes nothing.
@@ -221,7 +221,7 @@ class KubernetesClient:
 
 
 def target_key(ref: ObjectRef) -> str:
-    """What the target lock holds for this object."""
+    """Return the key for the target lock of this object."""
     return f"kubernetes:{ref.kind}/{ref.namespace}/{ref.name}"
 
 

@@ -62,7 +62,7 @@ class _Cluster(Part):
     extensions: Any = None
 
     def told(self, base: Path) -> dict[str, Any]:
-        """What a plugin is told of the cluster that it is asked for."""
+        """Return the facts about the cluster that a plugin gets."""
         found: dict[str, Any] = self.model_dump(by_alias=True, exclude_unset=True, exclude=_NOT_TOLD)
         if self.certificate_authority:
             content = (base / self.certificate_authority).read_bytes()
@@ -84,7 +84,7 @@ class Credentials:
 
 
 async def credentials(connection: KubernetesConnection) -> Credentials:
-    """Load what the connection names; raises ConfigException that says which field cannot be honoured."""
+    """Load the connection's kubeconfig; raises ConfigException that names the field that cannot be honoured."""
     configuration = Configuration()
     # Otherwise a netrc file would add a user of its own to requests.
     configuration.client_session_kwargs = {"trust_env": False}
@@ -108,7 +108,7 @@ async def _of_file(path: Path, context: str | None, configuration: Configuration
 
 
 def _accepted(path: Path, context: str | None) -> tuple[_Loader, _User]:
-    """The file of which every field is honoured, and the user that it names."""
+    """A file with fields that are all honoured, and the user that it names."""
     if not path.is_file():
         raise ConfigException("there is no such file")
     raw = _without_blanks(_parsed(path))
@@ -139,7 +139,7 @@ def _parsed(path: Path) -> Any:
 
 
 def _named_user(raw: Mapping[str, Any], context: Mapping[str, Any]) -> object:
-    """The user that a context names; one that names none is nobody's, as behind kubectl proxy."""
+    """Return the user of a context; a context without one has no user, as behind kubectl proxy."""
     name = context.get("user")
     if name is None:
         return {}
@@ -150,7 +150,7 @@ def _named_user(raw: Mapping[str, Any], context: Mapping[str, Any]) -> object:
 
 
 def _without_blanks(value: Any) -> Any:
-    """What is null or empty is not given, for kubectl; the library would take it for given."""
+    """Drop null and empty fields: kubectl takes them for absent, the library for given."""
     if isinstance(value, dict):
         cleaned = {key: _without_blanks(one) for key, one in value.items()}
         return {key: one for key, one in cleaned.items() if one is not None and one != ""}
@@ -242,7 +242,7 @@ def _proxy_of_environment(host: str) -> str | None:
 
 
 class _Loader(KubeConfigLoader):
-    """The library's loader, without its way to go on as nobody where a credential cannot be had."""
+    """The library's loader, without its habit to go on without a user when a credential is missing."""
 
     _user: Any
     _cluster: Any

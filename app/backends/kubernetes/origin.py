@@ -1,7 +1,7 @@
-"""Where an object's fields come from: whether Argo CD or Flux reconciles it, and owns a number in it; pure, no I/O.
+"""The origin of an object's fields: whether Argo CD or Flux reconciles it, and owns a number in it; pure, no I/O.
 
-The object itself says it: by the labels and annotations that these tools put on what they reconcile, and by
-`metadata.managedFields`, in which the API server notes who set each field.
+The object itself says it: by the labels and annotations of these tools, and by `metadata.managedFields`, in which the
+API server notes the manager of each field.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _TAKEN_BACK_WITHIN = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who reconciles an object, in words, and what managedFields say of it."""
+    """The reconciler of an object, in words, and the entries of managedFields about it."""
 
     reconciled_by: str  # "Flux Kustomization shop", empty when nobody does
     entries: tuple[Mapping[str, Any], ...]
@@ -50,14 +50,14 @@ class Origin:
         return (Condition(reason=Reason.OWNED_BY_OPERATOR, message=message, passes=False),)
 
     def others(self, field: str) -> str:
-        """Who has set `spec.<field>` as it is, in words; empty when it was the remediator alone."""
+        """Name the managers that have set `spec.<field>` as it is, in words; empty when it was the remediator alone."""
         managers = [owner["manager"] for owner in self._owners(field)]
         if managers and all(manager == FIELD_MANAGER for manager in managers):
             return ""
         return " and ".join(sorted({one for one in managers if one != FIELD_MANAGER})) or "another manager"
 
     def suspect(self, since: datetime) -> str:
-        """Who has probably removed a field since then, in words; the API server notes only who sets one."""
+        """Name the managers that have probably removed a field since then; the server only notes setters."""
         others = [one for one in self.entries if one["manager"] != FIELD_MANAGER and not one.get("subresource")]
         later = [one["manager"] for one in others if datetime.fromisoformat(one.get("time", _LONG_AGO)) >= since]
         if later:
@@ -88,10 +88,10 @@ class Origin:
         return (Condition(reason=Reason.OWNED_BY_GITOPS, message=message, passes=known and not whose),)
 
     def _is_from_git(self, owner: Mapping[str, Any], field: str) -> bool:
-        """Whether an owner is a reconciler that may have the field from git.
+        """Say whether an owner is a reconciler that may have the field from git.
 
-        Who updates, and does not apply on the server's side, owns the server's defaults as well. Then only what kubectl
-        and Argo CD note as last applied tells the two apart; Helm notes nothing.
+        A manager that updates, and does not apply on the server's side, owns the server's defaults as well. Then only
+        the last applied form of kubectl and Argo CD tells the two apart; Helm notes nothing.
         """
         if owner["manager"] not in _MANAGERS:
             return False
@@ -104,9 +104,9 @@ class Origin:
 
 
 def _is_fresh(owner: Mapping[str, Any], now: datetime) -> bool:
-    """Whether somebody else set the field so lately that its reconciler may not have noticed.
+    """Say whether another manager set the field so lately that its reconciler may not have noticed.
 
-    For what was set through the scale subresource, as kubectl scale does, the API server notes no time.
+    The API server notes no time for a field that was set through the scale subresource, as kubectl scale does.
     """
     if owner["manager"] in _MANAGERS | {FIELD_MANAGER} or "time" not in owner:
         return False

@@ -1,6 +1,6 @@
 """From a pod, present or gone, to the workload that owns it; called by the client when a target is resolved.
 
-What cannot be told for certain is not found: an owner is named only after its own object was read.
+An uncertain owner is not found: an owner is named only after its own object was read.
 """
 
 from __future__ import annotations

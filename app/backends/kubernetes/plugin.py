@@ -51,7 +51,7 @@ class Plugin(Part):
     provide_cluster_info: bool = Field(default=False, alias="provideClusterInfo")
 
     def problems(self) -> Iterator[str]:
-        """What of it cannot be honoured."""
+        """Yield the fields of it that cannot be honoured."""
         if self.interactive_mode == "Always":
             yield "user.exec.interactiveMode: Always needs a person; the plugin must work without one"
         if "/" in self.command and not self.command.startswith("/"):
@@ -68,7 +68,7 @@ class Tokens:
         self._renew_at = datetime.min.replace(tzinfo=UTC)
 
     async def get(self) -> str:
-        """A token; raises ConfigException where there is none, without what the plugin prints, which may be secret."""
+        """Return a token; raises ConfigException without one, never with the plugin's output, which may be secret."""
         if datetime.now(UTC) < self._renew_at:
             return self._token
         command = self._plugin.command

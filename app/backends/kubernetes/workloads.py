@@ -1,4 +1,4 @@
-"""What a Deployment, StatefulSet or DaemonSet says about itself, in one vocabulary; pure, no SDK and no I/O.
+"""The status of a Deployment, StatefulSet or DaemonSet, in one vocabulary; pure, no SDK and no I/O.
 
 Actions and checks decide on these values and never on the raw object.
 """
@@ -97,7 +97,7 @@ class Workload:
         return (Condition(reason=Reason.ROLLOUT_IN_PROGRESS, message=message),)
 
     def facts(self) -> JsonObject:
-        """What the audit shows as the state before."""
+        """Return the state before for the audit."""
         return {
             "uid": self.uid,
             "generation": self.generation,
@@ -112,7 +112,7 @@ class Workload:
         } | ({"reconciled_by": self.origin.reconciled_by} if self.origin.reconciled_by else {})
 
     def numbers(self) -> JsonObject:
-        """What a check reports."""
+        """Return the numbers for a check's report."""
         return {
             "desired": self.desired,
             "total": self.total,

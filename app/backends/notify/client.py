@@ -1,6 +1,6 @@
 """Notification channels, for notify.send: each is a list of Apprise URLs.
 
-The URLs hold secrets, and Apprise logs parts of them and of what services answer, so its logger stays silent; messages
+The URLs hold secrets, and Apprise logs parts of them and of services' answers, so its logger stays silent; messages
 name a service by its kind (slack, mailto) only.
 """
 

@@ -75,7 +75,7 @@ class PostgresClient:
 
     @asynccontextmanager
     async def connect(self, database: str) -> AsyncIterator[Connection]:
-        """Open a connection to `database`; whatever the body does, too, raises our errors only."""
+        """Open a connection to `database`; raises our errors only, also for errors of the body."""
         connection = await self._open(database)
         try:
             # statement_timeout is the server's; this one also ends waiting for a server that hangs.

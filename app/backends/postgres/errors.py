@@ -1,4 +1,4 @@
-"""What an error of PostgreSQL means: by its SQLSTATE, never by its words, which a server may have in any language.
+"""The meaning of a PostgreSQL error: by its SQLSTATE, never by its words, which may be in any language.
 
 While connecting libpq hands over words only; it is then asked once more, for the code.
 """
@@ -48,7 +48,7 @@ _TOLD = re.compile(r":\s+((?=[0-9A-Z]*[0-9])[0-9A-Z]{5}): ?(.*)")
 
 
 def refused(error: psycopg.Error, told: tuple[str, str] | None) -> ActionError:
-    """What a connection that could not be made means; `told` are the server's code and words, where it answered."""
+    """Return the meaning of a failed connection; `told` are the server's code and words, if it answered."""
     if told is not None:
         return _meant(*told)
     if error.pgconn is not None and error.pgconn.needs_password:
@@ -60,7 +60,7 @@ def refused(error: psycopg.Error, told: tuple[str, str] | None) -> ActionError:
 
 
 def translated(error: psycopg.Error) -> ActionError:
-    """What a failed statement means."""
+    """Return the meaning of a failed statement."""
     if error.sqlstate is None:
         if isinstance(error, psycopg.OperationalError):
             return TransientError("PostgreSQL: the connection was lost")

@@ -1,4 +1,4 @@
-"""Whether a login has what remediations of a PostgreSQL server need, for preflight. Only reads."""
+"""Whether a login has the rights that remediations of a PostgreSQL server need, for preflight. Only reads."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Sample(Value):
 
 
 class _Answer(BaseModel):
-    """What the API sends, for a result or an error; VictoriaMetrics adds `isPartial`."""
+    """The API's answer, a result or an error; VictoriaMetrics adds `isPartial`."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -46,7 +46,7 @@ class _Answer(BaseModel):
 
     @property
     def gap(self) -> str:
-        """What is missing in it, by its own word. `infos` are hints for the author of the expression."""
+        """Return the missing part of it, in its own words. `infos` are hints for the author of the expression."""
         if self.warnings:
             told = self.warnings if isinstance(self.warnings, list) else [self.warnings]
             return redact(" ".join("; ".join(map(str, told)).split()))[:_SHOWN]

@@ -45,7 +45,7 @@ class RedisClient:
     async def database(self, number: int) -> AsyncIterator[Redis]:
         """Connect to a numbered database; a connection that is lost in the body counts as without effect.
 
-        Wrap what has an effect in `sent_once`.
+        Wrap commands with an effect in `sent_once`.
         """
         options = self._options()
         address = _address(options)
@@ -63,7 +63,7 @@ class RedisClient:
 
     @contextmanager
     def sent_once(self, command: str) -> Iterator[None]:
-        """Around a command that must not be sent twice: when its answer is lost, nobody knows what it did."""
+        """Go around a command that must not be sent twice: when its answer is lost, its effect is unknown."""
         try:
             yield
         except exceptions.RedisError as error:
@@ -72,7 +72,7 @@ class RedisClient:
 
     @staticmethod
     async def require_data(redis: Redis) -> None:
-        """Refuse what speaks Redis' protocol and holds no data, such as a Sentinel."""
+        """Refuse a server that speaks Redis' protocol and holds no data, such as a Sentinel."""
         if await _mode(redis) == "sentinel":
             msg = "this is a Sentinel, which holds no data; name the primary that it watches (SENTINEL MASTERS)"
             raise PermanentError(msg, reason=Reason.CONFIG_INVALID)
@@ -118,7 +118,7 @@ class RedisClient:
 
     @staticmethod
     async def rights(redis: Redis, commands: Sequence[str]) -> Rights | None:
-        """What this user may do with the commands; None where the server does not tell it."""
+        """Return this user's rights to the commands; None where the server does not tell them."""
         return await rights(redis, commands)
 
     async def require_commands(self, redis: Redis, commands: Sequence[str]) -> None:
@@ -148,7 +148,7 @@ class RedisClient:
 
 
 async def _select(client: Redis, number: int, address: str) -> None:
-    """Change to a database; whatever a server says to that, it has none of this number."""
+    """Change to a database; any refusal of the server means that it has no database of this number."""
     if number == 0:
         return
     try:
@@ -166,7 +166,7 @@ async def _select(client: Redis, number: int, address: str) -> None:
 
 
 async def _mode(redis: Redis) -> str:
-    """What a server is: standalone, cluster, sentinel; a fork may say something else, or nothing."""
+    """The kind of a server: standalone, cluster, sentinel; a fork may say something else, or nothing."""
     return str((await redis.info("server")).get("redis_mode", ""))
 
 

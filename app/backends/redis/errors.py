@@ -1,7 +1,7 @@
-"""What an error of Redis means: by the code that a server's answer begins with, never by its words.
+"""The meaning of a Redis error: by the code at the beginning of an answer, never by its words.
 
-Each is one of: it may be tried again, it is refused and the message says what to change, or nobody knows. Words differ
-between versions, forks and proxies.
+Each is one of: it may be tried again, it is refused and the message names the change to make, or its effect is unknown.
+Words differ between versions, forks and proxies.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ANY = "ERR"  # the code of whatever has none of its own
 
 @dataclass(frozen=True, slots=True)
 class _Meaning:
-    """What to say of a code; without a reason it may pass, and is tried again."""
+    """The message for a code; without a reason it may pass, and is tried again."""
 
     advice: str
     reason: Reason | None = None
@@ -64,7 +64,7 @@ def code_of(error: exceptions.RedisError) -> str | None:
 
 
 def answered(error: exceptions.RedisError) -> bool:
-    """Whether the server has said no; else nobody knows what became of the command."""
+    """Say whether the server has said no; else the effect of the command is unknown."""
     return code_of(error) is not None
 
 

@@ -1,4 +1,4 @@
-"""Reads a server's bytes with the SDK, which raises errors of its own for those that it does not expect."""
+"""Reads a server's bytes with the SDK, which raises its own errors for unexpected ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 
 class Parser(_AsyncRESP2Parser):
-    """The SDK's parser; an error keeps its code where the SDK cannot read what follows, as in `-MOVED x y`."""
+    """The SDK's parser; an error keeps its code where the SDK cannot read the rest, as in `-MOVED x y`."""
 
     @classmethod
     def parse_error(cls, response: str) -> exceptions.RedisError:

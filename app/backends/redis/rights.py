@@ -20,7 +20,7 @@ _FIRST_WITH_USERS = 6
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """What was found out about a user of a server."""
+    """The findings about a user of a server."""
 
     user: str
     missing: tuple[str, ...] = ()  # the server does not know them
@@ -28,7 +28,7 @@ class Rights:
 
     @property
     def objection(self) -> str:
-        """What stands against running all of them, and what to change; empty where nothing does."""
+        """Return the obstacles to running all of them, and the remedy; empty if there is none."""
         if self.missing:
             names = ", ".join(self.missing)
             return f"the server does not know {names}: renamed or disabled there (rename-command), for every user"
@@ -39,7 +39,7 @@ class Rights:
 
 
 async def rights(redis: Redis, commands: Sequence[str]) -> Rights | None:
-    """What this user may do; None where the server does not tell it."""
+    """Return this user's rights; None where the server does not tell them."""
     missing = await _unknown(redis, commands)
     if missing:
         return Rights("", missing=tuple(missing))

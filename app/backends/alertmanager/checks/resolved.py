@@ -22,5 +22,5 @@ class Resolved(Check[ResolvedParams]):
     Params = ResolvedParams
 
     async def observe(self, context: CheckContext, params: ResolvedParams) -> Observation:  # noqa: ARG002 - has none
-        """Look at what Alertmanager said last."""
+        """Look at Alertmanager's last notification."""
         return observation(not context.firing, "the alert still fires" if context.firing else "the alert has resolved")

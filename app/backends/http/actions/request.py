@@ -1,4 +1,4 @@
-"""http.request: one HTTP call, for what has an API of its own (a cache to purge, a feature to switch off).
+"""http.request: one HTTP call, for a server with its own API (a cache to purge, a feature to switch off).
 
 Sends no credential but the named bearer token: parameters are stored with the run and shown to people.
 """
@@ -32,7 +32,7 @@ _OWN = OWN_HEADERS - {"content-type", "accept-encoding"}
 
 
 class RequestParams(Value):
-    """The request and what counts as success."""
+    """The request and the statuses that count as success."""
 
     url: Annotated[str, Text.URL] = Field(description="http:// or https://, without a user or password.")
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] = "POST"

@@ -15,7 +15,7 @@ from app.domain.texts import Text
 
 
 class OkParams(Value):
-    """What to ask and what to expect."""
+    """The request and the expected answer."""
 
     url: Annotated[str, Text.URL] = Field(description="http:// or https://, without a user or password.")
     expect_status: tuple[Status, ...] = Field(default=(), description="The expected statuses. Default: any 2xx.")

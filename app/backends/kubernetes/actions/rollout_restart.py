@@ -1,7 +1,7 @@
 """kubernetes.rollout_restart: replaces the pods of a workload as `kubectl rollout restart` does.
 
-The pod template gets the time of the plan, so that applying the same plan again changes nothing. It never overwrites
-a pod template that somebody changed since the plan.
+The pod template gets the time of the plan, so that applying the same plan again changes nothing. It never overwrites a
+pod template that has changed since the plan.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class RolloutRestart(Action[NoParams]):
         await client.update(ref, lambda found: _restart(ref, found, step), dry_run=True)
 
     async def taken_back(self, context: Context, step: PlannedStep, *, undone: bool) -> str:  # noqa: ARG002 - has none
-        """Whether the same pods run again without the restart; what somebody has deployed since replaced them, too."""
+        """Say whether the same pods run again without the restart; a later deployment replaced them, too."""
         client = await context.clients.kubernetes()
         now = await client.workload(context.target)
         is_same = now.content_digest == step.before.get("content", now.content_digest)

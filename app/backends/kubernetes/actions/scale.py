@@ -103,7 +103,7 @@ class Scale(Action[ScaleParams]):
         return {"written": written, "object": str(dial.ref), dial.field: dial.desired}
 
     async def plan_undo(self, context: Context, step: PlannedStep) -> PlannedStep:
-        """Name the way back; who keeps the number by now may stand against it."""
+        """Name the way back; its present keeper may stand against it."""
         dial = _dial(context.target, step)
         client = await context.clients.kubernetes()
         now = await client.workload(context.target)
@@ -118,14 +118,14 @@ class Scale(Action[ScaleParams]):
         return step.model_copy(update={"summary": summary, "conditions": () if kept is None else (kept,)})
 
     async def undo(self, context: Context, step: PlannedStep) -> JsonObject:
-        """Go back, unless somebody else has set the number since, even to the same one."""
+        """Go back, unless another manager has set the number since, even to the same one."""
         dial = _dial(context.target, step)
         client = await context.clients.kubernetes()
         _, written = await client.update(dial.ref, dial.turn_back, dial.subresource)
         return {"written": written, "object": str(dial.ref), dial.field: dial.before}
 
     async def taken_back(self, context: Context, step: PlannedStep, *, undone: bool) -> str:
-        """Whether the number has come back from where it was set; what was set farther on by others stays theirs."""
+        """Say whether the number has come back from where it was set; a number farther on stays with its manager."""
         dial = _dial(context.target, step)
         client = await context.clients.kubernetes()
         found = await client.get(dial.ref)
@@ -185,7 +185,7 @@ class Scale(Action[ScaleParams]):
 
 @dataclass(frozen=True, slots=True)
 class _Dial:
-    """The one number that a planned step turns: where it is, what it was and what it is to be."""
+    """The one number that a planned step turns: its place, its value before and its planned value."""
 
     ref: ObjectRef
     uid: str
@@ -227,7 +227,7 @@ def _dial(target: Target, step: PlannedStep) -> _Dial:
 
 
 def _kept_by_others(now: Workload, autoscalers: tuple[Autoscaler, ...]) -> Condition | None:
-    """Why nobody but its keeper should scale it; None where that is not so."""
+    """Return why only its keeper should scale it; None where that is not so."""
     for autoscaler in autoscalers:
         if autoscaler.scaled_object:
             message = f"{now.ref} is scaled by KEDA's ScaledObject {autoscaler.scaled_object}, which would undo it"

@@ -42,7 +42,7 @@ class Planned:
 
 
 def planned(steps: Sequence[PlannedStep]) -> Planned | None:
-    """What the last step that scales has planned; None without such a step."""
+    """Return the plan of the last step that scales; None without such a step."""
     for step in reversed(steps):
         if "min_replicas" in step.desired:
             return Planned(step.desired["min_replicas"], is_minimum=True, before=step.before["hpa"]["min_replicas"])
@@ -57,7 +57,7 @@ def restarts(steps: Sequence[PlannedStep]) -> bool:
 
 
 async def look(context: CheckContext) -> Workload | Observation:
-    """The target as it is, or what to report where there is none; raises CheckError where nobody can tell."""
+    """Return the target as it is, or the report that it is absent; raises CheckError when that is unknown."""
     try:
         client = await context.clients.kubernetes()
         return await client.workload(context.target)

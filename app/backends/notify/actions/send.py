@@ -13,7 +13,7 @@ from app.domain.remediation import Risk
 
 
 class SendParams(Value):
-    """What to tell whom."""
+    """The message and its channel."""
 
     channel: str = Field(description="A channel of connections.notify.")
     title: str = Field(min_length=1, max_length=250)

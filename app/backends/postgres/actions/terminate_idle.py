@@ -98,7 +98,7 @@ class TerminateIdleParams(Value):
         )
 
     def bindings(self) -> dict[str, Any]:
-        """What `_IDLE` is bound to."""
+        """Return the parameters of `_IDLE`."""
         transaction = ["idle in transaction", "idle in transaction (aborted)"] if self.in_transaction else []
         return {"own": APPLICATION_NAME, "states": ["idle", *transaction], "idle": self.idle_longer_than}
 

@@ -32,7 +32,7 @@ WHERE usesysid IS NOT NULL AND coalesce(backend_type, 'client backend') = 'clien
 
 
 class ConnectionsParams(Value):
-    """What to count and the bound: one of `max` and `min_free`."""
+    """The sessions to count and the bound: one of `max` and `min_free`."""
 
     max: Count | None = Field(default=None, description="At most this many connections.")
     min_free: Count | None = Field(default=None, description="At least this many of max_connections unused.")

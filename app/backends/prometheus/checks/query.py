@@ -1,4 +1,4 @@
-"""prometheus.query: whether a PromQL expression gives what it should, now."""
+"""prometheus.query: whether a PromQL expression has the expected result now."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
 
 
 class QueryParams(Value):
-    """The expression and what its samples must be."""
+    """The expression and the expected samples."""
 
     query: Annotated[str, Text.PROMQL] = Field(
         min_length=1, description="PromQL that gives an instant vector or a scalar."

@@ -79,7 +79,7 @@ class DeleteMatching(Action[DeleteMatchingParams]):
         )
 
     async def apply(self, context: Context, step: PlannedStep) -> JsonObject:
-        """Remove what matches now, up to `max`; keys that appear meanwhile may stay."""
+        """Remove the keys that match now, up to `max`; keys that appear meanwhile may stay."""
         params = DeleteMatchingParams.model_validate(step.params)
         removed = 0
         client = context.clients.redis(context.target.instance)
