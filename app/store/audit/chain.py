@@ -1,8 +1,8 @@
 """The audit: events in chains, each of which holds the hash of the one before it.
 
-A chain is a run, by its id, or something else that people change: `catalog/<remediation>`, `service`. Whoever appends
-holds the run's row (or for other chains the lock that `append` takes), so that no two events follow the same one; the
-unique (run_id, seq) refuses what would be a fork all the same.
+A chain is a run, by its id, or something else that people change: `catalog/<remediation>`, `service`. The appending
+transaction holds the run's row (or for other chains the lock that `append` takes), so that no two events follow the
+same one; the unique (run_id, seq) refuses a fork all the same.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SERVICE = "service"  # the chain of what concerns everything
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What an event of the audit says besides when and where; `data` is JSON."""
+    """The content of an event beside time and place; `data` is JSON."""
 
     message: str = ""
     reason: Reason | None = None
@@ -56,7 +56,7 @@ class Event:
 
 
 def catalog_chain(remediation: str) -> str:
-    """The chain of what people and records do to one remediation."""
+    """Return the chain for events of people and records about one remediation."""
     return f"catalog/{remediation}"
 
 
@@ -78,7 +78,7 @@ _HEAD = (
 
 
 async def append(tx: AsyncConnection, new: Sequence[Event], *, are_first: bool = False) -> None:
-    """Append to chains, each in the given order; `are_first`: they begin chains that nobody else knows yet."""
+    """Append to chains, each in the given order; `are_first`: they begin chains that no other transaction knows yet."""
     heads: dict[str, Head] = {}
     rows = []
     for one in new:
@@ -115,9 +115,9 @@ def key_of(tx: AsyncConnection) -> bytes:
 
 
 def link(key: bytes, last: Head, content: JsonObject) -> str:
-    """The hash of the event after `last`: hexadecimal SHA-256, or HMAC-SHA-256 where there is a key.
+    """Compute the hash of the event after `last`: hexadecimal SHA-256, or HMAC-SHA-256 where there is a key.
 
-    With a key nobody who can only write to the database can make one.
+    Without the key, write access to the database is not enough to make one.
     """
     return digest(key, [last.hash, last.seq + 1, content])
 
@@ -155,7 +155,7 @@ def _columns(one: Event) -> dict[str, Any]:
 
 
 def content_of(row: Row[Any]) -> JsonObject:
-    """What the hash of a stored event is made over."""
+    """Return the content that the hash of a stored event covers."""
     return _content({name: getattr(row, name) for name in _HASHED})
 
 

@@ -53,7 +53,7 @@ class Cursor:
 
     @classmethod
     def parse(cls, text_: str) -> Cursor:
-        """Read what `str` wrote; raises ValueError."""
+        """Read the output of `str`; raises ValueError."""
         first, _, second = text_.partition("-")
         cursor = cls(int(first), int(second))
         if min(cursor.tx, cursor.id) < 0 or max(cursor.tx, cursor.id) >= 1 << 63:
@@ -78,7 +78,7 @@ def after(tx: AsyncConnection, cursor: Cursor) -> ColumnElement[bool]:
 
 
 def until(tx: AsyncConnection, cursor: Cursor) -> ColumnElement[bool]:
-    """Events that became visible up to that place, for the end of what `after` begins."""
+    """Select events that became visible up to that place, for the end of a range that `after` begins."""
     if tx.dialect.name == "postgresql":
         return tuple_(event.c.tx, event.c.id) <= tuple_(literal(cursor.tx, BigInteger), literal(cursor.id, BigInteger))
     return and_(event.c.tx == cursor.tx, event.c.id <= cursor.id)
@@ -92,7 +92,7 @@ async def settled(tx: AsyncConnection) -> ColumnElement[bool]:
 
 
 async def beyond(tx: AsyncConnection, cursor: Cursor) -> ColumnElement[bool]:
-    """The same as `after` for a reader, who may have the place from another server.
+    """Select like `after` for a reader, whose place may be from another server.
 
     `after_restore` has given events of that server new numbers, so the place is where its event is now. Before it has
     done so, only the order of ids is left.
@@ -143,10 +143,10 @@ def seal_hash(key: bytes, previous: str, content: dict[str, Any]) -> str:
 
 
 async def after_restore(tx: AsyncConnection) -> None:
-    """PostgreSQL counts transactions anew after a restore into another server: what is there comes before all that.
+    """Renumber events after a restore: another server counts transactions anew, and older events come before its own.
 
-    What was sealed comes before the newest seal, and what was not after it; a server's own transactions begin with 3.
-    Replicas may have gone on meanwhile: what they have written here keeps its number. The caller holds the lock `seal`.
+    Sealed events come before the newest seal, and others after it; a server's own transactions begin with 3. Replicas
+    may have gone on meanwhile: events that they have written here keep their number. The caller holds the lock `seal`.
     """
     if tx.dialect.name != "postgresql":
         return

@@ -1,4 +1,4 @@
-"""Reads the audit as a stream: events with what they are about, in the order in which they became visible."""
+"""Reads the audit as a stream: events with their subjects, in the order in which they became visible."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _RUN = (run.c.remediation, run.c.alertname, run.c.namespace, run.c.fingerprint, 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which events; what is left empty does not restrict."""
+    """The filter of events; an empty field does not restrict."""
 
     remediation: str | None = None
     kinds: tuple[str, ...] = ()
@@ -41,9 +41,9 @@ class Page:
 
 
 async def page(database: Database, start: Cursor, wanted: Wanted, limit: int = _PAGE) -> Page:
-    """The next wanted events after a place, with the run that they are of where there is one.
+    """Return the next wanted events after a place, each with its run if it has one.
 
-    What is not wanted is passed by, too, and not looked at again from the page's end.
+    Other events are passed by, too, and not looked at again from the page's end.
     """
     async with database.follow() as tx:
         here = and_(await beyond(tx, start), await settled(tx))

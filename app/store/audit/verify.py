@@ -1,8 +1,7 @@
-"""Verifies the audit: every chain, every seal, and that the ledger says what its events say.
+"""Verifies the audit: every chain, every seal, and that the ledger agrees with its events.
 
-Only reads. What it cannot find: a change made by whoever has the key too; a change of an event that a release without
-chains wrote; what was removed after it had become older than the retention; and what docs/audit.md lists, which goes by
-what is taken for older than the key or than the retention.
+Only reads. It cannot find a change made with the key, a change of an event from a release without chains, a removal of
+events that are older than the retention by now, and the changes that docs/audit.md lists.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ class Finding:
 
 @dataclass
 class Report:
-    """What was looked at and what was found."""
+    """The counts and findings of a verification."""
 
     events: int = 0
     chains: int = 0
@@ -157,7 +156,7 @@ def _check_chain(key: bytes, chain: str, rows: Sequence[Row[Any]], report: Repor
 
 
 async def _check_row(tx: AsyncConnection, chain: str, rows: Sequence[Row[Any]], report: Report) -> None:
-    """A run's row is where its last event left it; what was folded has none."""
+    """Check that a run's row agrees with its last event; a folded run has no row."""
     if not _RUN_ID.match(chain):
         return
     # In one statement, since the run may go on, be folded or be deleted while it is looked at.

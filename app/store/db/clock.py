@@ -1,4 +1,4 @@
-"""The time of the store, which all replicas share, and what becomes of every time in it when that clock is set.
+"""The time of the store, which all replicas share, and the move of every time in it when that clock is set.
 
 The table `clock` counts by how much the times of the store have been moved so far. A replica that knows another count
 goes by a clock that the store no longer has, and begins no transaction of the engine (`is_known`) before it compares.
@@ -50,7 +50,7 @@ class Reading:
 
 
 def steady() -> float:
-    """Seconds that go on while the machine sleeps, and that nobody sets."""
+    """Seconds that go on while the machine sleeps, and that no clock setting changes."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -60,7 +60,7 @@ async def begin(tx: AsyncConnection) -> None:
 
 
 async def read(tx: AsyncConnection) -> Reading:
-    """Read the clock, and what is known of it, in one statement."""
+    """Read the clock, and the store's knowledge of it, in one statement."""
     now = func.clock_timestamp() if tx.dialect.name == "postgresql" else literal(None)
     row = (await tx.execute(select(clock.c.shifted, clock.c.seen_at, now.label("now")))).one()
     return Reading(row.now, row.shifted * _MICROSECOND, row.seen_at)
@@ -93,7 +93,7 @@ async def others_lived(tx: AsyncConnection, before: datetime, lease: timedelta) 
 
 
 async def follow_step(tx: AsyncConnection, now: datetime, by: timedelta, lease: timedelta) -> None:
-    """Move what stands on a time with the clock, which was set by so much and says `now`.
+    """Move every stored time with the clock, which was set by so much and says `now`.
 
     Everything lasts as long as it would have. The caller holds the lock, and has seen that no replica did this before.
     """

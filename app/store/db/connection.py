@@ -33,7 +33,7 @@ class AsyncConnection:
         return await greenlet_spawn(self._connection.execute, statement, parameters)
 
     async def run_sync(self, call: Callable[..., T], *args: Any) -> T:
-        """Call what needs SQLAlchemy's own connection."""
+        """Call a function that needs SQLAlchemy's own connection."""
         return await greenlet_spawn(call, self._connection, *args)
 
     def in_transaction(self) -> bool:
@@ -48,7 +48,7 @@ class AsyncConnection:
             await asyncio.sleep(0)
 
     async def rollback(self) -> None:
-        """Undo what the transaction did."""
+        """Undo the transaction."""
         await greenlet_spawn(self._connection.rollback)
 
     async def invalidate(self) -> None:
@@ -56,7 +56,7 @@ class AsyncConnection:
         await greenlet_spawn(self._connection.invalidate)
 
     async def close(self) -> None:
-        """Give it back to the pool, without what was not committed."""
+        """Give it back to the pool, without its uncommitted writes."""
         await greenlet_spawn(self._connection.close)
 
     @property
@@ -66,7 +66,7 @@ class AsyncConnection:
 
     @property
     def info(self) -> dict[Any, Any]:
-        """What was noted of it when it was made."""
+        """The notes about it from its making."""
         return self._connection.info
 
 

@@ -1,7 +1,8 @@
 """The connection to the store: SQLite (a file) or PostgreSQL, behind one small interface.
 
-Writers get an immediate transaction, so that what is read in it stays true until it is committed. On SQLite one writer
-at a time is the database's own rule; on PostgreSQL `lock` names the decisions that must not run beside each other.
+Writers get an immediate transaction, so that the rows that it reads stay true until it is committed. On SQLite one
+writer at a time is the database's own rule; on PostgreSQL `lock` names the decisions that must not run beside each
+other.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ class Database:
         self._file_lock: int | None = None
 
     def _give_key(self, _connection: Any, record: ConnectionPoolEntry) -> None:
-        """What `store.events` makes hashes with, where it finds it."""
+        """Give the key of the hashes to `store.events`, at the place where it looks."""
         record.info["audit_key"] = self._audit_key
 
     def _prepare_session(self, connection: Any, _record: ConnectionPoolEntry, *, synced: bool) -> None:
@@ -186,13 +187,13 @@ class Database:
         synced: bool = True,
         committed: asyncio.Event | None = None,
     ) -> AsyncIterator[AsyncConnection]:
-        """A transaction, committed at the end; raises StoreUnavailableError when the database is away or full.
+        """Open a transaction and commit it at the end; raises StoreUnavailableError when the database is away or full.
 
-        That is a CommitUnknownError where nobody knows whether it was committed.
+        That is a CommitUnknownError where the commit may have happened or not.
 
-        What is not `synced` may be lost with the power, though never without all that came after it: for what only
-        leads up to something that is synced, and can be done again. `committed` is set as soon as others see what was
-        written, which may be before the disk has it: whatever they write is on the disk after it.
+        A transaction that is not `synced` may be lost with the power, though never without all later ones: use it only
+        for steps that prepare a synced one and can be done again. `committed` is set as soon as others see its writes,
+        which may be before the disk has them; the writes of these others reach the disk after it.
         """
         await self.pace.turn()
         ending = _Ending()
@@ -218,7 +219,7 @@ class Database:
 
     @asynccontextmanager
     async def _told(self, ending: _Ending) -> AsyncIterator[None]:
-        """Tell a transaction that was not committed from one of which that is not known."""
+        """Tell a transaction that was not committed from one whose commit is unknown."""
         try:
             yield
         except TransactionLostError:
@@ -239,13 +240,13 @@ class Database:
 
     @asynccontextmanager
     async def browse(self) -> AsyncIterator[AsyncConnection]:
-        """The same for what may take a while, such as what people ask: nothing else waits for it."""
+        """Open a connection for long reads, such as people's questions: nothing else waits for it."""
         async with self._questions, self._read(AsyncConnection, self._browsing) as connection:
             yield connection
 
     @asynccontextmanager
     async def follow(self) -> AsyncIterator[AsyncConnection]:
-        """Read what a client is told and then relies on; before the end, `on_disk` sees to it that the disk has it.
+        """Read answers on which a client then relies; before the end, `on_disk` sees to it that the disk has them.
 
         On PostgreSQL that is one transaction. A server that has crashed since cannot commit it, nor can the next one.
         """
@@ -282,7 +283,7 @@ class Database:
             self._worked(what)
 
     def _unavailable(self, what: str, error: Exception) -> StoreUnavailableError:
-        """Logged once for an outage; whoever asks meanwhile waits, and asks again."""
+        """Log an outage once; callers wait meanwhile, and ask again."""
         self._on_error()
         message = f"the store is not available: {_short(error)}"
         if not self._failing:
@@ -292,17 +293,17 @@ class Database:
         return StoreUnavailableError(message)
 
     def _worked(self, what: str) -> None:
-        """A full disk can be read: only a write is proof of what can be written."""
+        """Write something: a full disk can still be read, so only a write proves that it can be written."""
         self._failing -= {_READ, what}
         if not self._failing:
             log.info("the store is back", seconds=round(time.monotonic() - self._away_since, 1))
 
     @asynccontextmanager
     async def _place(self, lock: str | None) -> AsyncIterator[None]:
-        """Where those wait who want the same lock: without a connection, of which there are few.
+        """Holds the callers that want the same lock: they wait without a connection, of which there are few.
 
-        One waits in the server, and so has the lock at once. What people ask for stands behind none of the runs here.
-        Raises StoreUnavailableError.
+        One of them waits in the server, and so has the lock at once. People's requests wait behind none of the runs
+        here. Raises StoreUnavailableError.
         """
         if lock is None:
             yield
@@ -401,7 +402,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _begin_sqlite(connection: Any) -> None:
-    """Those that read begin here; the writer has begun already."""
+    """Begin a reading transaction; the writer has begun already."""
     driver = connection.connection.driver_connection
     if not driver.in_transaction:
         driver.execute("BEGIN")  # reads nothing yet, and so takes no time

@@ -1,4 +1,4 @@
-"""What PostgreSQL and SQLite write each in its own way; what is 2 MiB for PostgreSQL is imported only there."""
+"""The differences of PostgreSQL and SQLite; modules for PostgreSQL, some 2 MiB, are imported only where needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the store keeps, and whether it can be relied upon at all: asked at the start, and for metrics and readiness."""
+"""The durability of the store, and whether it can be relied upon at all: for the start, metrics and readiness."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Through which events the server keeps what was committed."""
+    """The events through which the server keeps its commits."""
 
     crash: bool  # of its machine
     failover: bool  # to a standby
@@ -40,7 +40,7 @@ class Kept:
 
 
 async def look(tx: AsyncConnection) -> Kept:
-    """What the server of this connection keeps; SQLite has a disk, and no other machine."""
+    """Ask the server of this connection which commits it keeps; SQLite has a disk, and no other machine."""
     if tx.dialect.name != "postgresql":
         return Kept(crash=True, failover=False)
     row = (await tx.execute(_KEPT)).one()
@@ -48,7 +48,7 @@ async def look(tx: AsyncConnection) -> Kept:
 
 
 async def tell(database: Database) -> None:
-    """Log at the start what the server keeps."""
+    """Log at the start which commits the server keeps."""
     if database.is_sqlite:
         return
     async with database.read() as tx:

@@ -1,4 +1,4 @@
-"""One replica at a time for what several need not do: a lease in the store, with an end, by the database's clock.
+"""One replica at a time for work that several need not do: a lease in the store, with an end, by its clock.
 
 The leader renews its lease. A leader that is frozen or dead loses the lease at its end, and another replica takes it. A
 leader that was frozen and wakes finds at its next write (`Leadership.check`) that it leads no more. SQLite has one
@@ -51,7 +51,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Leader:
-    """Who leads in a matter, and until when unless it renews."""
+    """The leader in a matter, and the end of its lease unless it renews."""
 
     matter: str
     holder: str
@@ -59,7 +59,7 @@ class Leader:
 
 
 async def alone(_tx: AsyncConnection) -> None:
-    """The fence of a replica that leads whatever the others do."""
+    """The fence of a replica that leads even if no other replica knows it."""
 
 
 async def leaders(tx: AsyncConnection) -> Sequence[Leader]:
@@ -83,7 +83,7 @@ class Leadership:
 
     @property
     def is_held(self) -> bool:
-        """Whether this replica leads, by what it knew last."""
+        """Whether this replica leads, by its last look."""
         return self._database.is_sqlite or (self._since is not None and steady() < self._until)
 
     @property

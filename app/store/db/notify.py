@@ -1,7 +1,7 @@
 """Tells the other replicas that there is something for them, by PostgreSQL's LISTEN and NOTIFY.
 
-A hint only: whoever misses one finds the work when it next looks, and changed files of the catalog too. SQLite has one
-replica, which needs none.
+A hint only: a replica that misses one finds the work when it next looks, and changed files of the catalog too. SQLite
+has one replica, which needs none.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ async def listen_forever(database: Database, owner: str, wake: Callable[[], None
 
 
 async def remind_forever(database: Database, wake: Callable[[], None]) -> None:
-    """Call `wake` a second after anything was written, whether or not somebody told of it; until cancelled.
+    """Call `wake` a second after any write, whether or not a notification came; until cancelled.
 
     Where other replicas write too, that is every two seconds: all loops look at once, and not each at its own time.
     """

@@ -1,7 +1,7 @@
 """Keeps the loop answering while there is much to do in it.
 
-What runs in one process shares one loop, and SQLite's statements never wait (docs/adr/0010). So a hundred runs that
-have something to do would do it one after the other before the loop looks at its sockets again.
+One process has one loop, and SQLite's statements never wait (docs/adr/0010). So a hundred runs would work one after the
+other before the loop looks at its sockets again.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ _manner: ContextVar[_Manner] = ContextVar("manner", default=_Manner.FREE)
 
 
 def work_in_background() -> None:
-    """Have this task, and those that it creates, ask for their turns; everybody else's work goes before theirs."""
+    """Make this task, and the tasks that it creates, ask for their turns; all other work goes before theirs."""
     _manner.set(_Manner.PATIENT)
 
 
 def work_without_pause() -> None:
-    """Have this task wait for its turns only: what it has asked of the world would be old when a storm is over."""
+    """Make this task wait for its turns only: its answers from other systems would be old when a storm is over."""
     if _manner.get() is _Manner.PATIENT:
         _manner.set(_Manner.STEADY)
 
 
 def in_background() -> bool:
-    """Whether this task works in the background, and not for somebody who waits for an answer."""
+    """Say whether this task works in the background, and no request waits for its answer."""
     return _manner.get() is not _Manner.FREE
 
 
 class Pace:
-    """Who works in the background asks first whether it is its turn; who came first has it first."""
+    """Gives turns to background tasks in the order in which they ask."""
 
     def __init__(self) -> None:
         self._urgency = Urgency()
@@ -123,7 +123,7 @@ class Pace:
         return True
 
     def _arrange(self) -> None:
-        """See to it that whoever is next has its turn, unless somebody works whose end does that."""
+        """See to it that the next task gets its turn, unless a working task does that at its end."""
         if self._begun_at is not None or self._is_given:
             return
         if self._timer is not None:
@@ -146,9 +146,9 @@ class Pace:
         self._arrange()
 
     def _give(self, queue: deque[asyncio.Future[None]]) -> None:
-        """To the first and, should that take little time, to some more.
+        """Give a turn to the first and, should that take little time, to some more.
 
-        The loop does all this one right after the other, so that nobody else's work is counted.
+        The loop does all this one right after the other, so that no other work is counted.
         """
         loop = asyncio.get_running_loop()
         self._is_given, self._is_patient, self._returned = True, queue is self._patient, 0

@@ -1,4 +1,4 @@
-"""Sets in every session of PostgreSQL what the store relies on, whatever server, database and role have as defaults.
+"""Sets in every session of PostgreSQL the options that the store relies on, over all defaults of server and role.
 
 Used by `Database` for its pools, and by the loops that hold a connection of their own.
 """
@@ -85,9 +85,10 @@ def prepare(connection: Any, url: URL, *, synced: bool) -> None:
 
 
 def arguments(url: URL) -> dict[str, Any]:
-    """What the driver is to be given for a connection without transactions, the same as the pools' is given.
+    """Return the driver's arguments for a connection without transactions, the same as for the pools.
 
-    The text of a URL is not: what SQLAlchemy writes for a space in it, `options=-c …` say, is a plus to libpq.
+    The text of a URL does not serve: SQLAlchemy writes a space in it, as in `options=-c …`, as a plus, and libpq keeps
+    that.
     """
     _, given = url.get_dialect()().create_connect_args(url)
     return {**given, "autocommit": True, "prepare_threshold": None}

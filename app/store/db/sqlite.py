@@ -98,7 +98,7 @@ class _Compiler(SQLiteCompiler):
 
 
 class Dialect(SQLiteDialect_pysqlite):
-    """What SQLAlchemy's own driver does, for an `AsyncConnection`."""
+    """The work of SQLAlchemy's own driver, for an `AsyncConnection`."""
 
     is_async = True
     statement_compiler = _Compiler
@@ -136,7 +136,7 @@ class InPlace(AsyncConnection):
         return cast("_Connection", self._connection.connection.driver_connection)
 
     async def begin_to_write(self) -> None:
-        """Begin a transaction, after that of another process; raises sqlite3.Error."""
+        """Begin a transaction, after a transaction of another process; raises sqlite3.Error."""
         if not self.driver.begin_at_once():
             await in_thread(WRITING, self.driver.begin, self.driver.interrupt)
         self._connection.begin()
@@ -147,7 +147,7 @@ class InPlace(AsyncConnection):
 
 
 async def in_thread(pool: Executor, call: Callable[[], T], interrupt: Callable[[], None] = lambda: None) -> T:
-    """Call in a thread; who is cancelled leaves when the thread is done, since nobody may use the connection before."""
+    """Call in a thread; a cancelled caller leaves when the thread is done, since it uses the connection."""
     job = pool.submit(call)
     work = asyncio.wrap_future(job)
     cancelled: asyncio.CancelledError | None = None

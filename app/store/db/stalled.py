@@ -1,4 +1,4 @@
-"""Cuts off sessions of replicas that stand still in the midst of a transaction, where somebody waits for a second only.
+"""Cuts off sessions of replicas that stand still in a transaction, where a caller waits for a second only.
 
 The server ends such a session by itself (`sessions.IDLE_IN_TRANSACTION`), later. People stop everything by this.
 """

@@ -1,4 +1,4 @@
-"""How long work in the background gives way to what is urgent: to one answer, to some of a series, to a storm."""
+"""The time for which background work gives way to urgent work: to one answer, to some of a series, to a storm."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LULL_SECONDS = 1.0  # without much that is urgent, after which another burst ma
 
 
 class Urgency:
-    """What is urgent now, and the rest that waits for it."""
+    """The urgent work of this moment, and the rest, which waits for it."""
 
     def __init__(self) -> None:
         self._urgent_at = deque[float](maxlen=_MUCH)
@@ -52,7 +52,7 @@ class Urgency:
         self._waited_since = time.monotonic()
 
     def work(self, took: float, *, gave_way: bool) -> None:
-        """Somebody has worked for so many seconds; whether that was one of the rest, who give way."""
+        """Count seconds of work; say whether it was background work, which gives way."""
         now = time.monotonic()
         if not self._is_answered:
             self._awaited_since = min(self._awaited_since + took, now)  # to work is not to wait
@@ -69,7 +69,7 @@ class Urgency:
         return len(self._urgent_at) == _MUCH and time.monotonic() - self._urgent_at[0] < _RECENT_SECONDS
 
     def pause(self) -> float:
-        """Seconds until the rest may work, or should ask again: what was urgent may be over sooner."""
+        """Return the seconds until the rest may work, or should ask again: urgent work may end sooner."""
         until = self._until_received() if self.is_much else self._until_answered()
         return min(max(until - time.monotonic(), 0), _RECENT_SECONDS)
 

@@ -31,8 +31,8 @@ _HARMLESS = (DataError, IntegrityError, ProgrammingError)  # undo their statemen
 class Writer:
     """The one connection that writes: its transactions take turns, and wait for the disk together, afterwards.
 
-    A commit leaves the log to the system (`synchronous=NORMAL`), and whoever has to be sure waits until the disk has
-    all of it. So nobody who writes stands behind somebody who waits for the disk.
+    A commit leaves the log to the system (`synchronous=NORMAL`), and a caller that has to be sure waits until the disk
+    has all of it. So no writer stands behind another one that waits for the disk.
     """
 
     def __init__(self, engine: Engine, file: str, written: asyncio.Event) -> None:
@@ -45,7 +45,7 @@ class Writer:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that others see at the end; raises what SQLAlchemy and, where it begins, the driver raise."""
+        """Open a transaction that others see at its end; raises errors of SQLAlchemy and of the driver."""
         async with self._turn:
             connection = await self._take()
             try:
@@ -67,11 +67,11 @@ class Writer:
             self._connection = connection
 
     async def _commit(self, connection: InPlace, rows: int) -> None:
-        """Commit in place, but where that may wait for the disk.
+        """Commit in place, unless that may wait for the disk.
 
         SQLite waits for it where the log begins anew, which only the first commit after all of the log was moved can do
-        (sqlite3WalFrames in https://sqlite.org/src/file/src/wal.c). The system has whoever writes wait while the disk
-        is still busy with the same page.
+        (sqlite3WalFrames in https://sqlite.org/src/file/src/wal.c). The system makes a writer wait while the disk is
+        still busy with the same page.
         """
         if not rows:
             connection.commit_in_place()
@@ -95,13 +95,13 @@ class Writer:
         return connection
 
     async def sync(self) -> None:
-        """Return when the disk has what was committed before; raises sqlite3.Error."""
+        """Return when the disk has all earlier commits; raises sqlite3.Error."""
         await self._disk.sync()
 
     async def move_log_forever(self) -> None:
-        """Move what was written from the log to its place in the file, beside the writers, until cancelled.
+        """Move pages from the log to their place in the file, beside the writers, until cancelled.
 
-        SQLite has whoever commits do it by default, and everybody who commits after that waits for it.
+        By default SQLite does this within a commit, and all later commits wait for it.
         """
         while True:
             await self._written.wait()
@@ -140,16 +140,16 @@ def _is_harmless(error: BaseException) -> bool:
 
 
 async def _drop(connection: InPlace) -> None:
-    """Nobody knows what state it is in."""
+    """Its state is unknown."""
     await connection.invalidate()
     await connection.close()
 
 
 class _Disk:
-    """Has the disk keep the log, once for all who ask at the same time.
+    """Makes the disk keep the log, once for all callers that ask at the same time.
 
-    To sync the log's file is what SQLite itself does for a commit with `synchronous=FULL`, through a handle of its own;
-    what has left the log since was synced where it went (https://sqlite.org/wal.html#performance_considerations).
+    SQLite itself syncs the log's file for a commit with `synchronous=FULL`, through its own handle; pages that have
+    left the log since were synced at their new place (https://sqlite.org/wal.html#performance_considerations).
     """
 
     def __init__(self, file: str) -> None:
@@ -163,7 +163,7 @@ class _Disk:
 
     @property
     def is_slow(self) -> bool:
-        """Whether it has taken unusually long by now to keep what it is to keep."""
+        """Say whether the disk takes unusually long by now."""
         return asyncio.get_running_loop().time() - self._begun_at > _SLOW_SECONDS
 
     @property
@@ -173,7 +173,7 @@ class _Disk:
 
     @contextmanager
     def written(self) -> Iterator[None]:
-        """What a commit does, which may fail or have nothing to write: the next one has to know whether it did."""
+        """Run a commit, which may fail or have nothing to write: the next one has to know whether it did."""
         was_moved, self.is_moved = self.is_moved, False
         before = self._log_state()
         try:
@@ -190,7 +190,7 @@ class _Disk:
         return found.st_size, found.st_mtime_ns
 
     async def sync(self) -> None:
-        """Return when what was committed before is on the disk; raises sqlite3.Error."""
+        """Return when all earlier commits are on the disk; raises sqlite3.Error."""
         if not self.is_behind and self._under_way is None:
             return
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -200,7 +200,7 @@ class _Disk:
         await ended
 
     def doubt(self, error: Exception) -> None:
-        """Somebody else has heard that the disk failed, and the system tells nobody twice."""
+        """Another caller has heard that the disk failed, and the system tells this only once."""
         if isinstance(error, OSError) or getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR:
             self._is_doubtful = self.is_behind = True
 
@@ -228,7 +228,7 @@ class _Disk:
             self._begin()
 
     def _sync(self) -> None:
-        """Not given up soon: others see already what was written, and who wrote it would write it again."""
+        """Try for long: others already see the written data, and its writer would write it again."""
         for attempt in Retrying(
             retry=retry_if_exception_type((OSError, sqlite3.Error)),
             wait=wait_fixed(_PAUSE_SECONDS),

@@ -39,7 +39,7 @@ async def get_all(tx: AsyncConnection) -> dict[str, Breaker]:
 
 
 async def begin_trial(tx: AsyncConnection, remediation: str, run_id: str) -> None:
-    """Let one run through; the others wait for what becomes of it."""
+    """Let one run through; the others wait for its end."""
     await _write(tx, remediation, {"trial": run_id})
 
 
@@ -91,14 +91,14 @@ def _waits(remediation: str) -> ColumnElement[bool]:
 
 
 async def close(tx: AsyncConnection, remediation: str, now: datetime) -> bool:
-    """Close it by hand and let what waits be decided; whether it was open."""
+    """Close it by hand and let the waiting runs be decided; say whether it was open."""
     state = await get(tx, remediation, lock=True)
     await _reset(tx, remediation, now)
     return state.opened_at is not None
 
 
 async def _reset(tx: AsyncConnection, remediation: str, now: datetime) -> None:
-    """Nothing has failed, and what waited is decided again."""
+    """Forget all failures, and let the waiting runs be decided again."""
     await _write(tx, remediation, asdict(Breaker()))
     await tx.execute(woken(select(run.c.id).where(_waits(remediation), run.c.not_before > now)), {"now": now})
 

@@ -1,4 +1,4 @@
-"""Standings: the mode that each remediation has earned so far, with what counts for and against it."""
+"""Standings: the mode that each remediation has earned so far, with the marks for and against it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What guards decide on, read (and its budget taken) in one transaction.
+"""The facts for guards, read (and the place in limits taken) in one transaction.
 
-Mostly there is nothing in a run's way. `glance` says so in one statement, from indexes; what it finds is then read.
+Mostly there is nothing in a run's way. `glance` says so in one statement, from indexes; its findings are then read.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from app.store.db.schema import REFUSED_BY_PEOPLE, Timestamp, breaker, episode, 
 
 @dataclass(frozen=True, slots=True)
 class FactsQuery:
-    """What a glance is about: a run, and the rates that it may run into."""
+    """The subject of a glance: a run, and the rates that it may run into."""
 
     now: datetime
     run_id: str
@@ -55,7 +55,7 @@ class FactsQuery:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """How much is in work, and of what else there may be something: False is sure, True is worth a look."""
+    """The amount of work, and possible obstacles: False is sure, True is worth a look."""
 
     runs_in_work: int
     targets_in_work: int
@@ -144,9 +144,9 @@ async def last_outcome(tx: AsyncConnection, target_key: str, but: str) -> tuple[
 
 
 def _ended(key: ColumnElement[str], *columns: ColumnElement[Any]) -> tuple[Select[Any], Select[Any]]:
-    """What a cooldown begins with on a target: runs that acted, and those that people refused.
+    """The runs that begin a cooldown on a target: runs that acted, and runs that people refused.
 
-    Where people said no, or nothing, asking again at once would only teach them to say yes without looking.
+    If people said no, or nothing, a new question at once would only teach them to say yes without looking.
     """
     here = select(*columns).where(run.c.target_key == key, run.c.finished_at.is_not(None))
     acted = here.where(run.c.admitted_at.is_not(None))
@@ -204,7 +204,7 @@ async def held_targets(tx: AsyncConnection, but: str) -> frozenset[str]:
 async def rate_exceeded(
     tx: AsyncConnection, rates: Sequence[Rate], now: datetime, remediation: str | None = None
 ) -> Rate | None:
-    """The first rate that newly firing alerts exceed: those that triggered one remediation, or any (None)."""
+    """Return the first rate that newly firing alerts exceed: alerts of one remediation, or of any (None)."""
     for rate in rates:
         since = now - rate.window
         triggered = and_(run_episode.c.episode_id == episode.c.id, run_episode.c.run_id == run.c.id)

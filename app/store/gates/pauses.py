@@ -1,7 +1,7 @@
-"""Pauses: who holds what, why and until when. Guards read them; people put and take them through the API.
+"""Pauses: holder, subject, reason and end. Guards read them; people put and take them through the API.
 
-Whoever puts one waits for no lock of the engine. A transaction that commits the intent of a call marks itself instead
-(`mark_beginning`), before it reads the pauses: what does not see a new pause can be waited for (`seen_by_all`).
+A new pause waits for no lock of the engine. A transaction that commits the intent of a call marks itself instead
+(`mark_beginning`), before it reads the pauses: so the pause can wait for those that have not seen it (`seen_by_all`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _MARKED = text(
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a pause is on: `scope` is all, remediation or target; `subject` the name or key, empty for all."""
+    """The subject of a pause: `scope` is all, remediation or target; `subject` the name or key, empty for all."""
 
     scope: str
     subject: str = ""
@@ -66,7 +66,7 @@ async def mark_beginning(tx: AsyncConnection) -> None:
 
 
 async def seen_by_all(database: Database) -> bool:
-    """Wait until no transaction may commit the intent of a call that has not seen what is committed now.
+    """Wait until every transaction that may commit the intent of a call has seen the present commits.
 
     False when one does not end, or when the store does not say.
     """
@@ -93,7 +93,7 @@ async def standing(tx: AsyncConnection, now: datetime) -> Sequence[Row[Any]]:
 
 
 async def over(tx: AsyncConnection, now: datetime) -> Sequence[Row[Any]]:
-    """Those whose time is over, and of which nobody has been told yet."""
+    """Return the pauses whose time is over, and whose end was not told yet."""
     return (await tx.execute(select(hold).where(hold.c.ended_at.is_(None), hold.c.until <= now))).all()
 
 
@@ -111,7 +111,7 @@ async def put(tx: AsyncConnection, held: Held, given: Hold, now: datetime, *, is
 
 
 async def take(tx: AsyncConnection, held: Held, holder: str | None, by: str, now: datetime) -> int:
-    """End a holder's hold (None: everybody's) and let what it kept waiting be decided; how many had stood."""
+    """End a hold (None: of all holders) and let the runs that waited for it be decided; return how many had stood."""
     mine = and_(hold.c.scope == held.scope, hold.c.subject == held.subject, hold.c.ended_at.is_(None))
     if holder is not None:
         mine = and_(mine, hold.c.holder == holder)

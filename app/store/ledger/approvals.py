@@ -1,4 +1,4 @@
-"""What people decide about waiting runs: approve, reject, cancel. Each is one conditional write and its event.
+"""People's decisions about waiting runs: approve, reject, cancel. Each is one conditional write and its event.
 
 The condition is the state that the person saw; the write takes the run from any worker that holds it (the lease's epoch
 moves on), so that a decision that is being made at the same moment is void.
@@ -30,7 +30,7 @@ _LONGEST_WORD = 2000  # characters of a comment, as a message tells it
 
 
 class DecisionKind(StrEnum):
-    """What a person may do to a run that waits."""
+    """The decisions that a person may make about a waiting run."""
 
     APPROVE = "approve"
     REJECT = "reject"
@@ -40,7 +40,7 @@ class DecisionKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class _Effect:
-    """What a verb does: from which states to which, why, and how the audit names it."""
+    """The effect of a verb: its states before and after, its reason, and its name in the audit."""
 
     before: tuple[RunState, ...]
     after: RunState
@@ -59,7 +59,7 @@ _EFFECTS = {
 
 @dataclass(frozen=True, slots=True)
 class HumanDecision:
-    """What a person said."""
+    """A person's decision."""
 
     verb: DecisionKind
     actor: str
@@ -114,7 +114,7 @@ async def decide(tx: AsyncConnection, run_id: str, word: HumanDecision, now: dat
 
 
 async def _tell(tx: AsyncConnection, decided: Run, done: str, said: str, now: datetime) -> None:
-    """Tell the channel that was asked what people made of its question; a yes is not yet the deed."""
+    """Tell the channel that was asked people's answer to its question; a yes does not mean that it is done."""
     where = on_target(decided.target_key)
     title = f"{done.capitalize()}: {decided.remediation.name}{where}"
     what = "nothing is done" if decided.admitted_at is None else "nothing more is done"

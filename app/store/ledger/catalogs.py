@@ -19,7 +19,10 @@ UNSERVED = timedelta(minutes=5)  # the longest that Kubernetes takes to bring a 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """One that replicas serve, or have served; the highest number is the newest. Who serves it says so at times."""
+    """A catalog that replicas serve, or have served; the highest number is the newest.
+
+    Its replicas report it from time to time.
+    """
 
     number: int
     served_at: datetime
@@ -31,10 +34,10 @@ async def known(tx: AsyncConnection) -> dict[str, Known]:
 
 
 async def serve(tx: AsyncConnection, digest: str, before: str | None, now: datetime, *, is_alone: bool) -> None:
-    """A replica serves this catalog, and served `before` until now; the caller holds a lock against others.
+    """Record that a replica serves this catalog, and served `before` until now; the caller holds a lock against others.
 
     It becomes the newest when it is new to the store, when the replica goes back to it from a newer one, or when it
-    `is_alone`: nobody serves a newer one any more, and so all have gone back to it while they were stopped.
+    `is_alone`: no replica serves a newer one any more, and so all have gone back to it while they were stopped.
     """
     all_known = await known(tx)
     highest = max((one.number for one in all_known.values()), default=0)

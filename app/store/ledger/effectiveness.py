@@ -26,7 +26,7 @@ _CHUNK = 500
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A finished run of which it is known now whether it helped."""
+    """A finished run with a known result: it helped or not."""
 
     run_id: str
     name: str  # of the remediation

@@ -1,4 +1,4 @@
-"""The door through which every run ends, whoever ends it: the engine, a person, or the claim of an unreadable row."""
+"""The door through which every run ends: by the engine, by a person, or by the claim of an unreadable row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.store.ledger.runs import Run
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What others want to know of a run that has ended."""
+    """The facts about an ended run that others need."""
 
     run_id: str
     remediation: str

@@ -42,7 +42,7 @@ async def newest(tx: AsyncConnection, identities: Iterable[str]) -> dict[str, Ep
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What a look-up must know of an open episode."""
+    """The facts about an open episode that a look-up needs."""
 
     id: str
     firing: frozenset[str]
@@ -56,7 +56,7 @@ async def all_open(tx: AsyncConnection) -> list[Opened]:
 
 
 async def open_among(tx: AsyncConnection, ids: Sequence[str]) -> list[Episode]:
-    """Those of these episodes that are open still."""
+    """Return those of the given episodes that are still open."""
     found: list[Episode] = []
     for start in range(0, len(ids), _CHUNK):
         query = select(episode).where(episode.c.id.in_(ids[start : start + _CHUNK]), episode.c.closed_at.is_(None))

@@ -1,6 +1,6 @@
 """The inbox: notifications as they came, one row each, committed in groups.
 
-`record` is what an HTTP request waits for; nothing here parses, matches or touches the network.
+An HTTP request waits for `record`; nothing here parses, matches or touches the network.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A recorded notification that nobody has taken in; the body as it is kept, see `unpacked`."""
+    """A recorded notification that is not taken in yet; the body in its stored form, see `unpacked`."""
 
     id: int
     received_at: datetime
@@ -70,7 +70,7 @@ class Waiting:
 
 
 class Inbox:
-    """Commits what concurrent requests bring in one transaction (group commit)."""
+    """Commits the notifications of concurrent requests in one transaction (group commit)."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -97,7 +97,7 @@ class Inbox:
             expires.cancel()
 
     async def commit_forever(self) -> None:
-        """Write what waits, group by group, until cancelled."""
+        """Write the waiting notifications, group by group, until cancelled."""
         while True:
             await self._filled.wait()
             await self._gather()
@@ -109,7 +109,7 @@ class Inbox:
                 await self._commit(group)
 
     async def _gather(self) -> None:
-        """Let whoever is being read at this moment come along, since each commit costs as much as several rows."""
+        """Wait for requests that are being read at this moment, since each commit costs as much as several rows."""
         before, until = 0, time.monotonic() + _GATHER_SECONDS
         while before < len(self._queue) < _GROUP and time.monotonic() < until:
             before = len(self._queue)
@@ -176,9 +176,9 @@ async def receivers(tx: AsyncConnection) -> list[str]:
 
 
 async def waiting(tx: AsyncConnection, limit: int, most_alerts: int | None = None) -> tuple[list[Waiting], bool]:
-    """The oldest notifications that nobody has taken in; not more than have so many alerts, but at least one.
+    """Return the oldest notifications that are not taken in; no more than with so many alerts, but at least one.
 
-    And whether more may wait than those.
+    Also return whether more may wait.
     """
     found: list[Waiting] = []
     alerts = 0

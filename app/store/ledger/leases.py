@@ -31,7 +31,7 @@ _LOOK_AGAIN = timedelta(minutes=1)
 
 @dataclass(frozen=True, slots=True)
 class Claimant:
-    """Who claims runs, until when, which it works on already, and whose decisions it leaves to others."""
+    """The claimant of runs: its lease's end, its runs in work, and the catalogs whose decisions it leaves to others."""
 
     owner: str
     lease_until: datetime
@@ -41,7 +41,7 @@ class Claimant:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A run that was ended since nobody can read it, and what its row says all the same."""
+    """A run that was ended because no release here can read it, and the readable part of its row."""
 
     run_id: str
     remediation: str
@@ -54,7 +54,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a claim brought; rows that this release cannot read are left to others, and ended when nobody can."""
+    """The result of a claim; rows that this release cannot read are left to others, and ended when none can."""
 
     runs: list[Run]
     taken_over: int = 0  # from an owner that did not renew
@@ -110,9 +110,9 @@ _NEXT_LEASE = select(
 
 
 async def claim(tx: AsyncConnection, claimant: Claimant, now: datetime, limit: int, *, acting: bool = False) -> Claimed:
-    """Lease runs whose time has come and which nobody holds; never one that the claimant is still working on.
+    """Lease due runs without an owner; never one that the claimant is still working on.
 
-    With `acting` only those that hold their target: they act, or watch what they did.
+    With `acting` only runs that hold their target: they act, or verify.
     """
     asked = {"owner": claimant.owner, "now": now, "in_work": list(claimant.in_work), "most": limit}
     asked |= {"newer": list(claimant.newer)}

@@ -1,8 +1,8 @@
 """Messages to people, kept until they are delivered: one for one occasion, however often the occasion is noticed.
 
 A replica that sends a message takes it by putting it off, and so no other sends it at the same time. Delivery is at
-least once: who dies after sending and before saying so leaves the message to be sent again. What a channel is told
-about one run keeps its order: while a question is put off, its answer waits.
+least once: if a replica dies after sending and before saying so, another one sends the message again. Messages to a
+channel about one run keep their order: while a question is put off, its answer waits.
 """
 
 from __future__ import annotations
@@ -108,13 +108,13 @@ def ended_key(run_id: str) -> str:
 
 
 async def asked(tx: AsyncConnection, run_id: str) -> str | None:
-    """The channel that was last asked about a run; None where nobody was asked."""
+    """Return the channel that was last asked about a run; None if the run had no question."""
     row = await _question(tx, run_id)
     return None if row is None else str(row.channel)
 
 
 async def answer(tx: AsyncConnection, run_id: str, notice: tuple[str, str], now: datetime, *, is_end: bool) -> None:
-    """Tell the channel that was asked about a run what became of the question: title and text."""
+    """Tell the channel that was asked about a run the end of the question: title and text."""
     row = await _question(tx, run_id)
     if row is not None:
         key = ended_key(run_id) if is_end else f"answer:{row.id}"
@@ -150,7 +150,7 @@ def _draft(row: Row[Any]) -> Draft:
 
 
 async def _outdated(tx: AsyncConnection, rows: Sequence[Row[Any]]) -> set[str]:
-    """The messages that say of a run what is so no more, and the questions that a newer one replaces."""
+    """Return the messages about a run that are true no more, and the questions that a newer one replaces."""
     kinds = {row.id: row.key.partition(":")[0] for row in rows if row.run_id is not None}
     about = {row.id: row.run_id for row in rows if kinds.get(row.id) in _SO_WHILE}
     if not about:
@@ -174,7 +174,7 @@ async def next_due(tx: AsyncConnection) -> dict[str, datetime]:
 
 
 async def settle(tx: AsyncConnection, taken: Taken, **values: Any) -> bool:
-    """Write what became of a message; False when it was taken by another replica meanwhile."""
+    """Write the result of a message; False when another replica took it meanwhile."""
     mine = and_(message.c.id == taken.id, message.c.tries == taken.tries, _WAITING)
     return bool((await tx.execute(update(message).where(mine).values(values))).rowcount)
 

@@ -1,4 +1,4 @@
-"""Deletes what is older than the retention, a small batch in a transaction of its own at a time, oldest first.
+"""Deletes records older than the retention, a small batch in its own transaction at a time, oldest first.
 
 The audit says itself up to when: the first batch of a pass appends an event that the seals cover.
 """
@@ -33,9 +33,9 @@ async def announce_pass(tx: AsyncConnection, now: datetime, before: datetime) ->
 
 
 async def prune_runs(tx: AsyncConnection, before: datetime, limit: int) -> int:
-    """Delete the oldest runs that ended before that moment, with steps, links and events; how many chains that were.
+    """Delete the oldest runs that ended before that moment, with steps, links and events; return the number of chains.
 
-    Not those whose rows another transaction holds: it may be about to append to their chains. Whoever appends later
+    It leaves runs whose rows another transaction holds, which may be about to append to their chains. A later append
     finds no row.
     """
     chains = await _old_chains(tx, before, limit)
@@ -45,7 +45,7 @@ async def prune_runs(tx: AsyncConnection, before: datetime, limit: int) -> int:
 
 
 async def _old_chains(tx: AsyncConnection, before: datetime, limit: int) -> list[str]:
-    """Ended runs, and what is left of those that were folded into another one."""
+    """Return ended runs, and the remains of runs that were folded into another one."""
     old = run.c.id < lowest_id(before)
     ended = select(run.c.id).where(old, run.c.finished_at < before).order_by(run.c.id).limit(limit)
     found = list((await tx.execute(ended.with_for_update(skip_locked=True))).scalars())
@@ -72,7 +72,7 @@ async def prune_notifications(tx: AsyncConnection, before: datetime, limit: int)
 
 
 async def prune_others(tx: AsyncConnection, before: datetime, limit: int) -> int:
-    """Delete messages, pauses and storms that are over, and what seals list of deleted chains."""
+    """Delete messages, pauses and storms that are over, and the lists of deleted chains in seals."""
     done = or_(message.c.sent_at < before, message.c.given_up_at < before)
     count = await _delete(tx, message, limit, done)
     count += await _delete(tx, hold, limit, or_(hold.c.ended_at < before, hold.c.until < before))

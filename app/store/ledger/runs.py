@@ -1,6 +1,6 @@
 """The run ledger: one row per run, one event per change of it, in the same transaction.
 
-Every write of a worker is fenced by its lease: who lost it changes nothing.
+Every write of a worker is fenced by its lease: a worker that lost it changes nothing.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Run:
 
 
 def from_row(row: Row[Any]) -> Run:
-    """A run from a row of its table; raises UnreadableError where another release has written what this one lacks."""
+    """Make a run from a row of its table; raises UnreadableError where another release has written an unknown value."""
     try:
         return _from_row(row)
     except ValueError as error:
@@ -137,7 +137,7 @@ def _remediation(spec: bytes) -> Remediation:
 
 
 async def create(tx: AsyncConnection, new: Sequence[Run], lease_until: datetime | None = None) -> None:
-    """Record pending runs, each with its first event; those that have an owner are leased until then."""
+    """Record pending runs, each with its first event; runs with an owner are leased until then."""
     if not new:
         return
     leases = ({"lease_until": lease_until if one.lease_owner is not None else None} for one in new)
@@ -185,7 +185,7 @@ def _first_columns(one: Run) -> dict[str, Any]:
 
 
 def _stored_spec(one: Run) -> JsonObject:
-    """What takes a run back is marked: a release that knows nothing of it cannot read it, and would apply it."""
+    """Mark a run that takes another one back: an older release cannot read it, and so does not apply it."""
     return one.remediation.stored | ({} if one.purpose is Purpose.REMEDY else {_PURPOSE: one.purpose.value})
 
 
@@ -229,7 +229,7 @@ async def move(tx: AsyncConnection, held: Run, state: RunState, now: datetime, e
 
 
 def ended_columns(now: datetime) -> dict[str, Any]:
-    """What is the same of every run that has ended."""
+    """Return the columns that are the same for every ended run."""
     return {"active": False, "holds_target": False, "finished_at": now, **_FREE, **_UNHINDERED}
 
 
@@ -254,7 +254,7 @@ def _fenced(names: tuple[str, ...]) -> Update:
 
 
 async def respecify(tx: AsyncConnection, held: Run, remediation: Remediation, digest: str, now: datetime) -> Run:
-    """Give a run that has not begun the remediation as it is now; nobody has approved that one yet."""
+    """Give a run that has not begun the present form of the remediation; any approval is void by that."""
     changed = remediation != held.remediation
     approved_by = None if changed else held.approved_by
     rung, setback = (0, None) if changed else (held.rung, held.setback)  # it begins from the first rung that it has now
@@ -270,7 +270,7 @@ async def respecify(tx: AsyncConnection, held: Run, remediation: Remediation, di
 
 
 async def speak_for(tx: AsyncConnection, held: Run, one: Episode, now: datetime) -> Run:
-    """Have a run that has not begun answer this alert of those that it is for."""
+    """Make a run that has not begun answer this alert out of its alerts."""
     alert: dict[str, Any] = {
         "labels": one.labels,
         "annotations": one.annotations,

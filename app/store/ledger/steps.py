@@ -35,7 +35,7 @@ class StepOutcome:
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """What became of one step of a rung."""
+    """The result of one step of a rung."""
 
     position: int
     action: str
@@ -98,7 +98,7 @@ async def start(tx: AsyncConnection, held: Run, position: int, planned: PlannedS
 
 
 async def finish(tx: AsyncConnection, held: Run, position: int, now: datetime, outcome: StepOutcome) -> None:
-    """Write what became of a step."""
+    """Write the result of a step."""
     await check_lease(tx, held)
     found = {f"new_{name}": value for name, value in asdict(outcome).items()}
     written = await tx.execute(_FINISH, _step_of(held, position) | found | {"new_finished_at": now})
@@ -109,7 +109,7 @@ async def finish(tx: AsyncConnection, held: Run, position: int, now: datetime, o
 
 
 async def leave(tx: AsyncConnection, held: Run, position: int, now: datetime, why: str) -> None:
-    """Leave a step that was begun to whoever goes on with the run."""
+    """Leave a begun step to the replica that goes on with the run."""
     await check_lease(tx, held)
     await note(tx, held, now, "step_left", Entry(why, data={"rung": held.rung, "position": position}))
 

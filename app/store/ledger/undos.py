@@ -1,4 +1,4 @@
-"""What runs did that may be taken back, what takes it back, and what was borrowed and is not given back yet."""
+"""The changes of runs that may be taken back, the runs that do so, and changes that are still lent."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ _BORROWS = run.c.spec["revert"].as_string() == "on_resolved"
 
 
 async def applied(tx: AsyncConnection, run_id: str) -> list[PlannedStep]:
-    """The steps of a run that changed something, or may have, the last one first.
+    """Return the steps of a run that changed something, or may have, the last one first.
 
-    Whatever lost its answer may have taken effect; undoing compares with the plan, and leaves alone what was not done.
+    A step that lost its answer may have taken effect; its undoing compares with the plan, and leaves alone a change
+    that was not made.
     """
     perhaps = or_(step.c.state.in_(("succeeded", "started")), step.c.reason.in_(PERHAPS))
     query = select(step.c.planned).where(step.c.run_id == run_id, perhaps)
@@ -42,7 +43,7 @@ async def applied(tx: AsyncConnection, run_id: str) -> list[PlannedStep]:
 
 
 async def keep(tx: AsyncConnection, run_id: str) -> Run | None:
-    """A run, so that nobody else begins to take it back until this transaction ends."""
+    """Lock a run, so that no other transaction begins to take it back until this one ends."""
     row = (await tx.execute(select(run).where(run.c.id == run_id).with_for_update())).one_or_none()
     return None if row is None else runs.from_row(row)
 
@@ -61,10 +62,10 @@ async def taken_back_by(tx: AsyncConnection, undone: Run) -> tuple[str, RunState
 
 
 async def borrowed(tx: AsyncConnection, remediation: str, target_key: str) -> list[Run]:
-    """The ended runs that may have borrowed what is still to be given back on a target, the last one first.
+    """Return the ended runs that may have lent a change on a target that is still to go back, the last one first.
 
-    An end of a revert settles everything before it: what somebody changed meanwhile, or did not want back, is theirs.
-    A revert that was refused before it began, for a reason that says nothing about the target, settles nothing.
+    An end of a revert settles everything before it: if a person changed it meanwhile, or refused the revert, it is
+    theirs. A revert that was refused before it began, for a reason that says nothing about the target, settles nothing.
     """
     here = and_(run.c.remediation == remediation, run.c.target_key == target_key)
     settles = or_(run.c.admitted_at.is_not(None), run.c.reason.not_in(_STILL_OWED))
@@ -89,7 +90,7 @@ async def borrowed(tx: AsyncConnection, remediation: str, target_key: str) -> li
 
 
 async def borrowers(tx: AsyncConnection, episode_ids: Sequence[str]) -> list[tuple[str, str]]:
-    """The remediations and targets of what acts for episodes and borrows."""
+    """Return the remediations and targets of runs that act for episodes and borrow."""
     found: dict[tuple[str, str], None] = {}
     for start in range(0, len(episode_ids), _CHUNK):
         linked = run_episode.c.episode_id.in_(episode_ids[start : start + _CHUNK])
@@ -100,7 +101,7 @@ async def borrowers(tx: AsyncConnection, episode_ids: Sequence[str]) -> list[tup
 
 
 async def needed(tx: AsyncConnection, remediation: str, target_key: str, run_ids: Collection[str]) -> bool:
-    """Whether what was borrowed is still needed: by an alert, or by a run that acts on the target."""
+    """Say whether a borrowed change is still needed: by an alert, or by a run that acts on the target."""
     active = select(run.c.id).where(run.c.active, run.c.remediation == remediation, run.c.target_key == target_key)
     if (await tx.execute(active.where(run.c.purpose == Purpose.REMEDY).limit(1))).first() is not None:
         return True
@@ -123,7 +124,7 @@ async def put_off(tx: AsyncConnection, now: datetime, where: tuple[str, str], un
 
 
 async def fires_again(tx: AsyncConnection, revert: Run) -> list[str]:
-    """The open episodes of the alerts that a revert follows, and of what acts on its target by the same remediation."""
+    """Return the open episodes of a revert's alerts, and of the same remediation's runs on its target."""
     same = select(episode.c.identity).join(run_episode).where(run_episode.c.run_id == revert.id)
     acting = select(run_episode.c.episode_id).join(run, run.c.id == run_episode.c.run_id)
     acting = acting.where(

@@ -19,7 +19,7 @@ _NEXT = 4  # runs that a freed place is offered to
 
 
 async def of_catalog(tx: AsyncConnection, now: datetime, digest: str, limit: int) -> int:
-    """Let what another catalog put off be decided again: its freeze or its limit may be gone. Returns how many."""
+    """Wake the runs that another catalog put off: its freeze or its limit may be gone. Returns how many."""
     waits = and_(run.c.active, run.c.state == RunState.DEFERRED, run.c.digest != digest, run.c.not_before > now)
     some = select(run.c.id).where(waits, run.c.purpose == Purpose.REMEDY).limit(limit)
     return int((await tx.execute(woken(some), {"now": now})).rowcount)

@@ -29,13 +29,13 @@ _MAY_PAUSE = text("SELECT set_config('idle_in_transaction_session_timeout', '60s
 
 
 def revisions() -> list[str]:
-    """Every revision that this release knows, the newest last: a migration's file is named <revision>_<what>.py."""
+    """Return every revision that this release knows, the newest last: a migration's file is <revision>_<what>.py."""
     return sorted(path.name.partition("_")[0] for path in (SCRIPTS / "versions").glob("*.py"))
 
 
 @rerun
 async def migrate(database: Database) -> tuple[str | None, str | None]:
-    """Apply what is missing and return the revisions before and after.
+    """Apply missing migrations and return the revisions before and after.
 
     Raises ConfigError on a newer schema, and behind a pooler that shares sessions.
     """

@@ -21,7 +21,7 @@ def config() -> Config:
 
 
 def upgrade(connection: Connection) -> None:
-    """Apply what is missing; raises ConfigError where that cannot be done."""
+    """Apply missing migrations; raises ConfigError where that cannot be done."""
     given = config()
     given.attributes["connection"] = connection
     try:

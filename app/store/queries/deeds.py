@@ -1,4 +1,4 @@
-"""What runs did, or would do, in words: one line a step, for lists of many runs. Only reads."""
+"""The steps of runs in words, done or planned: one line a step, for lists of many runs. Only reads."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _AT_ONCE = 25  # runs, of which each may have steps of many kilobytes: others ha
 
 @dataclass(frozen=True, slots=True)
 class Deeds:
-    """What a run did, step by step; and where it did nothing, what it would do."""
+    """The steps that a run did; for a run that did nothing, the planned steps."""
 
     done: list[str] = field(default_factory=list)
     planned: list[str] = field(default_factory=list)
 
 
 async def of_runs(tx: AsyncConnection, runs: Sequence[Row[Any] | Run]) -> dict[str, Deeds]:
-    """The deeds of these runs, or rows of runs."""
+    """Read the deeds of these runs, or rows of runs."""
     found: dict[str, Deeds] = {}
     for start in range(0, len(runs), _AT_ONCE):
         found |= await _of_some(tx, runs[start : start + _AT_ONCE])
@@ -60,7 +60,7 @@ async def _planned(tx: AsyncConnection, run_ids: Collection[str]) -> list[tuple[
 
 
 def of_step(row: Row[Any], *, takes_back: bool) -> str:
-    """One recorded step; what takes a run back goes from the state that was reached to the one before."""
+    """Describe one recorded step; a run that takes another one back goes from the reached state to the one before."""
     planned: Mapping[str, Any] = row.planned
     if takes_back:
         planned = {**planned, "before": planned.get("desired"), "desired": planned.get("before")}

@@ -1,7 +1,7 @@
-"""What people ask the ledger: runs and episodes, newest first, by filters and pages; and one run with all of it.
+"""People's questions to the ledger: runs and episodes, newest first, by filters and pages; and one whole run.
 
-Only reads. Pages are keyset pages over ids, which sort by time, so that a page costs the same wherever it is. What no
-index answers is looked for among a bounded number of entries: a page may then hold few, and says where to go on.
+Only reads. Pages are keyset pages over ids, which sort by time, so that a page costs the same wherever it is. Filters
+without an index look at a bounded number of entries: a page may then hold few, and says where to go on.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Alerts:
-    """Which alerts; what is left empty does not restrict."""
+    """The filter of alerts; an empty field does not restrict."""
 
     alertname: str | None = None
     namespace: str | None = None
@@ -68,7 +68,7 @@ class Alerts:
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """Which runs; what is left empty does not restrict."""
+    """The filter of runs; an empty field does not restrict."""
 
     alerts: Alerts = field(default_factory=Alerts)
     remediations: Collection[str] = ()
@@ -79,7 +79,7 @@ class RunFilter:
 
 @dataclass(frozen=True, slots=True)
 class EpisodeFilter:
-    """Which episodes; what is left empty does not restrict."""
+    """The filter of episodes; an empty field does not restrict."""
 
     alerts: Alerts = field(default_factory=Alerts)
     open: bool | None = None
@@ -88,7 +88,7 @@ class EpisodeFilter:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A page, and what the next one is before; None where this one is the last."""
+    """A page, and the place where the next one begins; None if this one is the last."""
 
     rows: list[Row[Any]]
     before: str | None
@@ -203,7 +203,7 @@ async def events(tx: AsyncConnection, run_id: str) -> Sequence[Row[Any]]:
 
 
 async def count_unfinished(tx: AsyncConnection) -> Unfinished:
-    """What there is still to do, in one statement: in a storm each costs whoever scrapes some milliseconds."""
+    """Count the work that is left in one statement: in a storm each statement costs a scrape some milliseconds."""
     counts = (await tx.execute(_UNFINISHED)).one()
     return Unfinished(dict(zip(_ACTIVE_STATES, counts, strict=False)), counts.notifications, counts.messages)
 
@@ -215,7 +215,7 @@ async def _page(
     filters: tuple[list[_Walk], list[ColumnElement[bool]], ColumnElement[bool]],
     limit: int,
 ) -> Found:
-    """Along the walk that leads farthest back; what it does not answer is looked at entry by entry."""
+    """Go along the walk that leads farthest back; compare the other filters entry by entry."""
     walks, conditions, span = filters
     walks = [walk for walk in walks if len(walk.values) <= _MOST_VALUES] or [_Walk()]
     ends = (await tx.execute(select(*(walk.end(table.c.id, span) for walk in walks)))).one()

@@ -1,4 +1,4 @@
-"""What remediations have to show for themselves: how their runs ended, whether they helped, how fast. Only reads.
+"""The track record of remediations: how their runs ended, whether they helped, how fast. Only reads.
 
 Each question is one query that an index answers without reading the runs themselves, which are wide.
 """
@@ -45,13 +45,13 @@ class Tally:
 
     @property
     def effectiveness(self) -> float | None:
-        """Of the runs of which it is known, the share after which the alert resolved in time."""
+        """The share of runs with a known result after which the alert resolved in time."""
         known = self.effective + self.ineffective
         return self.effective / known if known else None
 
 
 async def tallies(tx: AsyncConnection, names: Collection[str], since: datetime) -> dict[str, Tally]:
-    """The tally of each of these remediations, over the runs recorded since then."""
+    """Return the tally of each of the given remediations, over the runs recorded since then."""
     # Grouped in the order of the index: by states, too, SQLite would sort all runs first.
     query = select(run.c.remediation, *_COUNTS).where(_of(names, since)).group_by(run.c.remediation)
     found = {name: Tally() for name in names}

@@ -1,4 +1,4 @@
-"""What remediations have to show for themselves is read from an index."""
+"""Read the track record of remediations from an index."""
 
 from __future__ import annotations
 

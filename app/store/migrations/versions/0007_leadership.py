@@ -1,4 +1,4 @@
-"""Who leads among the replicas is a lease in a table."""
+"""Keep the leader among the replicas as a lease in a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the store's times were moved by is known to all replicas, and which pauses were given as a length."""
+"""Keep the shift of the store's times for all replicas, and which pauses were given as a length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runs that a cooldown, a rate and a recurrence count are found without reading those that were only observed."""
+"""Find the runs for a cooldown, a rate and a recurrence count without reading observed runs."""
 
 from __future__ import annotations
 
