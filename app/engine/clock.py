@@ -1,4 +1,4 @@
-"""The time that the engine goes by: the store's, carried on by a clock that nobody can set.
+"""The time that the engine goes by: the store's, carried on by a clock that cannot be set.
 
 On PostgreSQL that is the time of the database, so that a replica whose own clock is wrong, or is set while it runs,
 agrees with the others on leases, limits and deadlines. On SQLite, where there is one process, it is its host's.
@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class _Compared:
-    """What the store's clock said at a moment of the steady one."""
+    """The store's clock at a moment of the steady one."""
 
     now: datetime
     at: float
@@ -56,7 +56,7 @@ class Timekeeper:
         return self._read + timedelta(seconds=moment - self._read_at)
 
     async def start(self) -> None:
-        """Read the time; what waits for a time that was set back while nobody ran is looked at now."""
+        """Read the time; times in the future, after the clock was set back while no replica ran, are due now."""
         async with self._following() as tx:
             await clock.begin(tx)
             compared = await self._compare(tx)
@@ -79,7 +79,7 @@ class Timekeeper:
                 log.exception("the time could not be compared with the store's")
 
     async def compare(self) -> None:
-        """Follow the store's time; where it was set, what waits follows first."""
+        """Follow the store's time; if it was set, move the stored times first."""
         async with self._database.read() as tx:
             compared = await self._compare(tx)
         if steady() - compared.at > _SLOW_SECONDS:
@@ -98,7 +98,7 @@ class Timekeeper:
 
     @rerun
     async def _step(self) -> None:
-        """Follow what no other replica has followed before; the lock keeps all transactions of the engine out."""
+        """Follow a change that no other replica has followed before; the lock keeps other transactions out."""
         async with self._following() as tx:
             compared = await self._compare(tx)
             by = self._unfollowed(compared)
@@ -113,7 +113,7 @@ class Timekeeper:
         return compared.now - self._at(compared.at) - (compared.shifted - self._shifted)
 
     def _is_step(self, compared: _Compared, by: timedelta) -> bool:
-        """Whether it is more than drift; what is a small step to others may have been drift here."""
+        """Say whether it is more than drift; a small step for other replicas may be drift here."""
         return abs(by) > (_STEP if compared.shifted == self._shifted else 2 * _STEP)
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""What the stages of the engine work with; put together once by `app.main`."""
+"""The collaborators of the engine's stages; put together once by `app.main`."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Turn:
 
 @dataclass(slots=True)
 class Currency:
-    """What this replica knows of the age of its catalog."""
+    """This replica's knowledge of the age of its catalog."""
 
     served: str | None = None  # which one the store knows that it serves
     newer: frozenset[str] = frozenset()  # by their digests: what they have recorded is left to others
@@ -67,7 +67,7 @@ class Currency:
 
 
 class Timekeeping(Protocol):
-    """What sees to it that the clock is the one of the store."""
+    """Keeps the clock equal to the store's."""
 
     async def is_timely(self, tx: AsyncConnection) -> bool:
         """Whether the clock goes by the times that the store has, until the transaction ends; else `compare`."""

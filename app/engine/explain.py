@@ -1,4 +1,4 @@
-"""Explains what would happen to an alert now, against the real targets and the stored facts; changes nothing.
+"""Explains the plan for an alert now, against the real targets and the stored facts; changes nothing.
 
 Used by `remediator plan`. It asks the same planner and the same guards as the pipeline.
 """
@@ -34,7 +34,7 @@ _NEAREST = 3
 
 
 class Prospect(Value):
-    """What one matching remediation would do now."""
+    """The answer of one matching remediation now."""
 
     remediation: str
     summary: str
@@ -55,7 +55,7 @@ class NearMiss(Value):
 
 
 class Explanation(Value):
-    """What would become of one alert."""
+    """The answers of all matching remediations to one alert."""
 
     labels: dict[str, str]
     status: str
@@ -107,7 +107,7 @@ async def explain(parts: EngineContext, alert: Alert) -> Explanation:
 
 
 async def _has_run(parts: EngineContext, remediation: Remediation, trigger: Episode, run: Row[Any]) -> Prospect:
-    """It does nothing more by itself; what a person's retry would do is shown where one can be asked for."""
+    """Explain a run that has ended: it does nothing more by itself; show a person's retry if one is possible."""
     message = f"this alert has triggered run {run.id} ({run.state}), "
     if not RunState(run.state).is_final:
         message += f"which is not over: GET /remediations/{run.id} says why it waits, and until when"
@@ -146,7 +146,7 @@ async def _prospect(parts: EngineContext, remediation: Remediation, trigger: Epi
 
 
 def nearest(remediations: Sequence[Remediation], labels: dict[str, str]) -> tuple[NearMiss, ...]:
-    """The remediations of which the largest share of matchers holds, with the ones that do not."""
+    """Return the remediations with the largest share of matchers that hold, with their other matchers."""
     scored = []
     for remediation in remediations:
         failing = [text for text in remediation.matchers if not Matcher.parse(text).matches(labels)]

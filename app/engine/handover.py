@@ -1,6 +1,6 @@
-"""Runs that take-in records for the worker beside it: leased from the beginning, so that nobody has to find them.
+"""Runs that take-in records for the worker beside it: leased from the beginning, so that no search is needed.
 
-Only what the worker has room for, and only while nothing older waits for it; the rest is claimed from the ledger.
+Only as many as the worker has room for, and only while nothing older waits for it; the rest is claimed from the ledger.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Handover:
 
     @contextmanager
     def leasing(self, owner: str) -> Iterator[Callable[[Sequence[Run], float], list[Run]]]:
-        """Around a transaction that records runs: gives what leases as many of them as there is room for.
+        """Go around a transaction that records runs: gives a function that leases as many of them as there is room for.
 
         They are the worker's when this ends well, and that is when the transaction is committed.
         """
@@ -44,7 +44,7 @@ class Handover:
         self._recorded += mine
 
     def take(self) -> list[tuple[Run, float]]:
-        """What was recorded since, each with when its lease began by the steady clock."""
+        """Return the runs recorded since then, each with the begin of its lease by the steady clock."""
         taken, self._recorded = self._recorded, []
         self.reserved -= {run.id for run, _ in taken}
         return taken

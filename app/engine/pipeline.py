@@ -101,7 +101,7 @@ async def _plan(parts: EngineContext, run: Run) -> Plan:
 
 
 def trigger(parts: EngineContext, run: Run) -> Trigger:
-    """What the planner needs of a run."""
+    """Return the planner's input for a run."""
     alert = TemplateContext(
         labels=run.labels,
         annotations=run.annotations,
@@ -115,7 +115,7 @@ def trigger(parts: EngineContext, run: Run) -> Trigger:
 async def _unreachable(parts: EngineContext, run: Run, error: TransientError) -> Run:
     """Look again soon; after `reach_within` the rung did not help, as any other, and the next one may page.
 
-    What takes a run back looks for as long as it takes, since no rung is left that could.
+    A run that takes another one back looks for as long as it takes, since it has no next rung.
     """
     within = run.remediation.limits.reach_within
     async with parts.turn() as turn:
@@ -144,7 +144,7 @@ async def _unplannable(parts: EngineContext, run: Run, error: AppError) -> Run:
 
 
 async def expire(parts: EngineContext, run: Run) -> Run:
-    """Nobody answered in time: silence is never consent."""
+    """End a run without an answer in time: silence is never consent."""
     async with parts.turn() as turn:
         timeout = parts.policy.approval_timeout
         if await stands_at(turn, run) is not None:

@@ -1,7 +1,7 @@
 """Whether this replica's catalog is the newest, or another replica has a newer one; the store keeps their order.
 
-The worker tells the store which catalog is served here before it claims anything. What only a newer catalog may decide
-is left alone by whoever finds its own to be older: runs, and what a remediation has earned.
+The worker tells the store which catalog is served here before it claims anything. A replica with an older catalog
+leaves alone the decisions of a newer one: runs, and earned modes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ async def keep_current(parts: EngineContext) -> None:
 
 
 def _is_alone(parts: EngineContext, known: Mapping[str, Known]) -> bool:
-    """Whether no replica serves a newer catalog: none has said so for long, by a clock that nobody sets."""
+    """Say whether no replica serves a newer catalog: none has said so for long, by a clock that cannot be set."""
     if parts.database.is_sqlite:
         return True
     digest, seen, now = parts.catalog().digest, parts.currency.seen, steady()

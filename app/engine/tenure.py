@@ -1,7 +1,7 @@
-"""How long this replica surely holds a run: by a clock that nobody sets, and shorter than the store says.
+"""How long this replica surely holds a run: by a clock that cannot be set, and shorter than the store says.
 
 The worker makes one for each run that it works on and prolongs it with each renewal; `calling` begins no call beyond
-it. A process that was stopped finds it over when it goes on, whatever it had in its hands.
+it. A process that was stopped finds it over when it goes on, in the middle of any work.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class Tenure:
 
     @asynccontextmanager
     async def limit(self) -> AsyncIterator[None]:
-        """Around a call: raises LeaseLostError instead of beginning it too late.
+        """Go around a call: raises LeaseLostError instead of beginning it too late.
 
         A process that has stood still in the midst of it, and for too long, goes no further: the loop's timers come
-        before its next statement. What is under way when nothing stood still comes to its end.
+        before its next statement. Without such a stop the call comes to its end.
         """
         if self.is_over:
             raise LeaseLostError

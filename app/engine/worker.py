@@ -1,6 +1,6 @@
 """Claims due runs, advances them under leases that it renews, and lets go of them when it stops.
 
-One per process. It knows nothing of what a stage does; `pipeline.advance` is all it calls.
+One per process. It knows nothing of the stages; it only calls `pipeline.advance`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Worker:
         self._fewer = asyncio.Event()  # of those than before that count
 
     async def work_forever(self) -> None:
-        """Claim and start whatever is due, until cancelled."""
+        """Claim and start due runs, until cancelled."""
         work_in_background()
         work_without_pause()  # what take-in has leased ages until it is begun
         while True:
@@ -85,7 +85,7 @@ class Worker:
                     await self._fewer.wait()
 
     def _adopt(self) -> bool:
-        """Begin what take-in has leased for this worker; whether there was anything."""
+        """Begin the runs that take-in has leased for this worker; say whether there were any."""
         given = self._parts.handover.take()
         for run, leased_at in given:
             if run.id not in self._tasks:
@@ -93,7 +93,7 @@ class Worker:
         return bool(given)
 
     async def _claim(self) -> float:
-        """Begin what is due as far as there is room; returns the seconds until the next look, unless woken before."""
+        """Begin due runs as far as there is room; return the seconds until the next look, unless woken before."""
         await keep_current(self._parts)
         begun, now = steady(), self._parts.clock()
         async with self._parts.database.read() as tx:
@@ -138,7 +138,7 @@ class Worker:
         self._tasks[run.id] = asyncio.create_task(self._work_on(run), name=f"run {run.id}")
 
     def _room(self) -> int:
-        """How many more runs may be in work; those that only watch do not count."""
+        """Return how many more runs may be in work; runs that only watch do not count."""
         return 4 * self._parts.policy.workers - self._busy() - len(self._parts.handover.reserved)
 
     def _busy(self) -> int:
@@ -209,7 +209,7 @@ class Worker:
             return await close(turn, fresh, RunState.FAILED, entry)
 
     async def renew_forever(self) -> None:
-        """Renew the leases of what is in work; what was lost is stopped at once."""
+        """Renew the leases of runs in work; stop lost runs at once."""
         lease = self._parts.policy.lease
         while True:
             await asyncio.sleep(lease.total_seconds() / 3)
@@ -243,7 +243,7 @@ class Worker:
             await announce(tx)
 
     async def drain(self, grace_seconds: float) -> None:
-        """Let calls that are under way finish, then give every lease back; what only decides or watches stops."""
+        """Let calls that are under way finish, then give every lease back; stop runs that only decide or watch."""
         self._parts.draining.set()
         idle = [task for run_id, task in self._tasks.items() if self._stages.get(run_id) is not RunState.RUNNING]
         for task in idle:

@@ -1,6 +1,6 @@
-"""Seals the audit and deletes what is older than the retention; one replica at a time, never for long.
+"""Seals the audit and deletes records older than the retention; one replica at a time, never for long.
 
-Nothing waits for it. Each batch is one short transaction, and several times as long as it took is left to the others.
+Nothing waits for it. Each batch is one short transaction, and a rest of several times its length follows.
 """
 
 from __future__ import annotations

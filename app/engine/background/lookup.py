@@ -1,8 +1,8 @@
-"""Looks at Alertmanager's API for what no notification told: alerts that fire, and alerts that are gone.
+"""Looks at Alertmanager's API for alerts without a notification: alerts that fire, and alerts that are gone.
 
-What it finds goes into the inbox like a notification, so that take-in, identity and the one-trigger rule are the same.
-When an episode may be ended this way, and when not, is docs/adr/0007-what-a-look-up-may-conclude.md. No clock that can
-be set is asked for that: looks are counted, and times are those that Alertmanager tells.
+Its findings go into the inbox like a notification, so that take-in, identity and the one-trigger rule are the same.
+docs/adr/0007-what-a-look-up-may-conclude.md has the rules for ending an episode this way. No clock that can be set is
+asked for that: looks are counted, and times are those that Alertmanager tells.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ async def lookup_forever(parts: EngineContext, box: Inbox, interval: timedelta) 
 
 
 class Lookup:
-    """What one replica remembers from look to look; forgetting it only makes the next conclusions later."""
+    """A replica's memory from look to look; without it the next conclusions only come later."""
 
     def __init__(
         self, parts: EngineContext, box: Inbox, client: AlertmanagerClient, interval: timedelta, fence: Fence = alone
@@ -91,7 +91,7 @@ class Lookup:
         self._seen = 0  # how many looks have found the members started then
 
     def forget(self) -> None:
-        """Begin anew: what was seen so far is not without a gap."""
+        """Begin again: the looks so far have a gap."""
         self._missed = frozenset()
         self._absent = {}
         self._seen = 0  # the next look may come sooner than the interval says
@@ -121,10 +121,10 @@ class Lookup:
         return "incomplete"
 
     async def _pick_up(self, held: Sequence[HeldAlert], *, everywhere: bool) -> None:
-        """Record what fires and no episode knows, once two looks saw it so or it is overdue.
+        """Record a firing alert without an episode, once two looks saw it so or it is overdue.
 
-        That an open episode's alert began anew is believed only where it was looked for everywhere: the member that
-        did not answer may hold it since before. And what other replicas of the Prometheus hold is recorded with it.
+        That an open episode's alert began again is believed only if every member answered: a silent member may hold the
+        alert since before. Alerts of other replicas of the Prometheus are recorded with it.
         """
         now, rules = self._parts.clock(), self._parts.policy.episodes
         alerts = firing_alerts(held)
@@ -150,7 +150,7 @@ class Lookup:
             self._parts.metrics.lookup_alerts.inc(len(due))
 
     async def _record(self, alerts: Sequence[dict[str, Any]]) -> None:
-        """Put into the inbox what a look found; raises LeaseLostError where another replica looks by now."""
+        """Put the findings of a look into the inbox; raises LeaseLostError where another replica looks by now."""
         async with self._parts.turn() as turn:
             await self._fence(turn.tx)
             await _add(turn, alerts)
@@ -175,9 +175,9 @@ class Lookup:
         return True
 
     def _are_settled(self, members: Iterable[Member]) -> bool:
-        """Whether no member has been started in so many looks, this one included; else what is absent is forgotten.
+        """Say whether no member was started in so many looks, this one included; else forget the absent alerts.
 
-        When it started says by which clock it runs, and not for how long: that clock may have been set since.
+        A start time tells by which clock a member runs, and not for how long: that clock may have been set since.
         """
         started = tuple(one.started_at for one in members)
         self._seen = self._seen + 1 if started == self._started else 1
@@ -187,7 +187,7 @@ class Lookup:
         return self._seen >= self._settling
 
     def _count_absent(self, absent: Iterable[Opened], now: datetime) -> None:
-        """Count one look more for what was absent before, unless it was delivered meanwhile."""
+        """Count one look more for each alert that was absent before, unless it was delivered meanwhile."""
         counted = {}
         for one in absent:
             before = self._absent.get(one.id)
@@ -248,9 +248,10 @@ def firing_alerts(held: Iterable[HeldAlert]) -> list[AnyAlert]:
 
 
 def is_missed(alert: Alert, name: str, last: Episode | None, now: datetime, rules: EpisodeRules) -> bool:
-    """Whether no open episode knows a firing alert.
+    """Say whether no open episode knows a firing alert.
 
-    What began before its last episode ended is left to Alertmanager: a member that was not told of the end has it, too.
+    An alert from before its last episode's end is left to Alertmanager: a member that did not hear of the end still has
+    it.
     """
     if last is not None and last.is_open and alert.fingerprint not in last.firing:
         return True

@@ -1,4 +1,4 @@
-"""Sends what is to be told to people: each replica takes due messages, sends them, and writes what became of them.
+"""Sends messages to people: each replica takes due messages, sends them, and writes their results.
 
 Runs beside the worker and holds no run up. Each channel has a queue of its own, and in it each run one. A message that
 its channel does not take is tried again with growing pauses, for a day.

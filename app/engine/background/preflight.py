@@ -1,7 +1,7 @@
-"""Finds out before an alert does whether each remediation could run: may we, and can we reach what it needs.
+"""Finds out whether each remediation could run, before an alert does: its rights, and the systems that it needs.
 
-One per replica, beside everything else: it holds up neither the start nor a run, and decides nothing. What it found is
-shown by the API, as a metric, and by `remediator check --live`.
+One per replica, beside everything else: it holds up neither the start nor a run, and decides nothing. The API, a metric
+and `remediator check --live` show its findings.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 
 class Preflight:
-    """What was found out about the remediations of the running catalog."""
+    """The findings about the remediations of the running catalog."""
 
     def __init__(self, parts: EngineContext) -> None:
         self._parts = parts
@@ -41,7 +41,7 @@ class Preflight:
         return self._reports.get(remediation)
 
     async def look(self, remediations: Collection[Remediation]) -> list[Report]:
-        """Put every question once, some at the same time; never raises for what is not well."""
+        """Put every question once, some at the same time; never raises for a bad answer."""
         needs = {one.name: needs_of(one, self._parts) for one in remediations}
         questions = {need.key: need for found in needs.values() for need in found if isinstance(need, Need)}
         slots = asyncio.Semaphore(_AT_ONCE)

@@ -1,6 +1,7 @@
-"""What each remediation needs of other systems, read off its declaration; `preflight` puts the questions.
+"""The needs of each remediation in other systems, from its declaration; `preflight` puts the questions.
 
-A need that several remediations share has the same key and is asked once. What only an alert will tell is not asked.
+A need that several remediations share has the same key and is asked once. A need that only an alert can tell is not
+asked.
 """
 
 from __future__ import annotations
@@ -81,14 +82,14 @@ class _Of:
             yield from rung.verify
 
     def permissions(self, backend: str) -> list[Permission]:
-        """What its actions and checks declare for a backend, each once."""
+        """Return the permissions that its actions and checks declare for a backend, each once."""
         used: list[Action[Any] | Check[Any]] = [actions()[step.action] for step in self.steps]
         used += [checks()[check.check] for check in self.checks]
         return list(dict.fromkeys(one for each in used for one in each.permissions if one.backend == backend))
 
 
 def needs_of(remediation: Remediation, parts: EngineContext) -> list[Need | Finding]:
-    """What is to be asked, and what is known without asking."""
+    """The questions to ask, and the answers that need no question."""
     of = _Of(remediation, parts)
     found: list[Need | Finding] = []
     target = remediation.target
@@ -175,7 +176,7 @@ def _access(of: _Of, permission: Permission, namespace: str) -> Need:
 
 
 def _dry_run(of: _Of, target: KubernetesTarget) -> Need:
-    """What the steps would send now, for the API server to judge; what only the state of now forbids is no finding."""
+    """Send the steps of now to the API server for a dry run; an objection that only holds now is no finding."""
     subject = f"{target.kind} {target.namespace}/{target.name}"
 
     async def ask() -> Finding | None:
@@ -332,7 +333,7 @@ def _secret(of: _Of, name: str) -> Need:
 
 
 def _host(of: _Of, origin: str) -> Need | Finding:
-    """Nobody connects to it: what a remediation cures may well be down now."""
+    """Resolve the name without a connection: the host of a remediation may well be down now."""
     host = urlsplit(origin).hostname or ""
     objection = of.scope.host_objection(host)
     if objection is not None:

@@ -80,7 +80,7 @@ async def set_by_hand(turn: Turn, remediation: Remediation, mode: Mode, said: En
 
 
 def behind(catalog: Catalog, known: Mapping[str, Standing]) -> list[Remediation]:
-    """What is new in a catalog that was loaded, or does something else than before."""
+    """Return the remediations that are new in a loaded catalog, or do something else than before."""
     return [
         one
         for name, one in catalog.remediations.items()
@@ -89,7 +89,7 @@ def behind(catalog: Catalog, known: Mapping[str, Standing]) -> list[Remediation]
 
 
 async def follow(turn: Turn, remediation: Remediation) -> None:
-    """Let what is new or does something else begin anew, unless the catalog has changed again meanwhile."""
+    """Let new or changed remediations begin again, unless the catalog has changed again meanwhile."""
     if turn.parts.catalog().get(remediation.name) is remediation:
         await _present(turn, remediation)
 

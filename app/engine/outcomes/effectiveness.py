@@ -70,7 +70,7 @@ async def tell_breaker(turn: Turn, remediation: Remediation, run_id: str, *, hel
 
 
 async def judge_forever(parts: EngineContext) -> None:
-    """Judge what is due, and bring the standings to each catalog that is loaded, until cancelled."""
+    """Judge due runs, and bring the standings to each catalog that is loaded, until cancelled."""
     followed: Catalog | None = None
     while True:
         try:
@@ -88,7 +88,7 @@ async def judge_forever(parts: EngineContext) -> None:
 
 
 async def follow(parts: EngineContext, followed: Catalog | None) -> Catalog:
-    """Bring the standings to the running catalog and have what waits decided by it, unless that was done."""
+    """Bring the standings to the running catalog and let waiting runs be decided by it, unless that was done."""
     catalog = parts.catalog()
     if catalog is followed:
         return catalog

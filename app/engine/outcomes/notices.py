@@ -1,4 +1,4 @@
-"""Tells people what they should know, through the outbox: within the transaction of what is told of."""
+"""Tells people of runs through the outbox: within the transaction of the change that it tells."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What is told; `key` names the occasion, which is told of once."""
+    """A message; `key` names its occasion, which is told once."""
 
     key: str
     title: str
@@ -55,7 +55,7 @@ async def tell(turn: Turn, about: Remediation | None, notice: Notice) -> None:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """A run that has ended, and what people want to know of it."""
+    """A run that has ended, and the facts about it for people."""
 
     run: Run
     firing: bool
@@ -64,9 +64,10 @@ class End:
 
 
 async def tell_of_end(turn: Turn, end: End, *, is_news: bool) -> None:
-    """Tell people, once, how a run ended: the channel that was asked about it always, else of what is news.
+    """Tell people, once, how a run ended: always the channel that was asked about it, else only news.
 
-    The channel is not told again where the run's last rung has just told it. Without a channel nobody is to hear of it.
+    The channel is not told again where the run's last rung has just told it. Without a channel no person is to hear of
+    it.
     """
     ended = end.run
     may_ask = ended.plan is not None and ended.remediation.mode is not Mode.OBSERVE
@@ -162,7 +163,7 @@ def _alert(of: Run) -> str:
 
 
 def alert_in_words(of: Run) -> Iterator[str]:
-    """The alert with what its author says about it, and its labels."""
+    """Describe the alert with its author's texts, and its labels."""
     yield _alert(of)
     for name in ("summary", "description"):
         if of.annotations.get(name):

@@ -20,7 +20,7 @@ _LONGEST_WHY = 1000
 
 
 def in_words(held: Held) -> str:
-    """What is paused."""
+    """Describe the subject of a pause."""
     return "everything" if held.scope == "all" else f"{held.scope} {held.subject}"
 
 
@@ -46,7 +46,7 @@ async def resume(turn: Turn, held: Held, holder: str, by: str) -> bool:
 
 
 async def end_what_is_over(parts: EngineContext) -> None:
-    """Let people know of pauses whose time is over; whoever notices is one replica of them."""
+    """Tell people of pauses whose time is over; only the replica that notices tells."""
     async with parts.database.read() as tx:
         if not await pauses.over(tx, parts.clock()):
             return

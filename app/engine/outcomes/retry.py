@@ -1,4 +1,4 @@
-"""Lets a person have an alert that still fires decided once more, after whatever stood in the way was mended."""
+"""Lets a person have an alert that still fires decided once more, after an obstacle was removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Takes back what runs did: an undo because a person or a failed verification says so, a revert of what was borrowed.
+"""Takes runs back: an undo because a person or a failed verification says so, a revert after the alert.
 
 Both are runs of their own that pass the same stages: recorded here, planned here from the recorded steps of the undone
 run (the last one first), guarded by the same chain, and executed by the actions' `undo`.
@@ -38,7 +38,7 @@ _NO_NEWS = {RunState.SUCCEEDED, RunState.CANCELLED}
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be taken back, since when it may be, and who says so."""
+    """An order to take a run back: the run, the earliest time, and the reason."""
 
     undone: Run
     purpose: Purpose
@@ -113,7 +113,7 @@ async def ask(tx: AsyncConnection, run_id: str, entry: Entry, now: datetime) -> 
 
 
 async def after(turn: Turn, closed: Run, *, firing: bool) -> None:
-    """What follows from a run's end, in its closing transaction: an undo, a revert, or a word about one."""
+    """Do the consequences of a run's end, in its closing transaction: an undo, a revert, or a word about one."""
     if closed.purpose is not Purpose.REMEDY:
         await _tell_end(turn, closed)
         return
@@ -128,7 +128,7 @@ async def after(turn: Turn, closed: Run, *, firing: bool) -> None:
 
 
 def _is_taken_back(closed: Run, *, firing: bool) -> bool:
-    """Whether what a run did is undone; not once its alert has resolved, since some of it may have helped."""
+    """Say whether a run's changes are to be undone; not once its alert has resolved, since some may have helped."""
     return (
         firing
         and closed.state is RunState.FAILED
@@ -138,19 +138,19 @@ def _is_taken_back(closed: Run, *, firing: bool) -> bool:
 
 
 async def give_back(tx: AsyncConnection, now: datetime, ended_episodes: Sequence[str]) -> None:
-    """Record reverts for what was borrowed for alerts that have just resolved."""
+    """Record reverts for changes that were lent to alerts that have just resolved."""
     for remediation, target_key in await undos.borrowers(tx, ended_episodes):
         await give_back_to(tx, now, remediation, target_key)
 
 
 async def give_back_after(tx: AsyncConnection, now: datetime, closed: Run) -> None:
-    """Record a revert of what waited for this run, whose alerts are over, to end."""
+    """Record a revert of changes whose alerts are over, and which waited for this run to end."""
     if closed.purpose is Purpose.REMEDY and closed.target_key is not None:
         await give_back_to(tx, now, closed.remediation.name, closed.target_key)
 
 
 async def give_back_to(tx: AsyncConnection, now: datetime, remediation: str, target_key: str) -> None:
-    """Record a revert of what was borrowed on a target, unless it is still needed."""
+    """Record a revert of the changes lent on a target, unless they are still needed."""
     lent = [one for one, _ in await _lent(tx, remediation, target_key)]
     if not lent:
         return
@@ -174,7 +174,7 @@ async def wait(parts: EngineContext, run: Run) -> Run | None:
 
 
 async def plan(parts: EngineContext, run: Run) -> Plan:
-    """What takes the undone run back; raises PermanentError, or TransientError when its target cannot be reached."""
+    """Plan the steps that take the undone run back; raises PermanentError, or TransientError."""
     async with parts.database.read() as tx:
         undone = await runs.get(tx, run.undoes or "")
         if undone is None or undone.plan is None:
@@ -212,7 +212,7 @@ def _undoable(steps: Sequence[PlannedStep]) -> list[PlannedStep]:
 
 
 async def _tell_end(turn: Turn, closed: Run) -> None:
-    """Say on the undone run what became of taking it back, and to people when it was not done."""
+    """Note on the undone run the result of taking it back, and tell people when it was not done."""
     done = _DONE[closed.purpose]
     well = closed.state is RunState.SUCCEEDED
     for run_id in closed.plan.undoes if closed.plan is not None else (closed.undoes or "",):

@@ -1,4 +1,4 @@
-"""What follows when a run was ended that no release here can read: the same as from any end, by the catalog of now."""
+"""The consequences for a run that no release here can read: the same as for any end, by the present catalog."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class DecisionInput:
-    """What is decided on: a run, its plan once there is one, and what was asked of the world for it."""
+    """The input of a decision: a run, its plan once there is one, and the answers of other systems for it."""
 
     run: Run
     plan: Plan | None = None
@@ -149,7 +149,7 @@ async def refuse_early(parts: EngineContext, run: Run) -> Run | None:
 
 
 async def _is_wanted(tx: AsyncConnection, run: Run) -> bool:
-    """What `still_wanted` asks, without its promise that it stays so."""
+    """Ask like `still_wanted`, without its promise that the answer stays true."""
     if run.purpose is Purpose.REVERT:
         return not await undos.fires_again(tx, run)
     return run.purpose is Purpose.UNDO or await episodes.any_open(tx, run.id)
@@ -258,7 +258,7 @@ async def _put_off(turn: Turn, run: Run, decision: Decision, entry: Entry, chang
 
 
 def look_again(turn: Turn, decision: Decision) -> datetime:
-    """When what was put off is decided again, should nothing wake it before."""
+    """Return when a deferred run is decided again, should nothing wake it before."""
     soon = turn.now + turn.parts.policy.recheck
     if decision.until is None:
         return soon

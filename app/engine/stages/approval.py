@@ -1,7 +1,7 @@
-"""Asks people: what would be done, exactly, and how to say yes or no. What was approved is what is done.
+"""Asks people: the exact plan, and the commands to say yes or no. The engine applies only an approved plan.
 
-A yes holds for the plan that was asked about. Everything is decided again when it comes; where a fresh plan no longer
-means the same, the yes is void and the question is put anew, with what changed.
+A yes holds for the plan of its question. Everything is decided again when it comes. If a fresh plan no longer means the
+same, the yes is void and the question is put again, with the changes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def approved_plan(run: Run) -> Plan | None:
 
 
 def differences(approved: Plan, fresh: Plan) -> list[str]:
-    """In what a fresh plan does not mean the same as the approved one, without what differs by time only."""
+    """Return the differences of meaning between a fresh plan and the approved one, without differences of time."""
     if approved.target.key != fresh.target.key:
         return [f"the target is {fresh.target.key}, no longer {approved.target.key}"]
     if [step.action for step in approved.steps] != [step.action for step in fresh.steps]:
@@ -61,7 +61,7 @@ async def void(turn: Turn, run: Run, changes: Sequence[str]) -> Run:
 
 
 def with_changes(decision: Decision, changes: Sequence[str]) -> Decision:
-    """The decision to ask again says what has changed."""
+    """Return the decision to ask again, with the changes."""
     if decision.verdict is not Verdict.NEEDS_APPROVAL:
         return decision
     message = f"{decision.message}; the approved plan has changed: {'; '.join(changes)}"
@@ -96,7 +96,7 @@ def _body(turn: Turn, run: Run, plan: Plan, decision: Decision) -> Iterator[str]
 
 
 def describe(plan: Plan) -> Iterator[str]:
-    """A plan for people: target, steps, what each changes from what to what, its risk, and whether it can be undone."""
+    """Describe a plan for people: target, steps, the changes and risk of each, and whether it can be undone."""
     if on_target(plan.target.key):
         yield f"Target: {one_line(plan.target.key)}"
     yield "These steps will be done, and nothing else:"
@@ -115,7 +115,7 @@ def _step(step: PlannedStep) -> Iterator[str]:
 
 
 def step_in_words(step: PlannedStep) -> list[str]:
-    """What a step changes from what to what, as its action tells it."""
+    """Describe a step's changes, from before to after, in its action's words."""
     action = actions().get(step.action)
     return changes(step) if action is None else action.in_words(step)
 

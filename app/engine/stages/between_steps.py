@@ -1,8 +1,8 @@
-"""Between two steps: whether a run that was let through may make its next call, and how it waits where it may not.
+"""Between two steps: whether a run that was let through may make its next call, and how it waits if not.
 
-`execution` asks in the transaction that commits the call's intent, so that no replica begins anything that a pause or a
-lower ceiling has come before. What has begun keeps its plan and its target and goes on where it stood; what has not is
-decided anew from the beginning.
+`execution` asks in the transaction that commits the call's intent, so that no replica begins a call after a pause or a
+lower ceiling. A run that has begun keeps its plan and its target and goes on where it stood; any other is decided again
+from the beginning.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from app.store.ledger.runs import Run
 
 
 async def objection(turn: Turn, run: Run, *, begun: bool) -> Decision | None:
-    """Who objects to the next call of a run, in the turn that is to commit its intent; None where none does."""
+    """Return the objection to a run's next call, in the turn that is to commit its intent; None if there is none."""
     await pauses.mark_beginning(turn.tx)
     facts = Facts(
         now=turn.now,
@@ -71,7 +71,7 @@ async def halt(turn: Turn, run: Run, decision: Decision, position: int, *, begun
 
 
 async def _ask(turn: Turn, run: Run, decision: Decision, where: str) -> Run:
-    """Have a person say how to go on; nobody's silence ends what stands half done, or goes on with it."""
+    """Ask a person how to go on; silence neither ends a half-done run nor goes on with it."""
     lifted = decision.reason is Reason.MODE_OBSERVE
     first = "start the service without --mode observe, then approve it" if lifted else "approve it"
     message = f"{where}, since the ceiling (--mode) came down: to go on, {first}; else reject or cancel it"

@@ -1,8 +1,9 @@
 """Makes the call of one step: whether it may be made, when, how often, and how long it may take.
 
-The one place that retries: only what an action calls transient, and only within the step's deadline. Before each call,
-further tries of the same step too, a transaction that holds the lease asks whether it may be made, and by its own clock
-the replica surely has the run. Every exception becomes an outcome, but for those that leave the call to others.
+The one place that retries: only after an error that an action calls transient, and only within the step's deadline.
+Before each call, further tries of the same step too, a transaction that holds the lease asks whether it may be made,
+and by its own clock the replica surely has the run. Every exception becomes an outcome, except for the ones that leave
+the call to another replica.
 """
 
 from __future__ import annotations
@@ -94,10 +95,10 @@ async def begin(call: Call) -> None:
 
 
 async def _ask_again(call: Call) -> None:
-    """Ask whether a call may still be made whose intent is committed.
+    """Ask whether a call may still be made after its intent was committed.
 
-    Raises LeaseLostError, or HaltedError: its intent stays recorded where a try may have had its effect. One that comes
-    late, but to a run that nobody took over, renews its lease.
+    Raises LeaseLostError, or HaltedError: its intent stays recorded where a try may have had its effect. If the call
+    comes late, but no replica took its run over, it renews the lease.
     """
     halted, parts, asked_at = None, call.parts, steady()
     async with parts.turn() as turn:

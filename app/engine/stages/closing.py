@@ -1,4 +1,4 @@
-"""Ends runs: final state, whether it helped, who may go on now, and the next attempt where one is left."""
+"""Ends runs: final state, whether it helped, the runs that may go on now, and the next attempt if one is left."""
 
 from __future__ import annotations
 
@@ -44,9 +44,10 @@ async def still_firing(turn: Turn, run: Run) -> bool:
 
 
 async def still_wanted(turn: Turn, run: Run) -> bool:
-    """Whether a run is to go on; raises LeaseLostError.
+    """Say whether a run is to go on; raises LeaseLostError.
 
-    What answers an alert goes on while it fires, an undo in any case, and a revert while the alert does not fire again.
+    A run that answers an alert goes on while it fires, an undo in any case, and a revert while the alert does not fire
+    again.
     """
     if run.purpose is Purpose.REMEDY:
         return await still_firing(turn, run)
@@ -59,7 +60,7 @@ async def close(
 ) -> Run:
     """Bring a run to a final state in the turn's transaction; a deferred run is decided again by that.
 
-    `firing` is what `still_firing` has said in this turn, where it was asked.
+    `firing` is the answer of `still_firing` in this turn, if it was asked.
     """
     acted = run.admitted_at is not None and run.purpose is Purpose.REMEDY
     firing = await still_firing(turn, run) if firing is None else firing
@@ -95,7 +96,7 @@ def _ending(turn: Turn, before: Run, closed: Run, *, firing: bool) -> Ending:
 
 
 async def _judge(turn: Turn, closed: Run, *, helped: bool | None) -> None:
-    """Let breaker and standing know how it went; while its alert fires, nobody knows yet whether a success helped."""
+    """Tell breaker and standing the result; while its alert fires, the result of a success is not known yet."""
     if closed.purpose is not Purpose.REMEDY:
         return
     failed = closed.state in {RunState.FAILED, RunState.INTERRUPTED}
@@ -107,7 +108,7 @@ async def _judge(turn: Turn, closed: Run, *, helped: bool | None) -> None:
 
 
 async def _mark(turn: Turn, closed: Run, *, helped: bool) -> Mark | None:
-    """What a run that ended says about its remediation now; None when nothing, or nothing yet."""
+    """Return the mark of an ended run for its remediation; None when there is none, or not yet."""
     if closed.state in {RunState.FAILED, RunState.INTERRUPTED}:
         return Mark.BAD
     if closed.state is RunState.OBSERVED and closed.remediation.earn is not None:
@@ -125,7 +126,7 @@ async def undefer(turn: Turn, run: Run) -> Run:
 
 
 async def _towards(turn: Turn, run: Run, state: RunState) -> Run:
-    """The run where a final state may follow: what waits becomes pending where the table says so."""
+    """Return the run in a state from which it may end: a waiting run becomes pending if the table says so."""
     waiting = await undefer(turn, run)
     if may_become(waiting.state, state):
         return waiting
@@ -221,7 +222,7 @@ async def _next_rung(turn: Turn, run: Run, entry: Entry) -> Run:
 
 
 def _setback(run: Run, entry: Entry) -> LastFailure:
-    """Why a rung did not help; one that was not even begun takes nothing from what was verified before it."""
+    """Return why a rung did not help; a rung that did not begin takes nothing from earlier verified rungs."""
     before = run.setback
     if run.state in _UNDECIDED and before is not None and before.reason is Reason.ALERT_STILL_FIRING:
         message = f"{before.message}; rung {run.rung + 1} could not begin: {entry.message}"

@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 
 async def apply(parts: EngineContext, run: Run, plan: Plan) -> Run:
-    """Apply what is not yet applied; ends in verifying, in the next rung, or in a final state."""
+    """Apply the steps that are left; ends in verifying, in the next rung, or in a final state."""
     objection = parts.policy.scope.plan_objection(plan)
     if objection is not None:  # it was in scope when it was planned; the configuration has changed, or the store was
         return await escalate_or_fail(parts, run, Entry(objection, Reason.OUT_OF_SCOPE))
@@ -61,7 +61,7 @@ async def _applied(turn: Turn, run: Run, plan: Plan) -> Run:
 async def _leave(parts: EngineContext, run: Run, position: int | None = None, *, forgets: bool = False) -> Run:
     """Give the run back as it is; the step at `position` goes on elsewhere.
 
-    What must not be repeated is begun anew, since no try of it has happened; its intent would end the run.
+    A step that must not be repeated is begun again, since no try of it has happened; its intent would end the run.
     """
     async with parts.turn() as turn:
         if position is not None:
@@ -76,7 +76,7 @@ async def _leave(parts: EngineContext, run: Run, position: int | None = None, *,
 async def _step(
     parts: EngineContext, run: Run, plan: Plan, position: int, record: StepRecord | None
 ) -> tuple[StepOutcome, Run]:
-    """One step, from its intent to its result; what an earlier owner of the run finished is not done again."""
+    """Do one step, from its intent to its result; skip a step that an earlier owner of the run has finished."""
     if record is not None and record.state != "started":
         return StepOutcome(record.state, record.tries, reason=record.reason, error=record.error), run
     call = Call(parts, run, plan, position, is_known=record is not None)
@@ -98,7 +98,7 @@ async def _step(
 
 
 async def _finish(parts: EngineContext, run: Run, plan: Plan, position: int, outcome: StepOutcome) -> Run:
-    """Write the result, and of the last step what follows from it; the store is waited for when it is away.
+    """Write the result, and after the last step its consequences; wait for the store when it is away.
 
     The effect is known only here.
 

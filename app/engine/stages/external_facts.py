@@ -1,7 +1,7 @@
-"""Asks the world, before a decision and outside its transaction, what guards must know and the store cannot.
+"""Asks other systems for facts that guards need and the store lacks, before a decision and outside its transaction.
 
 Concurrent decisions share answers (see `clients.shared`), so that a storm here is not one at Alertmanager and the API
-server. What could not be asked is said so; the guards refuse on it.
+server. A question without an answer is reported as that; the guards refuse on it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from app.store.ledger.runs import Run
 
 
 async def look_outside(parts: EngineContext, run: Run, plan: Plan) -> Outside:
-    """Whether the alert is fresh, and how the target's population is; what is not known is said, not raised."""
+    """Return whether the alert is fresh, and the state of the target's population; unknown facts do not raise."""
     if run.admitted_at is not None or run.purpose is not Purpose.REMEDY:
         return Outside()
     freshness, population = await asyncio.gather(_freshness(parts, run), _population(parts, run, plan.target))

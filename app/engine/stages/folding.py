@@ -16,11 +16,11 @@ _SHARED = Target(backend="none", key="none:shared", name="shared")  # which one 
 
 
 def answers(other: Run, candidate: Run, target: Target) -> bool:
-    """Whether `other`, which is active on the target, does for the candidate's alert what its own run would do.
+    """Say whether `other`, which is active on the target, does the same for the candidate's alert as its own run would.
 
     Both are the same attempt and stand at the same rung of the same remediation, and every step and check means the
-    same with the labels of either: of this rung and of those after it. A yes of a person is not given up for a run
-    that still has to ask.
+    same with the labels of either: of this rung and of those after it. A yes of a person is not given up for a run that
+    still has to ask.
     """
     if other.attempt != candidate.attempt:  # one of the two alerts would be tried more often, or less, than it may
         return False
@@ -44,7 +44,7 @@ def answers_still(before: Run, other: Run, candidate: Run) -> bool:
 
 
 def _specs(run: Run, *, with_conditions: bool) -> Iterator[Any]:
-    """What is filled in with labels and counts; a precondition only while it may be looked at again."""
+    """Return the values with labels and counts filled in; a precondition only while it may be looked at again."""
     if with_conditions and run.rung == 0:
         yield from (check.with_ for check in run.remediation.when)
     for number, rung in enumerate(run.remediation.rungs[run.rung :], start=run.rung):

@@ -44,7 +44,7 @@ log = structlog.get_logger()
 
 @dataclass
 class _Batch:
-    """What a batch of notifications changes; episodes by identity, as they stand after the latest alert."""
+    """The changes of a batch of notifications; episodes by identity, as they stand after the latest alert."""
 
     now: datetime
     known: dict[str, Episode]
@@ -75,7 +75,7 @@ class _Taken:
 
 
 async def take_in_forever(parts: EngineContext, box: Inbox) -> None:
-    """Take in what the inbox holds, as it comes, until cancelled."""
+    """Take in the notifications of the inbox, as they come, until cancelled."""
     work_in_background()
     while True:
         box.recorded.clear()
@@ -131,7 +131,7 @@ async def _take_in_oldest(parts: EngineContext) -> _Taken:
 
 @rerun
 async def _set_aside(parts: EngineContext, oldest: Sequence[Waiting], why: str) -> None:
-    """Take the oldest notification out of those that wait, unless another replica has done so."""
+    """Take the oldest waiting notification out, unless another replica has done so."""
     async with parts.turn(lock="intake") as turn:
         still, _ = await inbox.waiting(turn.tx, 1)
         if [one.id for one in still] == [one.id for one in oldest]:
@@ -248,7 +248,7 @@ def _match(batch: _Batch, catalog: Catalog, one: Episode, alert: Alert, found_by
 def pending_run(  # noqa: PLR0913 - what is known of it
     remediation: Remediation, digest: str, trigger: Episode, now: datetime, *, attempt: int = 1, message: str = ""
 ) -> Run:
-    """A run as it is first recorded: nobody has decided anything yet."""
+    """Return a run as it is first recorded: without any decision."""
     return Run(
         id=new_id(now),
         remediation=remediation,

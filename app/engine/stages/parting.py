@@ -34,7 +34,7 @@ async def part(turn: Turn, run: Run, changed: Remediation) -> None:
 
 
 def _groups(turn: Turn, run: Run, changed: Remediation, others: Sequence[Episode]) -> list[list[Episode]]:
-    """The alerts of each new run; what stays with the run is left out."""
+    """Return the alerts of each new run, without the alerts that stay with the run."""
     matches = _matches(turn, run.labels, changed)
     known = [(replace(run, remediation=changed, approved_by=None, rung=0), matches)]
     groups: list[list[Episode]] = [[]]

@@ -21,7 +21,7 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 def not_yet(plan: Plan) -> NotYet | None:
-    """What a plan waits for: a step that comes too early, while none of those on the target has anything to do."""
+    """The wait of a plan: for a step that comes too early, while no step on the target has anything to do."""
     said = [step.not_yet for step in plan.steps if step.not_yet is not None]
     if not said or any(step.changes and actions()[step.action].target_backend for step in plan.steps):
         return None

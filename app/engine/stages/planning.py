@@ -1,6 +1,6 @@
 """Plans one rung of a run: renders templates, resolves the target, reads the state before. Changes nothing.
 
-Called by the pipeline and by `remediator plan`; what it returns is everything that applying needs.
+Called by the pipeline and by `remediator plan`; its result is everything that applying needs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from app.domain.texts import kinds_of
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """What a plan is made from: one alert and one rung of a remediation, at one moment."""
+    """The origin of a plan: one alert and one rung of a remediation, at one moment."""
 
     run_id: str
     remediation: Remediation
@@ -123,7 +123,7 @@ class Planner:
         )
 
     async def _look(self, trigger: Trigger, alert: TemplateContext, spec: CheckSpec) -> Observation:
-        """Observe a precondition once; what cannot be observed does not hold."""
+        """Observe a precondition once; if it cannot be observed, it does not hold."""
         check = checks()[spec.check]
         params = self._params(alert, check.Params, spec.with_, spec.check)
         context = CheckContext(self._clients, self._scope, _target(alert), trigger.now)

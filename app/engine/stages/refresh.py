@@ -1,8 +1,8 @@
-"""Holds a run that has not begun against the catalog of now: what was removed or changed since must not run as it was.
+"""Compares a run that has not begun with the present catalog: its remediation may be removed or changed.
 
-A run that has acted keeps its remediation to the end, so that its further rungs are those that were planned for it;
-and so does what takes it back. A run is decided by the catalog that recorded it, by a newer one, or not at all; which
-one is newer the store says (`store.catalogs`).
+A run that has acted keeps its remediation to the end, so that its further rungs are the planned ones; and so does a run
+that takes it back. A run is decided by the catalog that recorded it, by a newer one, or not at all; the store says
+which one is newer (`store.catalogs`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Looks whether what a run did is still there: an operator, a controller or a person may have taken it back.
+"""Looks whether the changes of a run are still there: an operator, a controller or a person may take them back.
 
 Checks see the target; they cannot tell a number that was never changed from one that was changed back.
 """
@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 
 async def taken_back(parts: EngineContext, run: Run, plan: Plan, pause: timedelta = timedelta()) -> Entry | None:
-    """Say what has been taken back, after `pause`; None when everything that the plan changed is as it was left."""
+    """Return the change that was taken back, after `pause`; None when every change of the plan is still there."""
     lasting = _lasting(plan)
     if lasting and pause > timedelta():
         await asyncio.sleep(pause.total_seconds())
@@ -42,7 +42,7 @@ def _lasting(plan: Plan) -> list[PlannedStep]:
 
 
 async def _look(parts: EngineContext, run: Run, plan: Plan, step: PlannedStep) -> Entry | None:
-    """Ask until there is an answer, for as long as planning may take; what cannot be seen is not verified."""
+    """Ask until there is an answer, for as long as planning may take; without an answer the run is not verified."""
     action = actions()[step.action]
     give_up = asyncio.get_running_loop().time() + parts.policy.plan_timeout.total_seconds()
     while True:

@@ -27,9 +27,9 @@ log = structlog.get_logger()
 
 
 async def verify(parts: EngineContext, run: Run, plan: Plan) -> Run:
-    """Watch until every check holds, then until the alert resolves where `settle` asks for it.
+    """Watch until every check holds, then, with `settle`, until the alert resolves.
 
-    A run succeeds only while what it did is still there: `stability` after it was done, and at the end of `settle`.
+    A run succeeds only while its changes are still there: `stability` after they were made, and at the end of `settle`.
     """
     seen: Entry | None = None  # by the last check that held; recorded with what follows from it
     pause = timedelta()
@@ -91,9 +91,9 @@ async def _succeed(turn: Turn, run: Run, plan: Plan, *, firing: bool) -> Run:
 
 
 async def _watch(parts: EngineContext, run: Run, plan: Plan, planned: PlannedCheck) -> tuple[bool, Entry | None]:
-    """Look until the check holds, or until its time is over; changes of what is seen become events.
+    """Look until the check holds, or until its time is over; changed observations become events.
 
-    Returns with True what is still to be recorded of that, with False why it did not hold.
+    Returns with True the observation that is still to be recorded, with False why it did not hold.
     """
     loop = asyncio.get_running_loop()
     seconds, watched = planned.timeout.total_seconds(), 0.0  # the time that the store takes is not the target's
