@@ -1,4 +1,4 @@
-"""Puts the HTTP edge together. It starts nothing: `app.main` runs what works beside it."""
+"""Puts the HTTP edge together. It starts nothing: `app.main` runs the tasks beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may do what: bearer tokens, or the same tokens as basic auth passwords, each with a role.
+"""The rights of clients: bearer tokens, or the same tokens as basic auth passwords, each with a role.
 
 Routes ask for a role with `Depends(require(...))`. Without any token everything is open; `app.settings` then allows no
 address but loopback. Tokens in files are read again when their file changes. No token gets into a log or an answer.
@@ -29,7 +29,7 @@ log = structlog.get_logger()
 
 
 class Role(StrEnum):
-    """What a token's bearer may do."""
+    """The rights of a token's bearer."""
 
     ALERTMANAGER = "alertmanager"  # post notifications, nothing else
     VIEWER = "viewer"
@@ -70,7 +70,7 @@ class Token(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who sends a request."""
+    """The sender of a request."""
 
     name: str
     role: Role
@@ -86,7 +86,7 @@ class _Known:
         self._digest: bytes | None = None
 
     def digest(self) -> bytes | None:
-        """The secret's digest now; None while the secret cannot be read, and then nobody is let in by it."""
+        """Return the secret's digest now; None while the secret cannot be read, and then it lets no client in."""
         stamp = self._file_stamp()
         if self._digest is None or stamp != self._stamp:
             self._stamp, self._digest = stamp, self._read()
@@ -125,7 +125,7 @@ class Authenticator:
 
     @property
     def is_open(self) -> bool:
-        """Whether nobody has to say who they are."""
+        """Say whether clients need no token."""
         return not self._known
 
     def check(self) -> None:
@@ -178,7 +178,7 @@ async def documented(
 
 
 def authorize(request: Request, needed: Role) -> Identity:
-    """Who sends this request; raises a problem when it may not."""
+    """Return the sender of this request; raises a problem when it has no right."""
     auth: Authenticator = request.app.state.services.auth
     identity = auth.identify(request.headers.get("authorization"))
     if identity is None:
@@ -206,7 +206,7 @@ def require(needed: Role) -> Callable[..., Awaitable[Identity]]:
 
 
 def _log_refusal(request: Request, problem: ProblemError) -> None:
-    """By the route's template, since a path holds what anybody may choose."""
+    """Name the route by its template, since a path may hold any text."""
     log.warning(
         "request refused",
         status=problem.status,

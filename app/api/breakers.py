@@ -1,4 +1,4 @@
-"""Closes breakers by hand, and says what becomes of what waited for them."""
+"""Closes breakers by hand, and decides about the runs that waited for them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ router = APIRouter()
 
 
 class BreakerWord(BaseModel):
-    """What becomes of the runs that waited for the breaker."""
+    """The decision about the runs that waited for the breaker."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -33,7 +33,7 @@ class BreakerWord(BaseModel):
 
 
 class BreakerClosed(Answer):
-    """What closing a breaker did."""
+    """The result of closing a breaker."""
 
     was_open: bool
     dropped: int = Field(description="Runs that had waited and were cancelled.")
@@ -48,7 +48,7 @@ class BreakerClosed(Answer):
     tags=["pause"],
 )
 async def close_breaker(request: Request, services: Served, who: Approver, name: Name) -> BreakerClosed:
-    """Says what becomes of the runs that waited for it. Role: approver."""
+    """Decides about the runs that waited for it. Role: approver."""
     given = await read_given(request, BreakerWord)
     known_remediation(services, name)
     closed = await _close(services, name, given, who)

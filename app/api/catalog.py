@@ -36,7 +36,7 @@ router = APIRouter(tags=["catalog"])
 
 
 class StandingWord(BaseModel):
-    """How far it has come, and why somebody says so."""
+    """The new earned mode, and the reason."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -151,9 +151,9 @@ async def _set_standing(
     tags=["operation"],
 )
 async def reload(services: Served, who: Admin) -> Reloaded:
-    """When anything in them is wrong, every problem is answered and the running catalog stays. Role: admin.
+    """If a file is wrong, the answer has every problem and the running catalog stays. Role: admin.
 
-    The other replicas read theirs too; what becomes of that is in their metrics and logs.
+    The other replicas read their files too; their metrics and logs have the result.
     """
     await services.catalog.reload(services.clock())
     is_told = await announce_reload(services.database, services.parts.owner)

@@ -1,4 +1,4 @@
-"""What people decide about runs: approve, reject or cancel what waits, retry or undo what has ended."""
+"""People's decisions about runs: approve, reject or cancel a waiting one, retry or undo an ended one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ router = APIRouter(tags=["remediations"])
 
 
 class Remark(BaseModel):
-    """What a person adds to a decision; kept in the audit."""
+    """A person's comment to a decision; kept in the audit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -81,7 +81,7 @@ async def reject(request: Request, services: Served, who: Approver, run_id: RunI
     openapi_extra=body_of(Remark, required=False),
 )
 async def cancel(request: Request, services: Served, who: Approver, run_id: RunId) -> RunSummary:
-    """The run ends as cancelled; what is being applied already is never cut off. Role: approver."""
+    """The run ends as cancelled; a step that is under way is never cut off. Role: approver."""
     return await _decide(request, services, str(run_id), HumanDecision(DecisionKind.CANCEL, who.name))
 
 
@@ -118,7 +118,9 @@ async def _retry(services: Services, run_id: str, entry: Entry) -> RunSummary:
     openapi_extra=body_of(Remark, required=False),
 )
 async def undo(request: Request, services: Served, who: Approver, run_id: RunId) -> RunSummary:
-    """The answer is the run that does it, whether the alert fires or not. What changed since is left alone, and said.
+    """The answer is the run that does it, whether the alert fires or not.
+
+    Later changes of others are left alone, and said.
 
     Role: approver.
     """

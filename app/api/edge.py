@@ -1,6 +1,6 @@
-"""What happens around every request: its time is measured, and web pages of other sites get nothing done.
+"""The frame of every request: its time is measured, and web pages of other sites cannot change anything.
 
-Only plain ASGI, since it must see what the framework answers by itself too.
+Only plain ASGI, since it must also see the answers of the framework itself.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class SameOrigin:
 
 
 class KnownHost:
-    """Where nobody has to say who they are, answers only to names of this machine.
+    """Where clients need no token, answers only to names of this machine.
 
     A web page of another site can have its own name point to loopback (DNS rebinding), and is of the same origin then.
     """

@@ -1,4 +1,4 @@
-"""Streams the audit: what there is as NDJSON, or what happens from now on as server-sent events."""
+"""Streams the audit: the events so far as NDJSON, or new events as server-sent events."""
 
 from __future__ import annotations
 

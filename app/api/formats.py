@@ -1,7 +1,7 @@
 """Writes lists as JSON, CSV or NDJSON, with the link to the next page in a header (RFC 8288).
 
-CSV is made for spreadsheets, which run what begins like a formula; labels come from outside, so such values get an
-apostrophe in front.
+CSV is made for spreadsheets, which run a value that begins like a formula; labels come from outside, so such values get
+an apostrophe in front.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bounds what the notifications that are being received may cost together; who comes too many is to come again."""
+"""Bounds the cost of all notifications that are being received; a sender beyond them is to come again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Gate:
     def entered(self, content_length: str) -> Iterator[None]:
         """Stay within the bounds, or raise a problem with 503 before anything of the body is read.
 
-        Alertmanager sends again what it got a 5xx for, and drops what it got a 429 for.
+        Alertmanager sends again after a 5xx, and drops the notification after a 429.
         """
         announced = int(content_length) if content_length.isascii() and content_length.isdigit() else self._largest
         size = min(announced, self._largest)

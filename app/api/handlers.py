@@ -1,4 +1,4 @@
-"""Turns everything that ends a request into a problem: our errors, the framework's, and the ones nobody expected."""
+"""Turns everything that ends a request into a problem: our errors, the framework's, and unexpected ones."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def _framework(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> str:
-    """What can be done at a path, over all routes that it has; the framework names those of the first one."""
+    """Return the methods of a path, over all routes that it has; the framework names only those of the first one."""
     found: set[str] = set()
     for route in _flat(request.app.routes):
         if route.matches(request.scope)[0] is not Match.NONE:

@@ -67,7 +67,7 @@ class Pause(BaseModel):
 
 
 class PauseOf(Pause):
-    """What is paused: a remediation, a target, or without both everything."""
+    """The subject of a pause: a remediation, a target, or without both everything."""
 
     remediation: Annotated[str, Field(max_length=63)] | None = None
     target: Words | None = None
@@ -144,7 +144,7 @@ async def put_pause(request: Request, services: Served, who: Approver) -> Paused
     tags=["pause"],
 )
 async def post_pause(request: Request, services: Served, who: Approver) -> Paused:
-    """For whoever stops everything in a hurry. Role: approver."""
+    """For a person who stops everything in a hurry. Role: approver."""
     return await put_pause(request, services, who)
 
 
@@ -162,7 +162,7 @@ async def delete_pause(
     target: Annotated[str | None, Query(max_length=1000, description="The pause of this target.")] = None,
     holder: Annotated[str | None, Query(max_length=200, description="Whose; default: yours.")] = None,
 ) -> Pauses:
-    """What waited is decided at once. Role: approver; for somebody else's pause admin."""
+    """Waiting runs are decided at once. Role: approver; for another person's pause admin."""
     return await _take(services, _subject(remediation, target), who, holder)
 
 
@@ -193,7 +193,7 @@ async def resume_remediation(
     name: Name,
     holder: Annotated[str | None, Query(max_length=200, description="Whose; default: yours.")] = None,
 ) -> Pauses:
-    """The same as DELETE /pause with its name. Role: approver; for somebody else's pause admin."""
+    """The same as DELETE /pause with its name. Role: approver; for another person's pause admin."""
     return await _take(services, Held("remediation", name), who, holder)
 
 

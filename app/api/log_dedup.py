@@ -1,4 +1,4 @@
-"""Remembers what has been said, so that a message that comes again and again is logged once."""
+"""Remembers logged messages, so that a message that comes again and again is logged once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Hashable
 
 
 class Once:
-    """A bounded memory of keys; what was not met for longest is forgotten first."""
+    """A bounded memory of keys; it forgets the key first that it has not met for longest."""
 
     def __init__(self, size: int = 1024) -> None:
         self._size = size

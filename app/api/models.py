@@ -1,7 +1,7 @@
 """The shapes of the answers: a public interface, so that a field is added here, never renamed or taken away.
 
-Times are RFC 3339 in UTC. What a release before this one has stored is shown as it is: plans and specifications are
-free JSON here, although the engine has types for them.
+Times are RFC 3339 in UTC. Records of an earlier release are shown as they are: plans and specifications are free JSON
+here, although the engine has types for them.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class RunSummary(Answer):
 
 
 class RunItem(RunSummary):
-    """A run of the list: also what it did, in words."""
+    """A run of the list: also its steps in words."""
 
     done: list[str] = Field(
         default=[], description="The steps that were done, a line for each, with the values before and after."
@@ -70,7 +70,7 @@ class RunPage(Answer):
 
 
 class StepAnswer(Answer):
-    """One step: what was planned, and what became of it."""
+    """One step: its plan, and its result."""
 
     rung: int
     position: int

@@ -1,4 +1,4 @@
-"""What supervisors ask: alive, ready, metrics. Open to everyone, since they hold aggregates and no alert's content."""
+"""The questions of supervisors: alive, ready, metrics. Open to all: they hold aggregates and no alert's content."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ router = APIRouter(tags=["operation"])
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """What only the store knows."""
+    """The facts that only the store knows."""
 
     unfinished: search.Unfinished
     breakers: Mapping[str, Breaker]
@@ -50,7 +50,7 @@ class _Stored:
     "/-/healthy", operation_id="healthy", summary="Say that the process is alive", response_class=PlainTextResponse
 )
 async def healthy() -> str:
-    """Asks nobody else, so that an outage of the store restarts nothing."""
+    """Asks no other server, so that an outage of the store restarts nothing."""
     return "ok\n"
 
 
@@ -63,9 +63,9 @@ async def healthy() -> str:
     responses=errors(503),
 )
 async def ready(services: Served) -> str:
-    """The body says which replica leads in what until when at least, what is paused, and what the store keeps.
+    """The body names the leaders with the earliest end of their leads, the pauses, and the promises of the store.
 
-    503 names everything that is missing.
+    503 names every cause.
     """
     problems = await services.ready()
     if problems:
@@ -79,7 +79,7 @@ async def ready(services: Served) -> str:
 
 
 def _paused(standing: Sequence[Any]) -> Iterator[str]:
-    """What is paused: without who and why, and without names of targets, since everybody may ask."""
+    """Return the pauses without holders and reasons, and without names of targets, since the page is open to all."""
     yield from (f"PAUSED: everything, since {_time(one.since)}, {_end(one)}" for one in standing if one.scope == "all")
     for scope in ("remediation", "target"):
         count = sum(one.scope == scope for one in standing)
@@ -103,7 +103,7 @@ def _time(moment: datetime) -> str:
     response_class=PlainTextResponse,
 )
 async def metrics(services: Served) -> Response:
-    """Answers while the store is away too; what only the store knows is then NaN."""
+    """Answers while the store is away too; the store's figures are then NaN."""
     stored = await _stored(services)
     _set(services, stored)
     pieces = await services.database.pace.collect(services.metrics.exposition())

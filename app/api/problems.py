@@ -1,7 +1,7 @@
-"""Every error answer is a problem (RFC 9457, `application/problem+json`): what is wrong and what to do about it.
+"""Every error answer is a problem (RFC 9457, `application/problem+json`): the fault and the remedy.
 
-Routes raise ProblemError; `app.api.handlers` turns whatever else goes wrong into one. A detail is short and repeats no
-value of the request, since Alertmanager writes it to its log.
+Routes raise ProblemError; `app.api.handlers` turns all other errors into one. A detail is short and repeats no value of
+the request, since Alertmanager writes it to its log.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def _told_by(path: str) -> str:
 
 
 def unexpected(request: Request, error: Exception) -> Response:
-    """The answer to a request that failed for a reason that nobody thought of; the log has it."""
+    """Answer a request that failed for an unexpected reason; the log has it."""
     log.error("a request failed unexpectedly", method=request.method, path=request.url.path[:200], exc_info=error)
     detail = "something unexpected happened; the log has the details"
     return ProblemError(500, ProblemReason.UNEXPECTED, detail).response()

@@ -1,6 +1,6 @@
-"""Query parameters of the lists: what may be asked, in words that say what was meant when it cannot be.
+"""Query parameters of the lists: the allowed ones, with a suggestion when one is wrong.
 
-A parameter that is not known is refused: a filter with a typing error would otherwise answer with everything.
+An unknown parameter is refused: a filter with a typing error would otherwise answer with everything.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TIME: TypeAdapter[datetime] = TypeAdapter(datetime)
 
 
 async def only_known(request: Request) -> None:
-    """Refuse a query parameter that a route does not have: what was meant would silently be left out."""
+    """Refuse a query parameter that a route does not have: it would silently be left out."""
     if not request.query_params:
         return
     route: APIRoute = request.scope["route"]
@@ -42,7 +42,7 @@ async def only_known(request: Request) -> None:
 
 
 def unknown_parameter(name: str, known: Collection[str]) -> str:
-    """What to say about a query parameter that is not known."""
+    """Return the message about an unknown query parameter."""
     there = listed(sorted(known)) if known else "this path takes none"
     return f"unknown query parameter {name[:60]!r}{did_you_mean(name, known)} ({there})"
 
@@ -90,7 +90,7 @@ def _cursor(text: str) -> str:
 
 
 def cursor(entry_id: str) -> str:
-    """What asks for the entries after this one."""
+    """Return the query for the entries after this one."""
     return base64.urlsafe_b64encode(uuid.UUID(entry_id).bytes).decode().rstrip("=")
 
 
@@ -99,7 +99,7 @@ Moment = Annotated[str, AfterValidator(_moment)]
 
 
 class ListQuery(BaseModel):
-    """What all lists take."""
+    """The parameters of all lists."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -117,7 +117,7 @@ class ListQuery(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _known(cls, values: Any) -> Any:
-        """Name the parameter that was meant; refuse what no text column can hold."""
+        """Suggest the right parameter; refuse a value that no text column can hold."""
         for name, value in dict(values).items():
             if name not in cls.model_fields:
                 raise ValueError(unknown_parameter(name, cls.model_fields))
@@ -142,7 +142,7 @@ class ListQuery(BaseModel):
 
 
 class RunQuery(ListQuery):
-    """What the list of runs takes."""
+    """The parameters of the list of runs."""
 
     remediation: list[str] = Field(default=[], description="The remediation's name, exactly; repeatable, any may hold.")
     state: list[RunState] = Field(default=[], description="The present state; repeatable, any may hold.")
@@ -172,7 +172,7 @@ class RunQuery(ListQuery):
 
 
 class EpisodeQuery(ListQuery):
-    """What the list of episodes takes."""
+    """The parameters of the list of episodes."""
 
     open: bool | None = Field(default=None, description="Whether the alert still fires.")
     matched: bool | None = Field(default=None, description="Whether any remediation matched it.")

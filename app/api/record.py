@@ -1,4 +1,4 @@
-"""What remediations have to show for themselves, as the catalog's routes answer it."""
+"""The track record of remediations, in the form of the catalog's routes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Says in words what is wrong with a body: the field by its path, the cause where it is known, and what to do.
+"""Says in words why a body is wrong: the field by its path, the cause if it is known, and the remedy.
 
 The webhook calls it. No value of the body gets into the words, only the names of fields.
 """

@@ -1,4 +1,4 @@
-"""The audit: what was done, why, and what came of it. Only reads; what people decide is in `app.api.decisions`."""
+"""The audit of runs: their steps, reasons and results. Only reads; people's decisions are in `app.api.decisions`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def list_runs(request: Request, services: Served, _who: Viewer, query: Ann
 
 
 async def page_of_runs(tx: AsyncConnection, query: RunQuery, now: datetime) -> RunPage:
-    """The runs that a query asks for, each with what it did."""
+    """Return the runs of a query, each with its steps in words."""
     found = await search.find_runs(tx, query.wanted(now), query.page)
     did = await deeds.of_runs(tx, found.rows)
     items = [

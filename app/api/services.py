@@ -1,4 +1,4 @@
-"""What routes work with; put together once by `app.main` and handed to `create_app`."""
+"""The collaborators of routes; put together once by `app.main` and handed to `create_app`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from app.telemetry.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may cost."""
+    """The bounds of one request."""
 
     max_body_bytes: int = 16 * 1024 * 1024
     max_alerts: int = 20_000

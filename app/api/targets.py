@@ -1,4 +1,4 @@
-"""What people may name as a target: refused where it cannot be one, warned of where no run has ever had it."""
+"""The targets that people may name: an impossible one is refused, and one that no run has had gives a warning."""
 
 from __future__ import annotations
 

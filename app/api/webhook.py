@@ -1,4 +1,4 @@
-"""Receives what Alertmanager posts: who, how much, what — then one commit, then the answer.
+"""Receives Alertmanager's notifications: checks sender, size and form, makes one commit, then answers.
 
 Nothing here touches the network or works per alert; taking the alerts in is the engine's business. Every answer but 503
 means that Alertmanager will not try again before the group's next interval, so 503 is given only when nothing was
