@@ -17,7 +17,7 @@ log = structlog.get_logger()
 
 
 def server_options(tls: TlsSettings) -> dict[str, Any]:
-    """What uvicorn is to be given; raises ConfigError where a file cannot be used."""
+    """Return uvicorn's TLS settings; raises ConfigError where a file cannot be used."""
     if tls.cert_file is None or tls.key_file is None:
         return {}
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

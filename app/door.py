@@ -1,4 +1,4 @@
-"""Lets connections in: so many at most, each for so long as it makes progress, and who is known before who is not.
+"""Lets connections in: so many at most, each for as long as it makes progress, and known peers before others.
 
 A process may open only so many files. Without a bound, peers that never finish a request would take them all, and
 Alertmanager would be reset. `app.main` gives this to uvicorn, which has no such bounds of its own.
@@ -38,7 +38,7 @@ class Guest(Protocol):
 
     @property
     def is_known(self) -> bool:
-        """Whether its peer has shown a token on it, or nobody has to."""
+        """Say whether its peer has shown a token on it, or needs none."""
 
     @property
     def is_idle(self) -> bool:
@@ -68,14 +68,14 @@ class Door:
         self._told = -_TELL_SECONDS
 
     def let_in(self, context: ssl.SSLContext | None, **options: Any) -> asyncio.Protocol:
-        """What a new connection is given to; `options` are those of uvicorn's own class."""
+        """The protocol of a new connection; `options` are those of uvicorn's own class."""
         after = partial(Connection, self, **options)
         return after() if context is None else Handshake(self, context, after)
 
     def enter(self, guest: Guest) -> None:
-        """Take a new connection in, which may end another one; or end it, where every other one is busy and known.
+        """Take a new connection in, which may end another one; or end it, if every other one is busy and known.
 
-        Each has a moment to show what it wants, while there are files: among many that come at once is Alertmanager's.
+        Each has a moment to show a request, while there are files: among many that come at once is Alertmanager's.
         """
         now = asyncio.get_running_loop().time()
         self._guests[guest] = (guest.peer, now)
@@ -158,7 +158,7 @@ class Connection(HttpToolsProtocol):
 
     @property
     def _request(self) -> RequestResponseCycle | None:
-        """The latest request; none before the first one, whatever uvicorn's annotation says."""
+        """The latest request; none before the first one, against uvicorn's annotation."""
         return self.cycle
 
     @property
@@ -183,7 +183,7 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Whatever comes between two requests begins the headers of the next one."""
+        """The first byte between two requests begins the headers of the next one."""
         if self._in_body:
             self._received += len(data)
         else:
@@ -261,7 +261,7 @@ class Handshake(asyncio.Protocol):
         self._door.enter(self)
 
     def data_received(self, data: bytes) -> None:
-        """Keep what comes before the handshake begins, and what is decrypted before its end is noticed."""
+        """Keep bytes from before the handshake, and bytes that are decrypted before its end is noticed."""
         self._early += data
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
@@ -288,7 +288,7 @@ class Handshake(asyncio.Protocol):
             connection.data_received(bytes(self._early))
 
     async def _start_tls(self) -> asyncio.Transport | None:
-        """Hand the connection to TLS, with what has come already: uvloop begins to read before anybody can stop it."""
+        """Hand the connection to TLS, with the bytes so far: uvloop begins to read before this code can stop it."""
         loop = asyncio.get_running_loop()
         self._transport.pause_reading()
         early, self._early = bytes(self._early), bytearray()

@@ -123,14 +123,14 @@ def audit_key_of(settings: Settings) -> bytes:
 
 
 def read_files(settings: Settings) -> None:
-    """Read what the start needs besides the catalog; raises ConfigError where `serve` would."""
+    """Read the files that the start needs besides the catalog; raises ConfigError where `serve` would."""
     Authenticator(settings.auth.tokens).check()
     audit_key_of(settings)
     certificates.server_options(settings.tls)
 
 
 def installation_of(settings: Settings) -> Installation:
-    """What a catalog is held against."""
+    """The configuration to compare a catalog with."""
     return Installation(
         settings.connections, policy_of(settings).scope, settings.channel, settings.episodes.ignored_labels
     )
@@ -285,7 +285,7 @@ class Service:
         self.start(announce_reload(self.database, self.parts.owner), "reload of others")
 
     async def problems(self) -> list[str]:
-        """What keeps this replica from its work; empty when it is ready."""
+        """Return the causes that keep this replica from its work; empty when it is ready."""
         found = [f"{task.get_name()} has stopped" for task in self._tasks if task.done() and _failed(task)]
         try:
             async with asyncio.timeout(2):
@@ -314,7 +314,7 @@ def _failed(task: asyncio.Task[None]) -> bool:
 
 
 class _Server(uvicorn.Server):
-    """Opens the service before it listens and closes it after its last answer; what goes wrong then has its reason."""
+    """Opens the service before it listens and closes it after its last answer; an error then has its reason."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
@@ -354,7 +354,7 @@ class _Server(uvicorn.Server):
         log.info("serving", listen=settings.listen, mode=settings.mode.value, version=__version__)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answer what was asked, then end the engine."""
+        """Answer all open requests, then end the engine."""
         self._service.stopping.set()
         await super().shutdown(sockets)
         await self._service.close()

@@ -54,14 +54,14 @@ _SECRETIVE = {"audit", "auth", "connections", "store"}  # their values are never
 
 
 class Token(SecretSource):
-    """A bearer token (or basic auth password) and what its bearer may do; give `file` or `value`."""
+    """A bearer token (or basic auth password) and its role; give `file` or `value`."""
 
     name: str = Field(description="The actor in the audit.")
     role: Literal["alertmanager", "viewer", "approver", "admin"]
 
 
 class AuthSettings(Value):
-    """Who may do what; without tokens everything is open and only loopback is listened on."""
+    """Tokens and roles; without tokens everything is open and the service only listens on loopback."""
 
     tokens: tuple[Token, ...] = ()
 

@@ -1,4 +1,4 @@
-"""`check`, which says what is wrong with catalog and configuration, and `schema`, for editors that say it earlier."""
+"""`check`, which reports problems of catalog and configuration, and `schema`, for editors that report them earlier."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _without(catalog: Catalog) -> dict[str, dict[str, str]]:
 
 
 def _notes(catalog: Catalog) -> list[str]:
-    """What a person should know of a catalog that is in order."""
+    """Return the notes for a person about a catalog that is in order."""
     notes = [
         f"{name}: mode: {one['mode']}, earned: starts at {one['start']}" for name, one in _earning(catalog).items()
     ]

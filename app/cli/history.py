@@ -1,4 +1,4 @@
-"""`runs`: what was done lately, for people."""
+"""`runs`: the last actions, for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands share: the settings that their flags make, times, and how they end."""
+"""The parts that the commands share: the settings from their flags, times, and their exit status."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # generic only in newe
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Read what the API's `since` takes too."""
+        """Read the forms of the API's `since`."""
         try:
             return moment(str(value), utc_now())
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""`pause`, `resume` and `status`: stop everything, let it go on, and what is stopped; in the words of the API."""
+"""`pause`, `resume` and `status`: stop everything, let it go on, and list the pauses; in the words of the API."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WHY = "stopped from the command line"
 
 
 def _asking(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the service that it asks; what goes wrong ends it in words."""
+    """Give a command its service; an error ends the command in words."""
 
     @click.option("--url", envvar="REMEDIATOR_URL", default=_URL, show_default=True, help="Address of the service.")
     @with_token_file

@@ -1,4 +1,4 @@
-"""`plan`: what would happen to an alert."""
+"""`plan`: the plan for an alert."""
 
 from __future__ import annotations
 
@@ -79,10 +79,10 @@ async def _store_for_reading(settings: Settings, empty: Path) -> Database:
 
 
 def read_alerts(body: bytes) -> list[Alert]:
-    """The alerts that a file holds, in whichever form Alertmanager or amtool writes them.
+    """Return the alerts of a file, in any form in which Alertmanager or amtool writes them.
 
-    One alert, a list of them, a webhook notification, or what `amtool alert -o json` and `GET /api/v2/alerts` (and
-    `/groups`) print. What but the labels is missing is made up.
+    One alert, a list of them, a webhook notification, or the output of `amtool alert -o json` and `GET /api/v2/alerts`
+    (and `/groups`). Missing fields other than the labels are made up.
     """
     alerts: list[Alert] = []
     try:
@@ -117,7 +117,7 @@ def _given(document: Any) -> Iterator[Any]:
 
 
 def _completed(one: Any) -> Alert:
-    """An alert of which perhaps only the labels are given, with the fingerprint that they have."""
+    """Return an alert, perhaps with labels only, with the fingerprint of its labels."""
     if not isinstance(one, dict):
         raise TypeError(f"{json.dumps(one)[:60]} is none")
     given = {name: value for name, value in one.items() if value is not None}

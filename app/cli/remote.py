@@ -1,4 +1,4 @@
-"""What the commands share that ask a running service: where it is, as whom, and what is said when it fails."""
+"""The parts that commands share that ask a running service: its address, its token, and messages when it fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`serve`, and `migrate`, which does of it what changes the store."""
+"""`serve`, and `migrate`, which only changes the store."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def serve_command(settings: Settings) -> None:
 
 
 def _make_directory(path: Path) -> None:
-    """The defaults work in an empty directory; a catalog that somebody named must exist."""
+    """The defaults work in an empty directory; a catalog that the user names must exist."""
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:

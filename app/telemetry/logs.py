@@ -1,4 +1,4 @@
-"""Logs: one line per event, JSON unless a person watches; what uvicorn and libraries log goes the same way.
+"""Logs: one line per event, JSON unless a person watches; uvicorn and libraries log the same way.
 
 `app.main` configures it once. Stages bind the run's id to the context, so that every line of a run carries it. Values
 under names that promise a secret are hidden, and tracebacks never show local variables.
@@ -68,7 +68,7 @@ def _last(*, console: bool) -> list[Processor]:
 
 
 def redacted(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    """Take out the values of secrets, also those that a library logs; what JSON has no form for becomes its text."""
+    """Take out the values of secrets, also in lines of libraries; a value without a form in JSON becomes text."""
     return {key: redact_all(_json(value)) for key, value in line.items()}
 
 
@@ -91,7 +91,7 @@ def _adopt_libraries() -> None:
 
 
 def hide_secrets(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    """Replace what stands under a name that promises a secret, at any depth."""
+    """Replace values under a name that promises a secret, at any depth."""
     return {key: _hidden(key, value) for key, value in line.items()}
 
 

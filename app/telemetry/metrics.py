@@ -359,7 +359,7 @@ class Metrics:
                 self.checks.labels(check, result)
 
     def forget_all_but(self, remediations: Iterable[str]) -> None:
-        """Give up the state of remediations that are gone; what they did still counts."""
+        """Give up the state of remediations that are gone; their counts stay."""
         present = frozenset(remediations)
         if self._present - present:
             self.breaker_state.clear()
@@ -387,7 +387,7 @@ class Metrics:
 
 @dataclass(frozen=True)
 class _One:
-    """What `generate_latest` takes for a registry: a single family."""
+    """A registry for `generate_latest`: a single family."""
 
     family: Metric
 

@@ -1,8 +1,8 @@
 """Counters and gauges that have a series or more for each remediation, and cost a scrape little.
 
-prometheus-client makes a sample of each series at each scrape, with labels that it looks through for what must be
-escaped: 10 to 20 µs, for thousands of series tens of milliseconds in which nothing else is answered. Here the line of a
-series is made once, but for its value.
+prometheus-client makes a sample of each series at each scrape, and searches its labels for characters to escape: 10 to
+20 µs, for thousands of series tens of milliseconds in which nothing else is answered. Here the line of a series is made
+once, but for its value.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Series(Collector):
         self._children.clear()
 
     def text(self) -> Iterator[bytes]:
-        """What a scrape gets, in the text format 0.0.4, in pieces of a millisecond or two."""
+        """Yield a scrape's answer, in the text format 0.0.4, in pieces of a millisecond or two."""
         yield f"# HELP {self._sample} {self._documentation}\n# TYPE {self._sample} {self._type}\n".encode()
         series = list(self._children.copy().values())  # a thread may begin others meanwhile
         for start in range(0, len(series), _PIECE):
@@ -77,11 +77,11 @@ class Series(Collector):
             yield "".join(f"{one.begin}{floatToGoString(one.value)}\n" for one in some).encode()  # type: ignore[no-untyped-call]
 
     def describe(self) -> Iterator[_Family]:
-        """By which the registry sees that nobody else has the name."""
+        """Show the registry that the name is taken."""
         yield self._family()
 
     def collect(self) -> Iterator[_Family]:
-        """What everybody else asks for who reads a registry."""
+        """Answer other readers of a registry."""
         family = self._family()
         for values, one in self._children.copy().items():
             family.add_metric(values, one.value)
