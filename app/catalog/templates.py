@@ -1,8 +1,8 @@
 """Templates in the values of a remediation: Jinja2, sandboxed, over the alert and the target.
 
 The catalog validates them at load, the engine renders them while it plans. The text of a template is the catalog
-owner's. An alert only fills in values: they are never evaluated, whatever they look like, and are escaped for the kind
-of text that they become a part of (app.catalog.escaping). app.catalog.sandbox limits the cost of a rendering.
+owner's. An alert only fills in values: they are never evaluated, in any form, and are escaped for the kind of text that
+they become a part of (app.catalog.escaping). app.catalog.sandbox limits the cost of a rendering.
 """
 
 from __future__ import annotations

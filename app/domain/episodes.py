@@ -1,4 +1,4 @@
-"""Episodes: one alert from firing to resolved, however often and in whatever order its senders deliver it.
+"""Episodes: one alert from firing to resolved, however often and in any order its senders deliver it.
 
 The rules are pure. They follow Alertmanager's promises: delivery at least once, by every member of a cluster, with
 retries that can arrive after the resolve. `startsAt` differs between members without end: a member that merged the

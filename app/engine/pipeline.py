@@ -1,17 +1,17 @@
 """One alert's way through the engine, on one screen. Read this first.
 
-    receive → record        api.webhook, store.inbox         the notification is committed, Alertmanager gets its 202
-    take in → match         engine.intake                    episodes, a pending run for each match
-    plan                    engine.planning                  the exact target, its state before, the state to reach
-                            engine.undoing                   (of what takes another run back: its steps, reversed)
-    guard                   engine.admission, guards.chain   allow, defer, deny, observe, or ask a person
-    apply                   engine.execution                 each step: intent committed, called, result committed
-                            engine.between                   (before each call: pauses and the ceiling, once more)
-    verify                  engine.verification              checks, then whether the alert resolves
-    close                   engine.closing                   final state, next rung, next attempt
+    receive → record   api.webhook, store.ledger.inbox    the notification is committed, Alertmanager gets its 202
+    take in → match    stages.intake                      episodes, a pending run for each match
+    plan               stages.planning                    the exact target, its state before, the state to reach
+                       outcomes.undo                      (for a run that takes another one back: its steps, reversed)
+    guard              stages.admission, guards.chain     allow, defer, deny, observe, or ask a person
+    apply              stages.execution, stages.calling   each step: intent committed, called, result committed
+                       stages.between_steps               (before each call: pauses and the ceiling, once more)
+    verify             stages.verification                checks, then whether the alert resolves
+    close              stages.closing                     final state, next rung, next attempt
 
 Every stage takes a run under a lease and returns it in its next state, so that a replica that takes a run over after
-a crash goes on where the ledger says. A stage that lost the lease raises LeaseLostError and has written nothing.
+a crash goes on from the ledger's state. A stage that lost the lease raises LeaseLostError and has written nothing.
 """
 
 from __future__ import annotations

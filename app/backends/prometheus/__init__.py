@@ -1,1 +1,1 @@
-"""Prometheus: what series say."""
+"""Prometheus: the values of series."""

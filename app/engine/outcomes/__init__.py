@@ -1,1 +1,1 @@
-"""What follows from how a run ends, and what people decide about it."""
+"""The consequences of a run's end, and people's decisions about runs."""

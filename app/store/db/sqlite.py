@@ -1,7 +1,7 @@
-"""SQLite without a thread for each statement: those of the engine take microseconds, a thread and back ten times that.
+"""SQLite without a thread for each statement: one takes microseconds, the way to a thread and back ten times that.
 
-What may take long goes to a thread all the same: statements with the execution option `threaded` here, and what
-`app.store.db.writer` waits for.
+Long work goes to a thread all the same: statements with the execution option `threaded` here, and the waits of
+`app.store.db.writer`.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Runs, episodes and what belongs to them."""
+"""Runs, episodes and their records."""

@@ -1,1 +1,1 @@
-"""What people ask: lists, search, track records."""
+"""Answers to people's questions: lists, search, track records."""

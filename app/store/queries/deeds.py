@@ -30,7 +30,7 @@ class Deeds:
 
 
 async def of_runs(tx: AsyncConnection, runs: Sequence[Row[Any] | Run]) -> dict[str, Deeds]:
-    """Read the deeds of these runs, or rows of runs."""
+    """Read the deeds of the given runs, or rows of runs."""
     found: dict[str, Deeds] = {}
     for start in range(0, len(runs), _AT_ONCE):
         found |= await _of_some(tx, runs[start : start + _AT_ONCE])
