@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select, text, update
 
 from app.domain.states import RunState
 from app.store.audit import chain, seals, stream
@@ -200,6 +200,53 @@ def test_a_database_that_is_moved_under_living_replicas(postgres_database: str, 
                 (last,) = (await tx.execute(select(run.c.id).order_by(run.c.id.desc()).limit(1))).one()
                 await tx.execute(delete(event).where(event.c.run_id == last))
                 await tx.execute(delete(run).where(run.c.id == last))
+            assert not (await verify(database)).is_intact
+
+    run_loop(scenario())
+
+
+@pytest.mark.parametrize("unsealed", [True, False])
+def test_a_move_to_a_server_that_has_counted_nearly_as_far(postgres_database: str, *, unsealed: bool) -> None:
+    """It has passed the old one's count before the next seal: all of its events are sealed, none twice."""
+
+    async def scenario() -> None:
+        async with opened(postgres_database) as database:
+            await seed(database, 2)
+            await sealed(database)
+            if unsealed:
+                await append(database)
+            before = await streamed(database)
+            async with database.write() as tx:  # as it was on a server that had counted a little further
+                await tx.execute(update(event).values(tx=event.c.tx + 20))
+                await tx.execute(update(seal).values(to_tx=seal.c.to_tx + 20))
+                newest = (await tx.execute(select(event.c.tx, event.c.id).order_by(event.c.id.desc()).limit(1))).one()
+            for _ in range(40):
+                await append(database)
+            assert 40 + unsealed == await sealed(database)
+            assert 0 == await sealed(database)
+            new = await streamed(database, Cursor(newest.tx, newest.id))
+            assert 40 == len(new)
+            assert sorted([*before, *new]) == sorted(await streamed(database))
+            assert ([], 0) == ((report := await verify(database)).findings, report.unsealed)
+
+    run_loop(scenario())
+
+
+def test_the_end_of_a_chain_is_sealed_whichever_transaction_began_first(postgres_database: str) -> None:
+    """One that began before the other one, and appended after it, has the smaller number and the end of the chain."""
+
+    async def scenario() -> None:
+        async with opened(postgres_database) as database, opened(postgres_database) as another:
+            async with database.write() as early:
+                await early.execute(text("SELECT pg_current_xact_id()"))
+                await append(another)
+                await events.append(early, [Event(catalog_chain("other"), NOW, "resumed", "", Entry("resumed"))])
+            assert 2 == await sealed(database)
+            assert (0, 2) == (await sealed(database), len(await streamed(database)))
+            async with database.write() as tx:
+                ((leaves,),) = await tx.execute(select(seal.c.leaves))
+                assert [(catalog_chain("other"), 2)] == [(chain, seq) for chain, seq, _ in leaves]
+                await tx.execute(delete(event).where(event.c.seq == 2))
             assert not (await verify(database)).is_intact
 
     run_loop(scenario())

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 import structlog
-from sqlalchemy import BigInteger, ColumnElement, and_, case, func, insert, literal, select, text, tuple_, update
+from sqlalchemy import BigInteger, ColumnElement, and_, case, func, insert, literal, or_, select, text, tuple_, update
 from sqlalchemy.engine import Row
 
 from app.store.audit.chain import digest, key_of
@@ -128,7 +128,9 @@ async def seal_next(tx: AsyncConnection, now: datetime, limit: int) -> Sealed:
     rows = (await tx.execute(query)).all()
     if not rows:
         return Sealed()
-    ends = {row.run_id: [row.run_id, row.seq, row.hash] for row in rows if row.seq is not None}
+    # A chain's end may be of a transaction with a smaller number than that of the event before it.
+    chained = sorted((row for row in rows if row.seq is not None), key=lambda row: int(row.seq))
+    ends = {row.run_id: [row.run_id, row.seq, row.hash] for row in chained}
     leaves = [ends[chain] for chain in sorted(ends)]
     leaves_hash = digest(key_of(tx), leaves)
     new = {"at": now, "to_tx": rows[-1].tx, "to_id": rows[-1].id, "leaves": leaves, "leaves_hash": leaves_hash}
@@ -150,22 +152,28 @@ async def after_restore(tx: AsyncConnection) -> None:
     """
     if tx.dialect.name != "postgresql":
         return
-    newest_seal = await last(tx)
-    end = end_of(newest_seal)
+    end = end_of(await last(tx))
     newest_event = (await tx.execute(select(func.max(event.c.tx)))).scalar_one() or 0
     following = int((await tx.execute(_NEXT)).scalar_one())
-    if max(newest_event, end.tx) < following:
-        return
     unsealed = after(tx, end)
     ours = event.c.tx.between(_FIRST, following - 1)
-    kept = select(event.c.id, event.c.run_id, event.c.seq).where(ours, ~unsealed, event.c.id > end.id)
-    sealed = await _sealed_lately(tx)
-    here = [row.id for row in await tx.execute(kept) if (row.seq or 0) > sealed.get(row.run_id, 0)]
+    here = await _passed_over(tx, and_(ours, ~unsealed, event.c.id > end.id))
+    if max(newest_event, end.tx) < following and not here:
+        return
     foreign = and_(~and_(ours, unsealed), event.c.id.not_in(here))
+    if here:  # ids go on where the dump ended
+        foreign = or_(foreign, event.c.id < min(here))
     place = case((unsealed, _AFTER_SEALED), else_=_BEFORE_ALL)
     await tx.execute(update(event).where(foreign).values(tx=place))
     await tx.execute(update(seal).values(to_tx=_AFTER_SEALED - 1))
     log.warning("the store was moved to another server; the audit goes on there", counted=following)
+
+
+async def _passed_over(tx: AsyncConnection, behind: ColumnElement[bool]) -> list[int]:
+    """Those of the events behind the newest seal that no seal covers: written here, by a smaller number than its."""
+    found = (await tx.execute(select(event.c.id, event.c.run_id, event.c.seq).where(behind))).all()
+    sealed = await _sealed_lately(tx) if found else {}
+    return [row.id for row in found if (row.seq or 0) > sealed.get(row.run_id, 0)]
 
 
 async def _sealed_lately(tx: AsyncConnection) -> dict[str, int]:
