@@ -65,11 +65,13 @@ def test_a_restored_dump_under_observe(
     fire(group.members[0], "first")
     group.wait("succeeded")
     fire(group.members[1], "second", "asks")
+    waiting = {"waits": ("succeeded", "deferred"), "asks": ("awaiting_approval",)}
+    wait_until(lambda: states(group) == waiting, PATIENCE, "both to wait")
     wait_until(lambda: unsealed(group) == 0 and sealed(group), PATIENCE, "everything to be sealed")
     sink.answering.clear()
     fire(group.members[0], "acts", "repeats")
     wait_until(lambda: asked(sink, "/1") and asked(sink, "/repeats"), PATIENCE, "the steps to be called")
-    assert ("deferred", "awaiting_approval") == (states(group)["waits"][1], *states(group)["asks"])
+    assert states(group) == waiting | {"acts": ("running",), "repeats": ("running",)}
     dump = before.dump()
     sink.answering.set()
     wait_until(lambda: states(group)["acts"] == states(group)["repeats"] == ("succeeded",), PATIENCE, "both to end")
@@ -79,8 +81,7 @@ def test_a_restored_dump_under_observe(
     after = start_postgres()
     after.restore(dump)
     group.store, group.settings = after.url, {**group.settings, "mode": "observe"}
-    open_seals, there = unsealed(group), sealed(group)
-    assert open_seals > 0
+    there = sealed(group)
     one, other = group.start(), group.start()
     follower = Follower(other)
     assert 202 == fire(one, "first", "second", "asks", "acts", "repeats")
@@ -118,8 +119,9 @@ def test_a_server_is_replaced_under_living_replicas(
     for member in group.members:
         wait_until(lambda: member.get("/-/ready").is_success, PATIENCE, "the replica to be ready")  # noqa: B023
     there = sealed(group)
-    fire(one, "done", "waits", "new")
-    assert other.ask("DELETE", "/pause").is_success
+    # A replica may still have connections to the server that is gone.
+    wait_until(lambda: fire(one, "done", "waits", "new") == 202, PATIENCE, "the notification to be taken")
+    wait_until(lambda: other.ask("DELETE", "/pause").is_success, PATIENCE, "the pause to end")
     group.wait("succeeded", count=3)
     wait_until(lambda: unsealed(group) == 0 and sealed(group) > there, SOON, "everything to be sealed")
     wait_until(lambda: len(follower.told) >= _events(group), PATIENCE, "everything to be told")
