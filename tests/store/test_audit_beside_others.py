@@ -240,12 +240,12 @@ def test_the_end_of_a_chain_is_sealed_whichever_transaction_began_first(postgres
             async with database.write() as early:
                 await early.execute(text("SELECT pg_current_xact_id()"))
                 await append(another)
-                await events.append(early, [Event(catalog_chain("other"), NOW, "resumed", "", Entry("resumed"))])
+                await chain.append(early, [Event(catalog_chain("other"), NOW, "resumed", "", Entry("resumed"))])
             assert 2 == await sealed(database)
             assert (0, 2) == (await sealed(database), len(await streamed(database)))
             async with database.write() as tx:
                 ((leaves,),) = await tx.execute(select(seal.c.leaves))
-                assert [(catalog_chain("other"), 2)] == [(chain, seq) for chain, seq, _ in leaves]
+                assert [(catalog_chain("other"), 2)] == [(name, seq) for name, seq, _ in leaves]
                 await tx.execute(delete(event).where(event.c.seq == 2))
             assert not (await verify(database)).is_intact
 
