@@ -41,7 +41,7 @@ def is_refused(text: str) -> bool:
     if isinstance(address, IPv4Address):
         return _is_refused(address)
     bare = IPv6Address(int(address))  # an address with a zone equals no other
-    # A site may choose any prefix for its NAT64, so the last 32 bits are judged whatever stands before them.
+    # A site may choose any prefix for its NAT64, so the last 32 bits are judged with any prefix.
     return _is_refused(bare) or any(map(_is_refused, _carried(bare))) or _is_never_called(_low(bare))
 
 

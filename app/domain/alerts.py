@@ -28,7 +28,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-# Go's zero time: what `endsAt` holds while an alert fires.
+# Go's zero time: the value of `endsAt` while an alert fires.
 UNSET_YEAR = 1
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
@@ -43,7 +43,7 @@ _NOT_RFC3339 = "must be a time as RFC 3339 writes it, between the years 1 and 99
 _NUL = re.compile(rb"\\u0000")  # to search for it takes half as long as `in`
 _ESCAPED_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 _FNV_OFFSET, _FNV_PRIME = 0xCBF29CE484222325, 0x100000001B3
-_MAX_COUNT = 2**31 - 1  # what the store's columns hold
+_MAX_COUNT = 2**31 - 1  # the limits of the store's columns
 
 
 def _rfc3339(value: object) -> object:
@@ -74,10 +74,10 @@ def _without_python(_source: object, handler: GetCoreSchemaHandler) -> CoreSchem
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{1,32}$")]
 _PythonTime = Annotated[AwareDatetime, BeforeValidator(_rfc3339), AfterValidator(_utc)]
 Time = Annotated[datetime, GetPydanticSchema(_without_python)]
-# Far beyond what Prometheus lets pass by default, and small enough that no alert costs more than others. Characters.
+# Far beyond Prometheus' own default limits, and small enough that no alert costs more than others. Characters.
 MAX_PAIRS, MAX_NAME, MAX_VALUE = 500, 1024, 64 * 1024
 _LEFT_OUT = "remediator_left_out"  # an annotation that says how many others are not kept
-_FIRST = ("alertname", "namespace")  # what people look for an alert by
+_FIRST = ("alertname", "namespace")  # people look for an alert by these
 _Name = Annotated[str, StringConstraints(max_length=MAX_NAME)]
 _Value = Annotated[str, StringConstraints(max_length=MAX_VALUE)]
 # The first wrong entry ends the reading: a body of many megabytes may hold millions of them.

@@ -13,7 +13,7 @@ class Verdict(StrEnum):
     """A guard's answer; from harmless to final."""
 
     ALLOW = "allow"
-    OBSERVE = "observe"  # go no further than showing what would be done
+    OBSERVE = "observe"  # go no further than showing the plan
     NEEDS_APPROVAL = "needs_approval"
     DEFER = "defer"
     DENY = "deny"

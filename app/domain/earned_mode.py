@@ -30,7 +30,7 @@ _MODES = tuple(Mode)
 class Standing:
     """The mode that a remediation has earned, and the marks for and against it since then, each in a row."""
 
-    digest: str  # of what the remediation does; another one begins anew
+    digest: str  # of the remediation's steps; another one begins again
     mode: Mode
     since: datetime
     good: int = 0

@@ -46,13 +46,13 @@ class Episode:
     generator_url: str
     starts_at: datetime  # the earliest of all deliveries
     first_seen_at: datetime
-    last_seen_at: datetime  # the latest moment of which a delivery says that the alert fired
+    last_seen_at: datetime  # the latest moment at which the alert fired, by any delivery
     firing: Mapping[str, datetime]
     matched: frozenset[str] = frozenset()  # the remediations that it has triggered
     deliveries: int = 1
     resolved_at: datetime | None = None  # the alert's own endsAt
     closed_at: datetime | None = None  # when we learnt of it
-    defect: str | None = None  # why nothing may be done about it, whatever matches
+    defect: str | None = None  # why nothing may be done about it, with any match
 
     @property
     def is_open(self) -> bool:

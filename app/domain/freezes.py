@@ -25,7 +25,7 @@ _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday",
 _MONTHS = tuple(calendar.month_name[number].lower() for number in range(1, 13))
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]", re.ASCII)
 _MIDNIGHT = "24:00"
-_LOOK_AHEAD = timedelta(days=400)  # what is frozen for longer is decided again then
+_LOOK_AHEAD = timedelta(days=400)  # a longer freeze is looked at again then
 _LONGEST_MONTH = 31
 
 

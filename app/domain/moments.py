@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, AwareDatetime, Field
 
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
-MAX_COUNT = 2**31 - 1  # what a column of the store and a number of Kubernetes hold
+MAX_COUNT = 2**31 - 1  # the limits of a column of the store and a number of Kubernetes
 
 
 def _bounded(moment: datetime) -> datetime:

@@ -24,7 +24,7 @@ class Target(Value):
     kind: str = ""
     namespace: str = ""
     name: str = ""
-    resolved_from: str = ""  # what the alert knew, when it was not the target itself: Pod shop/api-7d9-x2x
+    resolved_from: str = ""  # the alert's own subject, if it was not the target itself: Pod shop/api-7d9-x2x
 
     @property
     def instance(self) -> str:
@@ -87,7 +87,7 @@ class Plan(Value):
     steps: tuple[PlannedStep, ...]
     verify: tuple[PlannedCheck, ...] = ()
     settle: Duration | None = None
-    when: tuple[Observation, ...] = ()  # what the preconditions saw, in order
+    when: tuple[Observation, ...] = ()  # the observations of the preconditions, in order
     # The runs whose steps are taken back. Only then stored: a release that does not know the field cannot read such a
     # plan, and so does not apply the steps once more.
     undoes: tuple[str, ...] = Field(default=(), exclude_if=lambda runs: not runs)

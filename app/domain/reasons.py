@@ -41,7 +41,7 @@ class Reason(StrEnum):
     POPULATION_UNKNOWN = "population_unknown"  # how much of the population is unhealthy could not be read
     ROLLOUT_IN_PROGRESS = "rollout_in_progress"
     ROLLOUT_PAUSED = "rollout_paused"
-    NOT_YET = "not_yet"  # what the action selects by age is not old enough
+    NOT_YET = "not_yet"  # nothing is old enough for an action that selects by age
     OWNED_BY_HPA = "owned_by_hpa"
     OWNED_BY_KEDA = "owned_by_keda"
     OWNED_BY_OPERATOR = "owned_by_operator"  # controlled by an object of another kind, whose operator would undo it
@@ -51,11 +51,11 @@ class Reason(StrEnum):
     REMEDIATION_REMOVED = "remediation_removed"  # no longer in the catalog when its turn came
     CANCELLED_BY_PERSON = "cancelled_by_person"
     RESOLVED_BEFORE_START = "resolved_before_start"
-    FIRES_AGAIN = "fires_again"  # what was to be reverted is needed again
+    FIRES_AGAIN = "fires_again"  # a change that was to be reverted is needed again
     NOTHING_TO_UNDO = "nothing_to_undo"
     # planning failed
     TEMPLATE_FAILED = "template_failed"  # a label that a template needs is missing, or its value has the wrong type
-    EXPORTED_LABEL = "exported_label"  # a label names the exporter, and its twin exported_... what the alert is about
+    EXPORTED_LABEL = "exported_label"  # a label names the exporter, and its twin exported_... the subject of the alert
     TARGET_NOT_FOUND = "target_not_found"
     TARGET_UNREACHABLE = "target_unreachable"
     FORBIDDEN = "forbidden"
@@ -69,7 +69,7 @@ class Reason(StrEnum):
     # verifying failed
     CHECK_FAILED = "check_failed"
     CHECK_UNOBSERVABLE = "check_unobservable"
-    TAKEN_BACK = "taken_back"  # it was done, and somebody has changed it back
+    TAKEN_BACK = "taken_back"  # it was done, and another manager has changed it back
     ALERT_STILL_FIRING = "alert_still_firing"
     # the remediator itself
     CONFIG_INVALID = "config_invalid"

@@ -73,8 +73,8 @@ class Purpose(StrEnum):
     """The purpose of a run."""
 
     REMEDY = "remedy"  # answers an alert
-    UNDO = "undo"  # takes back what a run did, because a person or its failed verification says so
-    REVERT = "revert"  # gives back what a run had borrowed, now that its alert has resolved
+    UNDO = "undo"  # takes a run back, because a person or its failed verification says so
+    REVERT = "revert"  # gives a run's borrowed changes back, now that its alert has resolved
 
 
 class Switchable(StrEnum):

@@ -17,7 +17,7 @@ from app.domain.model import Value
 from app.domain.plans import Plan, Target
 
 PROTECTED_NAMESPACES = frozenset({"kube-system", "kube-public", "kube-node-lease"})
-_POD = "Pod"  # stands for the workload that owns it, which is what is acted on
+_POD = "Pod"  # stands for the workload that owns it
 
 
 # host:port, [IPv6]:port, [IPv6] and whatever is a URL; IPv6 itself and patterns of it have colons too.

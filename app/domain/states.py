@@ -8,7 +8,7 @@ from enum import StrEnum
 class RunState(StrEnum):
     """Where a run is on its way."""
 
-    PENDING = "pending"  # recorded; nobody has decided yet (or the next rung is to be decided)
+    PENDING = "pending"  # recorded, without a decision yet (or the next rung is to be decided)
     DEFERRED = "deferred"  # refused for now; decided again when `not_before` has come
     AWAITING_APPROVAL = "awaiting_approval"  # planned and allowed, a person must say yes
     RUNNING = "running"  # steps are being applied

@@ -15,7 +15,7 @@ _LONGEST_VALUE = 200  # characters of a value that comes from an alert or a targ
 _MOST_ENTRIES = 5  # of a list
 _MOST_LINES = 20  # of one step
 _UNKNOWN = object()
-_NO_NEWS = frozenset({"generation"})  # numbers of a result that say nothing about what was done
+_NO_NEWS = frozenset({"generation"})  # numbers of a result that say nothing about the change
 _ENDS = {
     "skipped": "it was so already",
     "started": "under way",
