@@ -44,7 +44,7 @@ class Facts:
     storms: tuple[Storm, ...] = ()  # that stand, or that the alerts of this moment make
     population: Population | None = None
     plan: Plan | None = None
-    not_yet: NotYet | None = None  # what the plan's steps say that have nothing to do, where none of them has
+    not_yet: NotYet | None = None  # the answer of the plan's steps, if none has anything to do yet
     last_outcome: tuple[datetime, str] | None = None  # when the last run that acted on the target ended, and its id
     holder: TargetHolder | None = None
 

@@ -44,14 +44,14 @@ CHAIN: tuple[Guard, ...] = (
     not_yet,
     concurrency,
     storm,
-    approval,  # last: nobody is asked about what would be refused anyway
+    approval,  # last: no question about a run that would be refused anyway
 )
 
 # Asked again before each call of a run that was let through. The others answer whether to begin: what stands half done
 # for the sake of a freeze, a rate or a breaker is worse than what is done.
 BETWEEN_STEPS: tuple[Guard, ...] = (paused, freeze, mode, approval)
 
-# A dry run does not wait for a real one: it ends at once, and its decisions show what would have made it wait.
+# A dry run does not wait for a real one: it ends at once, and its decisions show why it would have waited.
 _WEIGHT = {Verdict.DENY: 0, Verdict.OBSERVE: 1, Verdict.DEFER: 2, Verdict.NEEDS_APPROVAL: 3, Verdict.ALLOW: 4}
 
 

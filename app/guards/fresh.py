@@ -20,7 +20,7 @@ def fresh(facts: Facts) -> Decision:
     """Defer while the alert is not active there, or while no member answers; a run that has begun may go on."""
     if facts.admitted or not facts.is_remedy:
         return allow("fresh")
-    if facts.freshness is None:  # before there is a plan nobody has been asked yet, configured or not
+    if facts.freshness is None:  # before there is a plan no Alertmanager has been asked yet
         return allow("fresh", "connections.alertmanager is not configured; not asked" if facts.plan else "")
     seen = facts.freshness
     if seen.standing is Standing.ACTIVE:

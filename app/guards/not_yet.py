@@ -10,7 +10,7 @@ from app.domain.remediation import Switchable
 from app.guards.base import Facts
 
 _GUARD = "not_yet"
-_SOONEST = timedelta(seconds=1)  # clocks differ, and nobody is to ask without a pause
+_SOONEST = timedelta(seconds=1)  # clocks differ, and no replica is to ask without a pause
 
 
 def not_yet(facts: Facts) -> Decision:
