@@ -43,7 +43,7 @@ class Catalog:
     digest: str
     loaded_at: datetime
     freezes: tuple[Freeze, ...]
-    seen: Snapshot = field(repr=False)  # what the files looked like just before they were read
+    seen: Snapshot = field(repr=False)  # the state of the files just before they were read
     _index: MatcherIndex[Remediation] = field(repr=False)
 
     @classmethod

@@ -12,7 +12,7 @@ from app.domain.credentials import is_credential_name
 _TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
 _PAIR = re.compile(r"[?&#]([^\s?&#=\"'<>]{1,100})=([^\s&#\"'<>]*)")
 _LOGIN = re.compile(r"https?://[^\s/?#@:\"'<>]*:([^\s/?#@\"'<>]+)@", re.IGNORECASE)
-_PLACE = "\0"  # of a template: what an alert brings was no secret before
+_PLACE = "\0"  # of a template: an alert's values were no secret before
 
 
 def in_urls(text: str) -> Iterator[str]:

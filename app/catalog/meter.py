@@ -16,8 +16,8 @@ import jinja2
 
 MAX_TEXT = 64 * 1024  # characters of any text that an expression makes
 _BUDGET = 1024 * 1024  # characters and elements of all that the templates of one step read and make
-_VALUE = 4  # what any value costs besides its characters
-_ROUND = 256  # what a round of a loop costs besides
+_VALUE = 4  # the cost of any value besides its characters
+_ROUND = 256  # the cost of a round of a loop besides
 _MAX_NUMBER = 2**63
 _COLLECTIONS = (list, tuple, set, KeysView, ValuesView, ItemsView)
 
@@ -78,7 +78,7 @@ def text_of(value: object) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, jinja2.Undefined):
-        return str(value)  # raises, and names what there is
+        return str(value)  # raises, and names the present ones
     if isinstance(value, int | float):
         return str(value)
     raise jinja2.TemplateRuntimeError(f"an expression gives {_kind(value)} where a text is needed")

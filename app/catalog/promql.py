@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 _QUOTES = frozenset("\"'`")
-_WORD = re.compile(r"[A-Za-z0-9_:.]*\Z")  # what a value outside of strings would be joined to
+_WORD = re.compile(r"[A-Za-z0-9_:.]*\Z")  # a value outside of strings would be joined to these
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _DURATION = re.compile(r"([0-9]+(ms|[smhdwy]))+")
 _IDENTIFIER = re.compile(r"[A-Za-z_:][A-Za-z0-9_:]*")
@@ -38,8 +38,8 @@ class PromqlEscaper:
         self._comment = False
         self._escaped = False  # the last character of the string was a backslash
         self._braces = 0
-        self._before = ""  # what stands last outside of strings: a word, or the operator before a string
-        self._regex = False  # the string is that of =~ or !~
+        self._before = ""  # the last token outside of strings: a word, or the operator before a string
+        self._regex = False  # the string belongs to =~ or !~
         self._unread = ""  # of the regular expression, since the last value
 
     def literal(self, text: str) -> str:
@@ -56,7 +56,7 @@ class PromqlEscaper:
     def _within(self, char: str) -> None:
         if self._escaped:
             self._escaped = False
-            # The string's own escapes: the regular expression gets what they stand for.
+            # The string's own escapes: the regular expression gets their meaning.
             self._unread += char if char in "\\\"'" else f"\\{char}"
         elif char == "\\" and self._quote != "`":
             self._escaped = True

@@ -22,7 +22,7 @@ from app.domain.errors import ConfigError, Diagnostic
 # Files are compared, and no events waited for: network file systems send none, and a watch costs many wake-ups more.
 _LOOK_SECONDS = 2.0
 _SETTLE_SECONDS = 0.4
-# After how long a thread lets the next one run while a catalog is loaded; a fiftieth of what is usual.
+# After how long a thread lets the next one run while a catalog is loaded; a fiftieth of the usual time.
 _SWITCH_SECONDS = 0.0001
 _NEVER = 1_000_000
 
@@ -60,10 +60,10 @@ class CatalogHolder:
     ) -> None:
         self.current = catalog
         self._review = review
-        self.warnings = review(catalog)  # what is told of the current catalog
+        self.warnings = review(catalog)  # the warnings of the current catalog
         self.last_error: ConfigError | None = None
         self._paths = tuple(paths)
-        self._seen = catalog.seen  # what the files looked like when they were last read
+        self._seen = catalog.seen  # the state of the files at the last reading
         self._on_reload = on_reload
         self._reloading = asyncio.Lock()
 
@@ -93,5 +93,5 @@ class CatalogHolder:
     async def _reload_if_changed(self, clock: Callable[[], datetime]) -> None:
         now_seen = await asyncio.to_thread(snapshot, self._paths)
         if now_seen != self._seen:
-            await asyncio.sleep(_SETTLE_SECONDS)  # who writes one file may go on to the next
+            await asyncio.sleep(_SETTLE_SECONDS)  # an editor may write several files, one after the other
             await self.reload(clock())

@@ -59,7 +59,7 @@ _METHODS_OF_TEXTS = (
     *("startswith", "strip", "swapcase", "title", "upper"),
 )
 _METHODS_OF_MAPPINGS = frozenset({"get", "items", "keys", "values"})
-_JINJA = (jinja2.Environment, nodes.EvalContext, Context)  # what its own filters are given first
+_JINJA = (jinja2.Environment, nodes.EvalContext, Context)  # the first argument of its own filters
 
 
 def _joined(parts: Iterable[object], between: str = "") -> str:
@@ -146,7 +146,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
 
     def __init__(self, undefined: type[jinja2.Undefined], finalize: Callable[..., str], given: type) -> None:
-        # The output is no HTML; what each place needs is in app.catalog.escaping.
+        # The output is no HTML; app.catalog.escaping has the needs of each place.
         super().__init__(undefined=undefined, autoescape=False, finalize=finalize, optimized=False)
         self._given = given
         self.globals.clear()
@@ -198,7 +198,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if operator == "**" or not (isinstance(left, int | float) and isinstance(right, int | float)):
             for each in (left, right):
                 if isinstance(each, jinja2.Undefined):
-                    str(each)  # raises, and names what there is
+                    str(each)  # raises, and names the present ones
             raise jinja2.TemplateRuntimeError(f'"{operator}" cannot be used on these values')
         return bounded(super().call_binop(context, operator, left, right))
 

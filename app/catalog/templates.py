@@ -37,7 +37,7 @@ _FIELDS = {
 }
 # The usual template, which needs no parser to be found right: thousands of remediations load in seconds.
 _PLAIN = re.compile(r"(?:[^{]|\{(?![{%#])|\{\{ *(?:labels|annotations)\.[A-Za-z_][A-Za-z0-9_]* *\}\})*")
-# What an expression over strings and numbers can raise; Jinja2's truncate asserts that its length is enough.
+# Errors of expressions over strings and numbers; Jinja2's truncate asserts that its length is enough.
 _RENDER_ERRORS = (
     *(jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError),
     AssertionError,
