@@ -29,7 +29,7 @@ class Shared(Generic[K, V]):
             question.close()
         else:
             self._asked[key] = (now, asyncio.create_task(question))
-        # Whoever is cancelled must not take the answer from the others.
+        # A cancelled caller must not take the answer from the others.
         return await asyncio.shield(self._asked[key][1])
 
     async def close(self) -> None:

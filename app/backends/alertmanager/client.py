@@ -27,7 +27,7 @@ T = TypeVar("T")
 _ANSWER_LIMIT = 64 * 1024 * 1024
 _SHARED_SECONDS = 1.0
 _PATIENCE_SECONDS = 5.0  # a decision waits for it; a look-up waits as long as any other call
-# What Go's regexp.QuoteMeta puts a backslash before; Alertmanager quotes receivers so when it notifies.
+# Characters that Go's regexp.QuoteMeta escapes; Alertmanager quotes receivers so when it notifies.
 _META = re.compile(r"([\\.+*?()|\[\]{}^$])")
 _QUOTED = re.compile(r"\\([\\.+*?()|\[\]{}^$])")
 

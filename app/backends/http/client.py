@@ -138,7 +138,7 @@ class HttpClient:
     async def addresses(self, url: str) -> list[str]:
         """Resolve the host of `url`; raises PermanentError when it must not be called."""
         parsed = _parse(url)
-        await self._open()  # what is planned pays for it, not the deadline of what is done
+        await self._open()  # planning pays for it, not the deadline of a step
         port = parsed.port or {"http": 80, "https": 443}[parsed.scheme]
         try:
             infos = await asyncio.get_running_loop().getaddrinfo(

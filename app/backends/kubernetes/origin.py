@@ -26,7 +26,7 @@ _FLUX_MARKS = {
     "helm.toolkit.fluxcd.io/name": "Flux HelmRelease",
 }
 _MANAGERS = _ARGO_MANAGERS | {"kustomize-controller", "helm-controller"}
-# A reconciler takes a field that it owns back well within this; whoever still owns it then was let to keep it.
+# A reconciler takes its field back well within this; a manager that still owns it then may keep it.
 _TAKEN_BACK_WITHIN = timedelta(hours=1)
 
 
@@ -34,7 +34,7 @@ _TAKEN_BACK_WITHIN = timedelta(hours=1)
 class Origin:
     """The reconciler of an object, in words, and the entries of managedFields about it."""
 
-    reconciled_by: str  # "Flux Kustomization shop", empty when nobody does
+    reconciled_by: str  # "Flux Kustomization shop", or empty
     entries: tuple[Mapping[str, Any], ...]
     last_applied: Mapping[str, Any] | None  # the spec of the newest client-side apply, where it was noted
     controller: str  # the object that controls it, in words; empty without one

@@ -15,7 +15,7 @@ from app.domain.model import JsonObject
 from app.domain.permissions import Permission
 from app.domain.reasons import Reason
 
-# What resolving needs beside reading the workload itself, when a target is given as a Pod.
+# The rights for resolving a Pod, beside reading the workload itself.
 POD_PERMISSIONS = (
     Permission("kubernetes", "", "pods", ("get",)),
     Permission("kubernetes", "apps", "replicasets", ("get",)),

@@ -18,7 +18,7 @@ from app.domain.permissions import Permission
 from app.domain.plans import Condition
 from app.domain.reasons import Reason
 
-# What the storm guard needs to know of the workloads around a target.
+# The storm guard's facts about the workloads around a target.
 POPULATION_PERMISSIONS = (
     Permission("kubernetes", "apps", "deployments", ("list",)),
     Permission("kubernetes", "apps", "statefulsets", ("list",)),
@@ -43,7 +43,7 @@ class Workload:
     ready: int
     available: int
     held_back: int  # replicas that a StatefulSet's partition keeps on the old template
-    is_rolling: bool  # False: all revisions are the same, whatever the numbers say (StatefulSets only)
+    is_rolling: bool  # False: all revisions are the same, against the numbers (StatefulSets only)
     has_stalled: bool  # the progress deadline has passed (Deployments only)
     is_paused: bool
     is_on_delete: bool  # pods are replaced only when someone deletes them

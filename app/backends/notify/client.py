@@ -49,7 +49,7 @@ class Notifier:
 
         Raises TransientError when none did, PermanentError when some did not: trying again would tell the others twice.
         """
-        title, body = redact(title), redact(body)  # an annotation may repeat what a target has said
+        title, body = redact(title), redact(body)  # an annotation may repeat a target's answer
         services = await asyncio.to_thread(self._services)  # the first one imports some hundred plugins, for a second
         try:
             async with asyncio.timeout(self._timeout):

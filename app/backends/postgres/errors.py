@@ -43,7 +43,7 @@ _PHRASES = (
     ("resolve host", "its host name cannot be resolved"),
     ("timeout", "timed out"),
 )
-_VERBOSE = 2  # PQERRORS_VERBOSE: `FATAL:  28P01: words`, whatever language the words are in
+_VERBOSE = 2  # PQERRORS_VERBOSE: `FATAL:  28P01: words`, in any language
 _TOLD = re.compile(r":\s+((?=[0-9A-Z]*[0-9])[0-9A-Z]{5}): ?(.*)")
 
 

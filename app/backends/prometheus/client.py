@@ -20,7 +20,7 @@ from app.domain.redaction import redact
 
 _ANSWER_LIMIT = 16 * 1024 * 1024
 _SHOWN = 300
-# A cache in front, such as that of a query front end, may hold an answer from before the remediation.
+# A cache in front, such as a query front end's, may hold an answer from before the remediation.
 _HEADERS = {"Content-Type": "application/x-www-form-urlencoded", "Cache-Control": "no-cache, no-store"}
 _Point = tuple[float, float]
 

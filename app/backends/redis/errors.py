@@ -15,7 +15,7 @@ from redis import exceptions
 from app.domain.errors import ActionError, OutcomeUnknownError, PermanentError, TransientError
 from app.domain.reasons import Reason
 
-_ANY = "ERR"  # the code of whatever has none of its own
+_ANY = "ERR"  # the code of an error without one
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,7 @@ def _is_restarted(now: Workload, step: PlannedStep) -> bool:
     """Whether the restart, or a later one, is in the pod template."""
     try:
         return datetime.fromisoformat(now.restarted_at) >= datetime.fromisoformat(step.desired["restarted_at"])
-    except (ValueError, TypeError):  # nothing, or a text of somebody's own
+    except (ValueError, TypeError):  # nothing, or another person's text
         return False
 
 

@@ -160,7 +160,7 @@ class Scale(Action[ScaleParams]):
         )
 
     def _plan_minimum(self, params: ScaleParams, now: Workload, keeper: Autoscaler, at: datetime) -> PlannedStep:
-        # More replicas than run now are only had by a minimum above what runs now.
+        # Only a minimum above the present number adds replicas.
         is_raise = params.by is not None and params.by > 0
         base = max(keeper.min_replicas, now.desired) if is_raise else keeper.min_replicas
         bounds = (max(params.min, 1), min(params.ceiling, keeper.max_replicas))
