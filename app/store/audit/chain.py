@@ -26,8 +26,8 @@ from app.domain.redaction import redact, redact_all
 from app.store.db.connection import AsyncConnection
 from app.store.db.schema import event, microseconds
 
-ENGINE = "remediator"  # the actor of what nobody asked for by hand
-SERVICE = "service"  # the chain of what concerns everything
+ENGINE = "remediator"  # the actor of events without a person
+SERVICE = "service"  # the chain of events about the whole service
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def digest(key: bytes, value: object) -> str:
 
 def _plain(value: object) -> object:
     """PostgreSQL gives 1e22 back as a whole number."""
-    if type(value) is str:  # what most of it is, and the questions below take their time
+    if type(value) is str:  # most of the time is here and in the questions below
         return value
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}

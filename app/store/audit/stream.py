@@ -17,7 +17,7 @@ from app.store.db.database import Database
 from app.store.db.schema import event, run
 
 _PAGE = 500
-_LOOKED_AT = 2_000  # events for one page: on SQLite nobody is answered meanwhile
+_LOOKED_AT = 2_000  # events for one page: on SQLite no request is answered meanwhile
 _RUN = (run.c.remediation, run.c.alertname, run.c.namespace, run.c.fingerprint, run.c.target_key, run.c.purpose)
 
 
@@ -53,7 +53,7 @@ async def page(database: Database, start: Cursor, wanted: Wanted, limit: int = _
         query = select(event, *_RUN).outerjoin(run, run.c.id == event.c.run_id)
         query = query.where(here, until(tx, end), *_conditions(wanted))
         rows = list((await tx.execute(query.order_by(event.c.tx, event.c.id).limit(limit))).all())
-        await database.on_disk(tx)  # a crash must neither take back what was told, nor use this place anew
+        await database.on_disk(tx)  # a crash must neither take told events back, nor use this place again
     if len(rows) == limit:
         return Page(rows, Cursor(rows[-1].tx, rows[-1].id), has_more=True)
     return Page(rows, end, has_more)

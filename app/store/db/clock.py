@@ -34,7 +34,7 @@ from app.store.db.schema import breaker, catalog, clock, episode, hold, message,
 
 LOCK = "clock"
 _APART = timedelta(seconds=10)  # the times of replicas that follow one clock differ by less
-_RECENT = timedelta(days=2)  # what ended before that stays as it was recorded: cooldowns and rates are shorter
+_RECENT = timedelta(days=2)  # older ends stay as recorded: cooldowns and rates are shorter
 _MICROSECOND = timedelta(microseconds=1)
 _IS_KNOWN = text("SELECT pg_try_advisory_xact_lock_shared(:key) AND shifted = :shifted FROM clock")
 _KEY = zlib.crc32(LOCK.encode())

@@ -93,7 +93,7 @@ class _Ending:
     """How far a transaction has come to its end."""
 
     is_asked: bool = False  # the server was told to commit
-    is_seen: bool = False  # others see what was written
+    is_seen: bool = False  # others see its writes
 
 
 class Database:
@@ -121,7 +121,7 @@ class Database:
         self._questions = asyncio.Semaphore(_QUESTIONS)
         self._followers = asyncio.Semaphore(_FOLLOWERS)
         self._on_error = on_error
-        self._failing: set[str] = set()  # of reading and writing, what did not work the last time
+        self._failing: set[str] = set()  # out of reading and writing, the ones that failed the last time
         self._away_since = 0.0
         self._file_lock: int | None = None
 
@@ -215,7 +215,7 @@ class Database:
                 committed.set()
             if self.is_sqlite and synced:
                 await self._writer.sync()
-                await self.pace.turn(pauses=False)  # all who waited for the disk go on at once
+                await self.pace.turn(pauses=False)  # all callers that waited for the disk go on at once
 
     @asynccontextmanager
     async def _told(self, ending: _Ending) -> AsyncIterator[None]:

@@ -26,7 +26,7 @@ HOUSEKEEPING, LOOKUP = MATTERS = ("housekeeping", "lookup")
 Fence = Callable[[AsyncConnection], Awaitable[None]]  # raises LeaseLostError where its replica leads no more
 _TRIES = 4  # to renew a lease while it stands
 _NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
-# A lease that was renewed in the future is of a clock that was set back since: nobody would ever see its end.
+# A lease from the future is of a clock that was set back since: it would never end.
 _APART = timedelta(seconds=10)
 _TAKE = text(f"""
     INSERT INTO leadership AS held (matter, holder, since, renewed_at, until)

@@ -21,8 +21,8 @@ from app.store.db.sessions import connect
 _CHANNEL = "remediator"
 _PAUSE_SECONDS = 2.0
 _REMIND_SECONDS = 1.0
-_REMIND_OF_OTHERS_SECONDS = 2.0  # who do tell of what they wrote, but for the hint that is missed
-_BATCH_SECONDS = 0.1  # what comes so soon after another is read with it
+_REMIND_OF_OTHERS_SECONDS = 2.0  # they tell of their writes, and a hint may be missed
+_BATCH_SECONDS = 0.1  # a hint so soon after another is read with it
 _TRIES = 3
 _RELOAD = "reload "  # before the name of the replica that was asked to, and has done it
 log = structlog.get_logger()
@@ -66,7 +66,7 @@ async def listen_forever(database: Database, owner: str, wake: Callable[[], None
             connection = await connect(database.url)
             async with connection:
                 await connection.execute(f"LISTEN {_CHANNEL}")
-                wake()  # for what was announced while nobody listened
+                wake()  # for announcements before it listened
                 while True:
                     async for heard in connection.notifies(timeout=_BATCH_SECONDS):
                         wake()

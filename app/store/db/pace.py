@@ -19,7 +19,7 @@ from app.store.db.urgency import Urgency
 
 _LONG_SECONDS = 0.003  # of work, after which the loop looks at its sockets
 _AT_ONCE = 8  # turns, if they are short enough; each look of the loop costs as much as a short one
-_ANSWER_SECONDS = 0.01  # the same for an answer that somebody waits for, unless more is urgent
+_ANSWER_SECONDS = 0.01  # the same for an answer that a client waits for, unless more is urgent
 T = TypeVar("T")
 
 
@@ -54,12 +54,12 @@ class Pace:
     def __init__(self) -> None:
         self._urgency = Urgency()
         self._begun_at: float | None = None  # of the work since the loop's last look
-        self._steady = deque[asyncio.Future[None]]()  # who waits for a turn
-        self._patient = deque[asyncio.Future[None]]()  # who comes after those, and waits for the end of a pause
+        self._steady = deque[asyncio.Future[None]]()  # tasks that wait for a turn
+        self._patient = deque[asyncio.Future[None]]()  # tasks after those, which wait for the end of a pause
         self._timer: asyncio.TimerHandle | None = None  # of the end of a pause
         self._is_given = False  # a turn, which begins when the loop comes to it
-        self._is_patient = False  # who works, or did last
-        self._returned = 0  # of those that were given a turn, without having had the time for it
+        self._is_patient = False  # the task that works, or did last
+        self._returned = 0  # of the tasks with a turn, without the time for it yet
 
     @contextmanager
     def urgent(self) -> Iterator[None]:

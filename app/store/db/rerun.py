@@ -9,7 +9,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 
 from app.domain.errors import TransactionLostError
 
-_TRIES = 10  # PostgreSQL sees a deadlock after a second; who is the loser of ten is not by chance
+_TRIES = 10  # PostgreSQL sees a deadlock after a second; the loser of ten is not random
 
 rerun = retry(
     retry=retry_if_exception_type(TransactionLostError),

@@ -125,7 +125,7 @@ episode = Table(
     Column("resolved_at", Timestamp),
     Column("closed_at", Timestamp),
     Column("matched", Json, nullable=False),  # names of the remediations that matched when it opened
-    Column("defect", Text),  # why nothing is done about it, whatever matches
+    Column("defect", Text),  # why nothing is done about it, with any match
     Index("ix_episode_identity", "identity", "id"),
     Index("ix_episode_open", "id", sqlite_where=text("closed_at IS NULL")),
     Index(
@@ -354,7 +354,7 @@ standing = Table(
     "standing",
     metadata,
     Column("remediation", String(63), primary_key=True),
-    Column("digest", String(64), nullable=False),  # of what the remediation does; another one begins anew
+    Column("digest", String(64), nullable=False),  # of the remediation's steps; another one begins again
     Column("mode", String(10), nullable=False),  # as far as it has come
     Column("since", Timestamp, nullable=False),
     Column("good", Integer, nullable=False),  # in a row, since it came to this mode

@@ -19,7 +19,7 @@ IDLE_IN_TRANSACTION = "5s"
 # A session that works and does not come to an end is waited for longer than that, as a migration may, but not for ever.
 LOCK_SECONDS = 600.0
 _RELIED_ON = {
-    # Limits are counted under locks: a transaction has to see what was committed before it got its lock.
+    # Limits are counted under locks: a transaction has to see all commits from before its lock.
     "default_transaction_isolation": "read committed",
     "default_transaction_read_only": "off",
     "default_transaction_deferrable": "off",
@@ -40,7 +40,7 @@ _RELIED_ON = {
     "array_nulls": "on",
     "transform_null_equals": "off",
     "quote_all_identifiers": "off",
-    # What a search finds.
+    # The results of a search.
     "row_security": "on",
     "gin_fuzzy_search_limit": "0",
 }

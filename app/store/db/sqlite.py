@@ -26,7 +26,7 @@ from app.store.db.connection import AsyncConnection
 
 DRIVER = "sqlite+inline"
 THREADED = "threaded"  # the execution option
-# Nobody who writes may have to wait for what people ask, or for what other parts of the process do in threads.
+# Writers must not wait for people's questions, or for other parts of the process in threads.
 WRITING = ThreadPoolExecutor(2, "writing")
 QUESTIONS = ThreadPoolExecutor(4, "question")
 BUSY_SECONDS = 5  # that another process may hold up a writer
@@ -160,6 +160,6 @@ async def in_thread(pool: Executor, call: Callable[[], T], interrupt: Callable[[
             interrupt()
     if cancelled is not None:
         if not work.cancelled():
-            work.exception()  # nobody is left to hear of it
+            work.exception()  # no caller is left to hear of it
         raise cancelled
     return work.result()

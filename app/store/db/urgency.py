@@ -7,7 +7,7 @@ import time
 from collections import deque
 
 _MUCH, _RECENT_SECONDS = 5, 0.05  # so many that are urgent within so long
-_SOON_SECONDS, _ANSWERED_SECONDS = 0.2, 0.02  # after another that is urgent; so long the rest waits for one of these
+_SOON_SECONDS, _ANSWERED_SECONDS = 0.2, 0.02  # after another urgent one; so long the rest waits for one of them
 _BURST_SECONDS, _BURST_PAUSE_SECONDS = 10.0, 1.0  # a storm is received first; between two pieces of work meanwhile
 _QUIET_SECONDS = 0.003  # without anything urgent, after which the work goes on where more may come at once
 _WAITED_SECONDS = 1.0  # that the rest waits at most where little is urgent, however often
@@ -23,7 +23,7 @@ class Urgency:
         self._hurried_at = -math.inf
         self._burst_begun_at = -math.inf
         self._resumes_at = -math.inf
-        self._in_flight, self._follows = 0, False  # what is urgent and not done yet; one of it soon after another
+        self._in_flight, self._follows = 0, False  # urgent work that is not done yet; soon after another
         self._answered_at, self._awaited_since = -math.inf, -math.inf  # the last answer; the next one, by the rest
         self._is_series, self._worked_at = False, -math.inf  # one comes right after each answer; the rest's last turn
         self._waited_since = -math.inf  # somebody of the rest, for the first turn of any of those
@@ -34,7 +34,7 @@ class Urgency:
         if not self._in_flight or not self._follows:
             last = self._urgent_at[-1] if self._in_flight else self._answered_at
             self._awaited_since, self._follows = now, now - last < _SOON_SECONDS
-            self._is_series = now - max(last, self._worked_at) < _QUIET_SECONDS  # who came meanwhile came at once
+            self._is_series = now - max(last, self._worked_at) < _QUIET_SECONDS  # later ones came at once
         self._in_flight += 1
         self._urgent_at.append(now)
         if self.is_much:

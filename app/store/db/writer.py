@@ -38,7 +38,7 @@ class Writer:
     def __init__(self, engine: Engine, file: str, written: asyncio.Event) -> None:
         self._engine, self._file, self._written = engine, file, written
         self._turn = asyncio.Lock()
-        self._connection: InPlace | None = None  # while nobody writes
+        self._connection: InPlace | None = None  # without writers
         self._disk = _Disk(file)
         self._unmoved = 0  # rows that were written since the log was moved
         self._is_moving = False
@@ -83,7 +83,7 @@ class Writer:
                     await in_thread(WRITING, connection.commit_in_place)
             else:
                 connection.commit_in_place()
-        finally:  # whoever is cancelled in the thread may have committed
+        finally:  # a caller that is cancelled in the thread may have committed
             self._unmoved += rows
             self._disk.is_behind = True
             self._written.set()
@@ -112,7 +112,7 @@ class Writer:
                     self._unmoved = 0
                     await self._move(QUESTIONS)
                 if size > LONG_LOG_BYTES:
-                    async with self._turn:  # who goes on writing keeps it from ever beginning anew
+                    async with self._turn:  # steady writers keep it from ever beginning again
                         await self._move(WRITING)
             except FileNotFoundError:
                 continue  # there is nothing to move
@@ -218,7 +218,7 @@ class _Disk:
             if work.cancelled():
                 ended.cancel()
             elif ended.done():
-                continue  # nobody waits any more
+                continue  # no caller waits any more
             elif error is None:
                 ended.set_result(None)
             else:
@@ -245,7 +245,7 @@ class _Disk:
         try:
             self._sync_log()
         except OSError:
-            # The system may take for written what it could not write, so that to ask it again tells nothing.
+            # The system may take failed pages for written, so asking it again tells nothing.
             self._is_doubtful = True
             raise
         if was_doubtful:

@@ -26,9 +26,9 @@ from app.store.db.database import Database
 from app.store.db.notify import announce
 from app.store.db.schema import hold, run
 
-_BEGINNING = 0x70617573  # of advisory locks, which nobody takes but shared
+_BEGINNING = 0x70617573  # of advisory locks, which are only taken shared
 _UNSEEN_SECONDS, _LOOK_SECONDS = 8.0, 0.02
-_UNKNOWN = "unknown"  # who begins something, where the store does not say
+_UNKNOWN = "unknown"  # transactions that begin a call, if the store does not say
 _MARK = text("SELECT pg_advisory_xact_lock_shared(:key)")
 _MARKED = text(
     "SELECT virtualtransaction FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = 0 AND objsubid = 1"

@@ -30,7 +30,7 @@ class Judged:
 
     run_id: str
     name: str  # of the remediation
-    remediation: Remediation | None  # None: this release cannot read what another one recorded
+    remediation: Remediation | None  # None: this release cannot read another one's record
     is_remedy: bool
     was_approved: bool
     helped: bool

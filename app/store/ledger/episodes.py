@@ -34,7 +34,7 @@ async def newest(tx: AsyncConnection, identities: Iterable[str]) -> dict[str, Ep
     found: dict[str, Episode] = {}
     for start in range(0, len(wanted), _CHUNK):
         for row in await tx.execute(_NEWEST, {"identities": wanted[start : start + _CHUNK]}):
-            # Clocks of replicas differ, ids with them; an open episode is the newest whatever its id says.
+            # Clocks of replicas differ, ids with them; an open episode is the newest one with any id.
             if row.identity not in found or not found[row.identity].is_open:
                 found[row.identity] = from_row(row)
     return found

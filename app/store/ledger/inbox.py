@@ -25,10 +25,10 @@ from app.store.db.notify import announce
 from app.store.db.rerun import rerun
 from app.store.db.schema import notification
 
-# The receiver of what a look at Alertmanager's API found, and no notification brought.
+# The receiver of alerts that a look at Alertmanager's API found.
 LOOKUP = "look-up at Alertmanager"
 _GROUP = 256
-_GATHER_SECONDS = 0.005  # those who are there already do not wait longer
+_GATHER_SECONDS = 0.005  # present callers do not wait longer
 _RECENT = 1000  # notifications; which receivers lead here changes rarely
 # The alerts of a group have most of their text in common, and every byte is written three times.
 _PACKER, _UNPACKER = zstandard.ZstdCompressor(level=-1), zstandard.ZstdDecompressor()
@@ -90,7 +90,7 @@ class Inbox:
             with self._database.pace.urgent():
                 await future
         except BaseException:
-            with suppress(ValueError):  # nobody waits for it any more
+            with suppress(ValueError):  # no caller waits for it any more
                 self._queue.remove(entry)
             raise
         finally:
@@ -117,7 +117,7 @@ class Inbox:
 
     async def _commit(self, group: Sequence[tuple[Received, asyncio.Future[None]]]) -> None:
         try:
-            # Nobody else is told: this replica takes them in, and should it die, the others find them by looking.
+            # Other replicas are not told: this one takes them in, and should it die, the others find them by looking.
             await self._write(group)
         except StoreUnavailableError as error:
             _refuse(group, error.message)

@@ -70,7 +70,7 @@ class Claimed:
 _DROPPED = run.c.lease_owner == bindparam("owner")
 _CHOSEN = run.c.id.in_(bindparam("ids", expanding=True))
 _NOT_IN_WORK = run.c.id.not_in(bindparam("in_work", expanding=True))
-# What was not let through yet is decided by the catalog that recorded it, or by a newer one.
+# A run that was not let through is decided by the catalog that recorded it, or by a newer one.
 _OURS = or_(
     run.c.admitted_at.is_not(None),
     run.c.purpose != Purpose.REMEDY,

@@ -25,7 +25,7 @@ from app.store.db.connection import AsyncConnection
 from app.store.db.schema import event, message, run
 
 _ASKED, _WAITS = "approval", "waits"
-# In which states of its run a message says what is so; another one comes with the next state.
+# The states of a run in which its message is still true; another one comes with the next state.
 _SO_WHILE = {
     _ASKED: frozenset({RunState.AWAITING_APPROVAL}),
     _WAITS: frozenset({RunState.PENDING, RunState.DEFERRED}),
@@ -80,7 +80,7 @@ async def queue(tx: AsyncConnection, draft: Draft, now: datetime) -> bool:
     return True
 
 
-# An index leads to the events of a run and none to its messages, of which most runs have no question.
+# An index leads to the events of a run and none to its messages; most runs have no question.
 _WAS_ASKED = (
     select(event.c.id).where(event.c.run_id == bindparam("run"), event.c.state == RunState.AWAITING_APPROVAL).limit(1)
 )

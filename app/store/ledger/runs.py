@@ -32,7 +32,7 @@ from app.store.db.schema import event, run, run_episode
 _CHUNK = 500  # ids per statement, well under SQLite's limit of variables
 _INDEXED = 500  # characters; PostgreSQL refuses a row whose indexed text is longer than about 2,700 bytes
 _MOST_SHARING = 10  # runs on one target that are asked whether they answer another alert, too
-_PURPOSE = "purpose"  # in the stored specification of what takes a run back
+_PURPOSE = "purpose"  # in the stored specification of a run that takes another one back
 _WAITS = {RunState.PENDING, RunState.DEFERRED}
 _FREE = {"lease_owner": None, "lease_until": None}
 _UNHINDERED = {"tell_at": None, "unreachable_since": None}
@@ -246,9 +246,9 @@ async def fenced(tx: AsyncConnection, held: Run, values: Mapping[str, Any]) -> N
 @cache
 def _fenced(names: tuple[str, ...]) -> Update:
     held = and_(run.c.id == bindparam("held_id"), run.c.lease_epoch == bindparam("held_epoch"))
-    # What was committed without waiting for the disk may be lost with the database's server, and with it this state.
+    # A commit that did not wait for the disk may be lost with the database's server, and with it this state.
     held = and_(held, run.c.state == bindparam("held_state"))
-    # Also of a run that nobody holds, such as one that waits for a person's answer.
+    # Also of a run without an owner, such as one that waits for a person's answer.
     owned = run.c.lease_owner.is_not_distinct_from(bindparam("held_owner"))
     return update(run).where(held, owned).values({name: bindparam(f"new_{name}") for name in names})
 

@@ -103,7 +103,7 @@ async def finish(tx: AsyncConnection, held: Run, position: int, now: datetime, o
     found = {f"new_{name}": value for name, value in asdict(outcome).items()}
     written = await tx.execute(_FINISH, _step_of(held, position) | found | {"new_finished_at": now})
     if written.rowcount == 0:
-        return  # it was written before, by a transaction whose end nobody was told of
+        return  # it was written before, by a transaction whose end was not heard
     data = {"rung": held.rung, "position": position, "result": outcome.result or {}}
     await note(tx, held, now, f"step_{outcome.state}", Entry(outcome.error or "", outcome.reason, data=data))
 

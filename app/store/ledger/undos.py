@@ -154,7 +154,7 @@ async def copy_links(tx: AsyncConnection, of: str, to: str) -> None:
     await follow(tx, to, list((await tx.execute(query)).scalars()))
 
 
-# What is due already is in work or about to be.
+# A due run is in work or about to be.
 _WAITING = and_(
     run.c.undoes.is_not(None), run.c.active, run.c.purpose == Purpose.REVERT, run.c.not_before > bindparam("now")
 )

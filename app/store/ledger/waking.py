@@ -37,7 +37,7 @@ async def of_alerts(tx: AsyncConnection, now: datetime, episode_ids: Sequence[st
         await tx.execute(update(run).where(waiting).values(not_before=now))
 
 
-# What is due already is in work or about to be.
+# A due run is in work or about to be.
 _LATER = and_(run.c.state == RunState.DEFERRED, run.c.not_before > bindparam("now"))
 _WAKE_FOR_TARGET = woken(
     select(run.c.id)

@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # The previous release goes on writing runs while this one is rolled out, so what is new has a default or no value.
+    # The previous release goes on writing runs while this one is rolled out, so new columns have a default or no value.
     op.add_column("run", sa.Column("purpose", sa.String(length=10), server_default="remedy", nullable=False))
     op.add_column("run", sa.Column("undoes", sa.String(length=36), nullable=True))
     op.add_column("run", sa.Column("judge_at", sa.BigInteger(), nullable=True))

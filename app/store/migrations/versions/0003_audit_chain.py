@@ -23,7 +23,7 @@ def upgrade() -> None:
         batch.alter_column("run_id", existing_type=sa.String(length=36), type_=sa.String(length=80))
         batch.add_column(sa.Column("seq", sa.Integer(), nullable=True))
         batch.add_column(sa.Column("hash", sa.String(length=64), nullable=True))
-        # First 0 for what is there, all of it committed long ago.
+        # First 0 for present rows, all committed long ago.
         batch.add_column(sa.Column("tx", sa.BigInteger(), server_default=sa.text("0"), nullable=False))
         batch.create_unique_constraint(op.f("uq_event_run_id_seq"), ["run_id", "seq"])
     if is_postgresql:
