@@ -36,11 +36,11 @@ class Policy:
     concurrency: int = 10  # runs that act at the same time, over all replicas
     storm: tuple[Rate, ...] = (Rate(200, timedelta(minutes=10)),)  # alerts that trigger anything, over all
     storm_pause: timedelta = timedelta(minutes=10)  # how long nothing is touched after a storm
-    channel: str | None = None  # who is asked and told where the remediation names nobody
+    channel: str | None = None  # the channel of remediations without one
     external_url: str = ""  # where people reach this service; links begin with it
     approval_timeout: timedelta = timedelta(hours=1)
     tell_waiting: timedelta = timedelta(minutes=30)  # how long a run may be deferred untold; 0: for ever
-    stability: timedelta = timedelta(seconds=5)  # how long a target must keep what was done to it
+    stability: timedelta = timedelta(seconds=5)  # how long a target must keep a change
     plan_timeout: timedelta = timedelta(seconds=30)
     recheck: timedelta = timedelta(seconds=30)  # how soon a refusal without an end is decided again
     lease: timedelta = timedelta(seconds=30)
@@ -61,7 +61,7 @@ class Currency:
     """This replica's knowledge of the age of its catalog."""
 
     served: str | None = None  # which one the store knows that it serves
-    newer: frozenset[str] = frozenset()  # by their digests: what they have recorded is left to others
+    newer: frozenset[str] = frozenset()  # by their digests: their runs are left to others
     seen: dict[str, tuple[datetime, float]] = field(default_factory=dict)  # when one was served, and since when known
     looked_at: float = -math.inf  # by the steady clock, as the times in `seen`
 

@@ -42,7 +42,7 @@ class Prospect(Value):
     reason: Reason | None = None
     message: str = ""
     retry: str | None = None  # where it has run: the verdict on a retry, which mode, plan and decisions are then about
-    mode: Mode | None = None  # that holds now: its own, under the ceiling and what it has earned
+    mode: Mode | None = None  # that holds now: its own, under the ceiling and its earned mode
     plan: Plan | None = None
     decisions: tuple[Decision, ...] = ()
 

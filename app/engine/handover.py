@@ -17,7 +17,7 @@ class Handover:
 
     def __init__(self) -> None:
         self.room = 0  # as the worker last said
-        self.reserved: set[str] = set()  # what is being recorded or was: not to be claimed as well
+        self.reserved: set[str] = set()  # runs that are recorded now or were: not to be claimed as well
         self._recorded: list[tuple[Run, float]] = []
 
     @contextmanager

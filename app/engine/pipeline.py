@@ -41,7 +41,7 @@ from app.store.db.pace import work_without_pause
 from app.store.ledger import runs
 from app.store.ledger.runs import Run
 
-_DENIALS = {Reason.OUT_OF_SCOPE: "scope", Reason.PRECONDITION_FAILED: "when"}  # and who said so
+_DENIALS = {Reason.OUT_OF_SCOPE: "scope", Reason.PRECONDITION_FAILED: "when"}  # and the guard's name for each
 
 
 async def advance(parts: EngineContext, run: Run) -> Run | None:
@@ -73,7 +73,7 @@ async def decide(parts: EngineContext, run: Run) -> Run | None:
     waiting = await undo.wait(parts, run)
     if waiting is not None:
         return waiting
-    work_without_pause()  # what follows is decided on what the world is like now
+    work_without_pause()  # the rest is decided on the present state of other systems
     try:
         plan = await _plan(parts, run)
     except TransientError as error:

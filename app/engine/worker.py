@@ -32,7 +32,7 @@ from app.store.ledger.runs import Run
 
 _LONGEST_NAP_SECONDS = 1.0  # another replica may die or hand work over without a wake-up
 _CLAIM, _HURRIED_CLAIM = 64, 8  # runs at once; while notifications are being received
-_KEPT = 4  # runs of those that this replica has just recorded, while others may do them too
+_KEPT = 4  # runs out of those just recorded here, while others may do them too
 _APART_SECONDS = 0.1  # two looks for others while more are in work than may go on at once
 _HEADSTART_SECONDS = 0.02  # of runs that were handed over, before others are looked for
 _AGAIN_SECONDS = 0.05  # at most, before a stage is repeated whose transaction was lost
@@ -54,7 +54,7 @@ class Worker:
     async def work_forever(self) -> None:
         """Claim and start due runs, until cancelled."""
         work_in_background()
-        work_without_pause()  # what take-in has leased ages until it is begun
+        work_without_pause()  # a run leased by take-in ages until it is begun
         while True:
             try:
                 while self._adopt() and self._parts.handover.room > 0:  # else more may wait than was handed over
@@ -99,13 +99,13 @@ class Worker:
         async with self._parts.database.read() as tx:
             due = await leases.next_due(tx, self._claimant(now))
         is_due, room = due is not None and due <= now, self._room()
-        # What came first goes first; and of many at once other replicas are to have their share.
+        # First come, first served; and of many at once other replicas are to have their share.
         most = room if self._parts.database.is_sqlite else min(room, _KEPT)
         self._parts.handover.room = 0 if is_due else most
         at_once = _HURRIED_CLAIM if self._parts.database.pace.is_hurried else _CLAIM
         if is_due and room > 0 and await self._lease(begun, min(room, at_once)):
             return 0.0
-        if room <= 0:  # what holds a target does not wait for those that are still to be decided on
+        if room <= 0:  # a run that holds a target does not wait for undecided ones
             found = is_due and await self._lease(begun, _CLAIM, acting=True)
             return 0.0 if found else _LONGEST_NAP_SECONDS
         if due is None:
@@ -172,7 +172,7 @@ class Worker:
                 return
             try:
                 current = await self._stage(current)
-            except TransactionLostError:  # the stage begins anew, from what the ledger says
+            except TransactionLostError:  # the stage begins again, from the ledger's state
                 current = await self._held(current or run)
             except (LeaseLostError, StoreUnavailableError):
                 raise
@@ -194,7 +194,7 @@ class Worker:
         if run.state is RunState.VERIFYING:
             self._fewer.set()
             return await advance(self._parts, run)
-        # Who may act waits behind nobody who is still to be decided on.
+        # A run that may act does not wait behind undecided ones.
         async with self._applying if run.state is RunState.RUNNING else self._deciding:
             return await advance(self._parts, run)
 

@@ -18,7 +18,7 @@ from app.store.db.leadership import HOUSEKEEPING, Fence, Leadership, alone
 from app.store.ledger import retention
 
 _SEAL_SECONDS = 10.0
-_SEALED_AT_ONCE = 200  # events: five milliseconds or so, in which nobody is answered on SQLite
+_SEALED_AT_ONCE = 200  # events: five milliseconds or so, in which no request is answered on SQLite
 _PRUNE_SECONDS = 600.0
 _PRUNED_AT_ONCE = 10  # rows, each with twenty index entries: a few milliseconds
 _REST = 4  # times as long as a batch took, in which the disk is there for others: a hundred thousand runs in minutes
@@ -39,7 +39,7 @@ async def keep_house_forever(parts: EngineContext, keep: timedelta) -> None:
                         await prune(parts, parts.clock() - keep, lead.check)
             except (LeaseLostError, StoreUnavailableError) as error:
                 log.debug("housekeeping waits", error=error.message)
-            except Exception:  # the loop: what cannot be pruned today must not end sealing
+            except Exception:  # the loop: a failed deletion must not end sealing
                 log.exception("housekeeping failed")
             await asyncio.sleep(min(_SEAL_SECONDS, lead.pause))
 

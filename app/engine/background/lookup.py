@@ -30,7 +30,7 @@ from app.store.ledger import episodes, inbox
 from app.store.ledger.episodes import Opened
 from app.store.ledger.inbox import Inbox, Received
 
-_OVERDUE = timedelta(minutes=10)  # by then Alertmanager has sent its first notification, whatever its route says
+_OVERDUE = timedelta(minutes=10)  # by then Alertmanager has sent its first notification, on any route
 _ABSENT_FOR = timedelta(minutes=10)
 _ABSENT_LOOKS = 3
 _SETTLED_AFTER = timedelta(minutes=15)  # a started Alertmanager has no alert until Prometheus sends it again
@@ -137,7 +137,7 @@ class Lookup:
             if is_missed(alert, name, (last := known.get(name)), now, rules)
             and (everywhere or last is None or alert.fingerprint not in last.firing)
         ]
-        # What belongs to an episode that is open may have ended while Alertmanager was asked, however old it is.
+        # An alert of an open episode may have ended while Alertmanager was asked, however old it is.
         waits = {one.fingerprint for one, name in named if (last := known.get(name)) is not None and last.is_open}
         overdue = {one.fingerprint for one in held if one.has_fired_for(_OVERDUE)} - waits
         due = [one for one in missed if one.fingerprint in self._missed | overdue]

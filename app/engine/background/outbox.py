@@ -102,7 +102,7 @@ async def _send_batch(parts: EngineContext, channel: str) -> int:
         until = turn.now + parts.clients.connections.timeout * _BATCH + _MARGIN
         taken = await outbox.take(turn.tx, channel, turn.now, until, _BATCH)
     for failed in await asyncio.gather(*(_send(parts, one) for one in taken), return_exceptions=True):
-        if failed is not None:  # what became of this message could not be written; it is sent again
+        if failed is not None:  # the result of this message could not be written; it is sent again
             raise failed
     return len(taken)
 

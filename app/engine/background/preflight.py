@@ -59,7 +59,7 @@ class Preflight:
             catalog = self._parts.catalog()
             try:
                 self._keep(await self.look(catalog.remediations.values()))
-            except Exception:  # the loop: a question that nobody foresaw must not end it
+            except Exception:  # the loop: an unforeseen error of a question must not end it
                 log.exception("preflight failed")
             again = interval.total_seconds() * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret
             await self._wait(catalog, again)
@@ -92,7 +92,7 @@ async def _answer(need: Need, slots: asyncio.Semaphore) -> Finding:
         except TimeoutError:
             message = f"no answer within {_PATIENCE_SECONDS:g} s"
             found = Finding(subject=need.subject, result=Result.CANNOT, message=message)
-        except Exception as error:  # what is not understood is not known
+        except Exception as error:  # an answer that is not understood is unknown
             log.exception("preflight could not ask", subject=need.subject)
             message = f"unexpected {type(error).__name__}; see the log"
             found = Finding(subject=need.subject, result=Result.UNKNOWN, message=message)

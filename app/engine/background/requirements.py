@@ -53,7 +53,7 @@ class Need:
 
     key: str
     subject: str
-    ask: Callable[[], Awaitable[Finding | None]]  # None: well; a finding: what else it is
+    ask: Callable[[], Awaitable[Finding | None]]  # None: well; else the finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +294,7 @@ def _redis_user(of: _Of, place: tuple[str, str | None], commands: tuple[str, ...
     return Need(f"{subject} {commands} {writes}", subject, ask)
 
 
-# What the configuration names, and the servers behind it
+# The names in the configuration, and the servers behind them
 
 
 def _named(of: _Of) -> Iterator[Need | Finding]:

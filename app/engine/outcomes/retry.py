@@ -47,7 +47,7 @@ async def decide_again(tx: AsyncConnection, run_id: str, catalog: Catalog, entry
     if not firing:
         raise ConflictError(f"the remediation {ended.remediation.name!r} no longer matches the alerts of run {run_id}")
     if len(firing) > 1 and remediation.deed != ended.remediation.deed:
-        remediation, digest = ended.remediation, ended.digest  # it may have to be parted, as what waits is
+        remediation, digest = ended.remediation, ended.digest  # it may have to be parted, like a waiting run
     again = pending_run(remediation, digest, firing[0], now, attempt=ended.attempt)
     await runs.create(tx, [again])
     await episodes.link(tx, [(again.id, one.id) for one in firing])

@@ -38,7 +38,7 @@ from app.store.ledger import episodes, runs, undos
 from app.store.ledger.runs import Run
 
 _ON_HOLD = {Reason.PAUSED, Reason.FROZEN}
-_NO_EVENT = {"decisions", "tell_at", "unreachable_since"}  # what may change while a run is refused for the same reason
+_NO_EVENT = {"decisions", "tell_at", "unreachable_since"}  # these may change while a run is refused for the same reason
 _ANSWERS = TypeAdapter(list[Decision])
 log = structlog.get_logger()
 
@@ -81,7 +81,7 @@ async def gather(tx: AsyncConnection, parts: EngineContext, matter: DecisionInpu
         rung=run.rung,
         purpose=run.purpose,
         approved_by=run.approved_by,
-        # A run that was let through goes on as it was let through, whatever others have cost its remediation since.
+        # A run that was let through goes on as it was, even if other runs have cost its remediation its mode since.
         earned=await earned_mode.earned(tx, run.remediation, now) if is_new else None,
         holds=await pauses.on(tx, now, name, key or run.target_key) if seen.holds else (),
         freeze=parts.catalog().frozen(run.remediation, now),
@@ -165,7 +165,7 @@ async def admit(parts: EngineContext, matter: DecisionInput) -> Run | None:
     None when it was folded into another one, or when it has no plan yet and nothing stands against making one.
     """
     run, plan = matter.run, matter.plan
-    # Not synced: what it lets through is, with the intent of its first step.
+    # Not synced: the intent of the run's first step is.
     async with parts.turn(lock="admission", synced=False) as turn:
         if not await still_wanted(turn, run):
             return await unwanted(turn, run)
@@ -250,9 +250,9 @@ async def _put_off(turn: Turn, run: Run, decision: Decision, entry: Entry, chang
         return await too_old(turn, run, replace(entry, message=message))
     if "plan" in changes or decision.reason in _ON_HOLD:  # it has answered, or need not be asked
         changes["unreachable_since"] = None
-    if run.approved_by is not None:  # what was approved stays what is done
+    if run.approved_by is not None:  # the approved plan stays the one to apply
         changes.pop("plan", None)
-    if run.approved_by is not None or run.holds_target:  # the lock stays on what the run has acted on
+    if run.approved_by is not None or run.holds_target:  # the lock stays on the targets that the run has acted on
         changes.pop("target_key", None)
     return await defer(turn, run, look_again(turn, decision), entry, **changes)
 
@@ -262,7 +262,7 @@ def look_again(turn: Turn, decision: Decision) -> datetime:
     soon = turn.now + turn.parts.policy.recheck
     if decision.until is None:
         return soon
-    # Who takes a pause away wakes what waits for it, but may not see this one yet.
+    # The end of a pause wakes the runs that wait for it, but may not see this one yet.
     return min(soon, decision.until) if decision.reason is Reason.PAUSED else decision.until
 
 

@@ -90,7 +90,7 @@ def _body(turn: Turn, run: Run, plan: Plan, decision: Decision) -> Iterator[str]
         yield f"If that does not help, under the same approval: {rungs}"
     yield ""
     yield from links(turn, run)
-    # Somebody else's yes to an older plan is not one to this.
+    # A yes to an older plan is not one to this.
     yield f"Approve: {call(turn, run, f'approve?question={plan.question}')}"
     yield f"Reject: {call(turn, run, 'reject')}"
 

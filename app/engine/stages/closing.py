@@ -22,7 +22,7 @@ from app.store.ledger import endings, episodes, runs, undos
 from app.store.ledger.endings import Ended
 from app.store.ledger.runs import LastFailure, Run
 
-# After these nobody knows what a second attempt would meet.
+# After these the state is unknown, and no second attempt follows.
 _NEVER_AGAIN = {
     *(Reason.OUTCOME_UNKNOWN, Reason.OUT_OF_SCOPE, Reason.FORBIDDEN, Reason.UNEXPECTED, Reason.TAKEN_BACK),
     Reason.EXPORTED_LABEL,
@@ -136,7 +136,7 @@ async def _towards(turn: Turn, run: Run, state: RunState) -> Run:
 async def unwanted(turn: Turn, run: Run) -> Run:
     """The alert ended before this decision, or fires again before a revert: nothing is done any more."""
     if run.purpose is Purpose.REVERT:
-        # Linked with what fires now, so that its end has the revert planned anew.
+        # Linked with the firing alerts, so that their end has the revert planned again.
         await undos.follow(turn.tx, run.id, await undos.fires_again(turn.tx, run))
         entry = Entry("the alert fires again: the borrowed change is needed", Reason.FIRES_AGAIN)
         return await close(turn, run, RunState.CANCELLED, entry)
@@ -158,14 +158,14 @@ async def _next_attempt(turn: Turn, failed: Run) -> str | None:
     catalog = turn.parts.catalog()
     remediation, digest = catalog.get(failed.remediation.name), catalog.digest
     affected = [one for one in await episodes.of_run(tx, failed.id) if one.is_open]
-    if await is_older(turn, failed):  # whoever has the catalog that recorded it decides about the next one too
+    if await is_older(turn, failed):  # a replica with the catalog that recorded it decides about the next one too
         remediation, digest = failed.remediation, failed.digest
     else:
         affected = [one for one in affected if remediation in catalog.match(one.labels)]
     if remediation is None or not affected:
         return None
     if len(affected) > 1 and remediation.deed != failed.remediation.deed:
-        remediation, digest = failed.remediation, failed.digest  # it may have to be parted, as what waits is
+        remediation, digest = failed.remediation, failed.digest  # it may have to be parted, like a waiting run
     again = pending_run(remediation, digest, affected[0], now, attempt=failed.attempt + 1)
     await runs.create(tx, [again])
     await episodes.link(tx, [(again.id, one.id) for one in affected])

@@ -56,7 +56,7 @@ class _Batch:
     receipts: dict[Receipt, int] = field(default_factory=dict)
     unmatched: int = 0
     set_aside: int = 0  # alerts
-    failures: dict[int, str] = field(default_factory=dict)  # notifications of which an alert made the engine stumble
+    failures: dict[int, str] = field(default_factory=dict)  # notifications with an alert that made the engine stumble
     helped: list[str] = field(default_factory=list)  # remediations of finished runs whose alerts ended
     recurred: list[str] = field(default_factory=list)  # remediations whose alert is back although they had helped
 
@@ -85,11 +85,11 @@ async def take_in_forever(parts: EngineContext, box: Inbox) -> None:
         except StoreUnavailableError as error:
             log.debug("take-in waits for the store", error=error.message)
             has_more, pause = False, _PAUSE_SECONDS
-        except Exception:  # the loop: what nobody thought of must not end it
+        except Exception:  # the loop: an unforeseen error must not end it
             log.exception("notifications could not be taken in")
             has_more, pause = False, _PAUSE_SECONDS
         if has_more:
-            await asyncio.sleep(0)  # what it has led to comes before the next look
+            await asyncio.sleep(0)  # its runs come before the next look
         else:
             await _wait(box.recorded, pause)
 
@@ -282,7 +282,7 @@ def pending_run(  # noqa: PLR0913 - what is known of it
 
 async def _write(turn: Turn, batch: _Batch) -> None:
     tx = turn.tx
-    # What this batch both opened and closed is written once, as closed; its runs find no open episode and cancel.
+    # An episode that this batch both opened and closed is written once, as closed; its runs then cancel.
     async for changed in _slices(list(batch.changed.values())):
         await episodes.change(tx, changed)
     async for opened in _slices(list(batch.opened.values())):

@@ -57,7 +57,7 @@ async def _look(parts: EngineContext, run: Run, plan: Plan, step: PlannedStep) -
                 return Entry(message, Reason.CHECK_UNOBSERVABLE)
             await asyncio.sleep(_PAUSE_SECONDS)
             continue
-        except Exception as error:  # the step boundary: what cannot be seen is not verified
+        except Exception as error:  # the step boundary: without an answer nothing is verified
             log.exception("taken_back raised", action=step.action)
             message = f"{step.action}: unexpected {type(error).__name__}; see the log of this run"
             return Entry(message, Reason.CHECK_UNOBSERVABLE)

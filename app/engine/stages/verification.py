@@ -31,7 +31,7 @@ async def verify(parts: EngineContext, run: Run, plan: Plan) -> Run:
 
     A run succeeds only while its changes are still there: `stability` after they were made, and at the end of `settle`.
     """
-    seen: Entry | None = None  # by the last check that held; recorded with what follows from it
+    seen: Entry | None = None  # by the last check that held; recorded with its consequence
     pause = timedelta()
     if run.settle_until is None:
         begun = time.monotonic()
@@ -131,7 +131,7 @@ async def _look(
         return error
     except TimeoutError:
         return CheckError("no answer before the check's time was over")
-    except Exception as error:  # the step boundary: what cannot be observed does not hold
+    except Exception as error:  # the step boundary: without an observation the check does not hold
         log.exception("check raised", check=planned.check)
         return CheckError(f"unexpected {type(error).__name__}; see the log of this run")
 
