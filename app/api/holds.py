@@ -39,7 +39,7 @@ class Pause(BaseModel):
     """Why and for how long; without an end it stands until it is taken away."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    # What people write who do not know the names: the right one is said.
+    # Names that people may write instead: the answer has the right one.
     MEANT: ClassVar[dict[str, str]] = {
         **dict.fromkeys(("reason", "comment", "message", "because", "note", "cause"), "why"),
         **dict.fromkeys(("duration", "ttl", "time", "timeout", "hours", "minutes", "seconds", "period"), "for"),
@@ -209,7 +209,7 @@ async def _put(services: Services, held: Held, given: Pause, who: Identity) -> P
         is_seen = await pauses.seen_by_all(services.database)
     warnings = [] if until else [_ENDLESS]
     if held.scope == "target":
-        with suppress(StoreUnavailableError):  # the pause stands, and that is what is told
+        with suppress(StoreUnavailableError):  # the pause stands, and the answer says so
             warnings += await unseen(services, held.subject)
     return Paused.model_validate({"items": standing, "warnings": warnings if is_seen else [*warnings, _UNSEEN]})
 

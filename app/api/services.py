@@ -41,10 +41,10 @@ class Services:
     metrics: Metrics
     auth: Authenticator
     clock: Callable[[], datetime]
-    ready: Callable[[], Awaitable[list[str]]]  # what keeps this replica from serving; empty when nothing does
+    ready: Callable[[], Awaitable[list[str]]]  # the causes that keep this replica from serving
     work: asyncio.Event  # set when a run may have become due
-    parts: EngineContext  # for what people decide about remediations
-    preflight: Callable[[str], Report | None] = lambda _: None  # what was found out about a remediation
+    parts: EngineContext  # for people's decisions about remediations
+    preflight: Callable[[str], Report | None] = lambda _: None  # the findings about a remediation
     stopping: asyncio.Event = field(default_factory=asyncio.Event)  # set when streams must end
     limits: Limits = Limits()
     logged: Once = field(default_factory=Once)  # refusals that the log has seen
