@@ -248,7 +248,7 @@ class Handshake(asyncio.Protocol):
         self._context = context
         self._after = after
         self._transport: Any = None
-        self._early = bytearray()  # what came before it was passed on: of TLS, and then of HTTP
+        self._early = bytearray()  # bytes from before it was passed on: of TLS, and then of HTTP
         self._shaking: asyncio.Task[None] | None = None
         self.peer = ""
 

@@ -380,7 +380,7 @@ def serve(settings: Settings) -> None:
         lifespan="off",
         **certificates.server_options(settings.tls),
     )
-    gc.freeze()  # what is loaded now stays; looking through it for garbage would hold up requests again and again
+    gc.freeze()  # loaded objects stay; looking for garbage in them would hold up requests again and again
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)  # uvicorn has its own meanwhile, and raises the signal again when all has ended
     _Server(config, service).run()

@@ -105,7 +105,7 @@ def _given(document: Any) -> Iterator[Any]:
     """The alerts in a document, as they are."""
     if isinstance(document, dict) and isinstance(document.get("body"), dict):
         document = document["body"]
-    if document is None:  # what amtool prints when there is none
+    if document is None:  # amtool's output when there is none
         return
     if isinstance(document, list):
         for one in document:

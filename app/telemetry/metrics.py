@@ -33,7 +33,7 @@ LOOKUP_RESULTS = ("complete", "incomplete", "unreachable", "receiver_unknown")
 MESSAGE_RESULTS = ("sent", "failed", "given_up")
 STEP_RESULTS = ("succeeded", "failed", "skipped", "interrupted")
 CHECK_RESULTS = ("held", "failed", "unobservable")
-# What the guards answer; one that is missing here only has no zero before its first refusal.
+# The guards' answers; one that is missing here only has no zero before its first refusal.
 REFUSALS = {
     Verdict.OBSERVE: (Reason.MODE_OBSERVE,),
     Verdict.NEEDS_APPROVAL: (Reason.APPROVAL_REQUIRED,),
@@ -69,8 +69,8 @@ class Metrics:
 
     def __init__(self, version: str) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each counter, and nobody asks when it was made
-        self.registry = CollectorRegistry()  # all of them, for who reads them one by one
-        self._few = registry = CollectorRegistry()  # those that have few series
+        self.registry = CollectorRegistry()  # all of them, for readers that go one by one
+        self._few = registry = CollectorRegistry()  # metrics with few series
         self.registry.register(registry)
         self._series: list[Series] = []  # the others
         self._present = frozenset[str]()
