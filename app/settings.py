@@ -324,6 +324,11 @@ def _diagnostic(config: Path | None, problem: Any) -> Diagnostic:
         message = message.partition(", not ")[0]
     if loc[-1] in {"url", "bearer_token"} and message == "must be a mapping":
         message += "; write {file: /path} or {value: ...}"
+    return placed(config, loc, message)
+
+
+def placed(config: Path | None, loc: tuple[str | int, ...], message: str) -> Diagnostic:
+    """A problem with the setting at `loc`, where it was given: by a variable, or by the config file."""
     path = ".".join(str(part) for part in loc)
     variable = _PREFIX + path.upper().replace(".", "__")
     if variable in os.environ:

@@ -16,6 +16,7 @@ from app.catalog.diagnostics import counted
 from app.catalog.loader import load
 from app.catalog.reload import CatalogHolder
 from app.catalog.schema import json_schema
+from app.cli import named_files
 from app.cli.options import NO, with_settings
 from app.domain.errors import ConfigError
 from app.domain.findings import Report, Result
@@ -38,6 +39,7 @@ def check(settings: Settings, paths: tuple[Path, ...], *, live: bool, as_json: b
     the catalog or, with --live, a remediation that cannot run, 2 problems in the configuration.
     """
     read_files(settings)
+    named_files.read(settings)
     try:
         catalog = load(paths or settings.catalog, utc_now())
     except ConfigError as error:

@@ -99,6 +99,27 @@ async def credentials(connection: KubernetesConnection) -> Credentials:
     return Credentials(configuration, impersonation)
 
 
+def named_files(connection: KubernetesConnection) -> dict[str, Path]:
+    """The files that a kubeconfig names, by the field that does; raises ConfigException where it cannot be used."""
+    if connection.kubeconfig is None:
+        return {}
+    try:
+        loader, user = _accepted(connection.kubeconfig, connection.context)
+    except UnicodeDecodeError:
+        raise ConfigException("it is not UTF-8 text") from None
+    except OSError as error:
+        raise ConfigException(f"cannot read {error.filename}: {error.strerror}") from None
+    cluster = _read(_Cluster, loader.cluster, "cluster")
+    named = {
+        "user.client-certificate": user.client_certificate,
+        "user.client-key": user.client_key,
+        "user.tokenFile": user.token_file,
+        "cluster.certificate-authority": cluster.certificate_authority,
+    }
+    base = connection.kubeconfig.absolute().parent
+    return {field: base / file for field, file in named.items() if file}
+
+
 async def _of_file(path: Path, context: str | None, configuration: Configuration) -> tuple[tuple[str, str], ...]:
     loader, user = _accepted(path, context)
     await loader.load_and_set(configuration)  # type: ignore[no-untyped-call]
