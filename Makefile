@@ -41,7 +41,7 @@ soak: $(STAMP) bed ## the long versions: malformed bodies, random histories, cra
 	REMEDIATOR_HYPOTHESIS=soak $(BIN)/pytest $(PARALLEL) $(SOAKED) --timeout=72000 $(ARGS)
 
 .PHONY: bench
-bench: $(STAMP) bed ## measure the service beside what it is compared with (ARGS="--only latency", ARGS=--small; an hour)
+bench: $(STAMP) bed ## measure the service beside simple receivers (ARGS="--only latency", ARGS=--small; an hour)
 	$(BIN)/python -m tools.bench $(ARGS)
 
 .PHONY: bed
@@ -52,7 +52,7 @@ bed: ## install the real servers that the tests start, where that is possible
 check: lint type imports ## lint, types and layers, without running anything
 
 .PHONY: fmt
-fmt: $(STAMP) ## format the code and fix what can be fixed
+fmt: $(STAMP) ## format the code and fix it where possible
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
@@ -83,7 +83,7 @@ clean: ## remove the virtual environment and every cache of this checkout
 	rm -rf $(VENV) .*_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Made again only when what is to be installed has changed.
+# Made again only when the packages to install have changed.
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
