@@ -18,7 +18,7 @@ class Text(StrEnum):
 
 
 def kinds_of(model: type[BaseModel]) -> dict[str, Text]:
-    """The kind of each parameter that is not plain, by the name that the catalog uses."""
+    """Return the kind of each parameter that is not plain, by the name that the catalog uses."""
     return {
         field.alias or name: kind
         for name, field in model.model_fields.items()
