@@ -52,11 +52,11 @@ class Place:
 
     @classmethod
     def root(cls, node: Node, path: str) -> Place:
-        """Where a walk begins."""
+        """Return where a walk begins."""
         return cls(node, path, node.at)
 
     def child(self, key: str | int) -> Place | None:
-        """The place of a key or index, if there is such."""
+        """Return the place of a key or index, if there is such."""
         node = self.node.child(key)
         if node is None:
             return None
@@ -73,7 +73,7 @@ class Place:
         return place, ()
 
     def at_key(self, key: str) -> Position:
-        """Where a key itself stands; the place's own position where it is missing."""
+        """Return where a key itself stands; the place's own position where it is missing."""
         return self.node.keys.get(key, self.at)
 
 

@@ -31,7 +31,7 @@ class Escaper(Protocol):
         """Take in the author's text."""
 
     def value(self, text: str) -> str:
-        """A value as it can stand here; raises ValueError where it cannot."""
+        """Return a value as it can stand here; raises ValueError where it cannot."""
 
 
 class _Plain:

@@ -47,7 +47,7 @@ def _elsewhere(model: type[BaseModel], name: str, loc: Loc) -> str:
 
 
 def _near_elsewhere(model: type[BaseModel], name: str, loc: Loc) -> str:
-    """The same for a name with a typing error."""
+    """Return the same for a name with a typing error."""
     meant = did_you_mean(name, sorted({field for field, _ in _places(model)}))
     if not meant:
         return ""
@@ -65,7 +65,7 @@ def _places(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tup
 
 
 def field_names(model: type[BaseModel]) -> list[str]:
-    """The fields of a model as YAML names them."""
+    """Return the fields of a model as YAML names them."""
     return [info.alias or name for name, info in model.model_fields.items()]
 
 

@@ -33,7 +33,7 @@ class MatcherIndex(Generic[T]):
             self._file(number, matchers, rarity)
 
     def match(self, labels: Mapping[str, str]) -> tuple[T, ...]:
-        """The values whose matchers all hold."""
+        """Return the values whose matchers all hold."""
         found = [
             number
             for number, matchers in self._candidates(labels)

@@ -38,7 +38,7 @@ def load(
     actions: Mapping[str, Action[Any]] | None = None,
     checks: Mapping[str, Check[Any]] | None = None,
 ) -> Catalog:
-    """The catalog in the given files and directories; raises ConfigError with every problem."""
+    """Return the catalog in the given files and directories; raises ConfigError with every problem."""
     vocabulary = Vocabulary(
         all_actions() if actions is None else actions,
         all_checks() if checks is None else checks,
@@ -90,7 +90,7 @@ class _Loading:
         return report
 
     def warn_of_freezes(self, now: datetime) -> None:
-        """When all is read: say which freezes keep nothing from acting."""
+        """Say, when all is read, which freezes keep nothing from acting."""
         names = [entry.remediation.name for entry in self.entries]
         for freeze, place, report in self.freezes:
             if freeze.is_over(now):

@@ -63,7 +63,7 @@ def ambiguous(catalog: Catalog, ignored: Collection[str]) -> list[Diagnostic]:
 
 
 def _labels(remediation: Remediation, wanted: Collection[str]) -> set[str]:
-    """The labels that its matchers and templates name; a template without any wanted name is not parsed."""
+    """Return the labels that its matchers and templates name; a template without any wanted name is not parsed."""
     found = {Matcher.parse(text).name for text in remediation.matchers}
     for text in texts(remediation.model_dump(mode="json", by_alias=True)):
         if is_template(text) and any(name in text for name in wanted):
@@ -117,7 +117,7 @@ def _spelled(target: TargetSpec | None) -> Iterator[Target]:
 
 
 def _host(url: object) -> str:
-    """The host of a URL that is spelled out, or nothing."""
+    """Return the host of a URL that is spelled out, or nothing."""
     authority = str(url or "").partition("://")[2].partition("/")[0]
     if not authority or contains_template(authority):
         return ""

@@ -94,7 +94,7 @@ def _then(schemas: JsonObject, reference: JsonObject) -> JsonObject:
 
 
 def _with_templates(schemas: JsonObject, reference: JsonObject) -> JsonObject:
-    """The definition of parameters, changed so that a template may stand for any value."""
+    """Return the definition of parameters, changed so that a template may stand for any value."""
     definition: JsonObject = schemas[reference["$ref"].removeprefix("#/$defs/")]
     for name, schema in definition.get("properties", {}).items():
         if _TEMPLATE not in schema.get("anyOf", ()):

@@ -23,12 +23,12 @@ _INSTANCE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 
 
 def target_is_templated(spec: TargetSpec) -> bool:
-    """Whether any part of the target comes from the alert, so that it must be held against the scope."""
+    """Say whether any part of the target comes from the alert, so that it must be held against the scope."""
     return contains_template(spec.model_dump())
 
 
 def render_target(spec: TargetSpec, context: TemplateContext) -> TargetSpec:
-    """The target with its templates filled in; raises PermanentError where a value cannot be one."""
+    """Return the target with its templates filled in; raises PermanentError where a value cannot be one."""
     fields = render(getattr(spec, spec.backend).model_dump(), context)
     for field, value in fields.items():
         problem = objection(spec.backend, field, value)

@@ -46,7 +46,7 @@ class Entry:
 
 
 def read_entry(place: Place, report: Report, vocabulary: Vocabulary) -> Entry | None:
-    """The remediation at `place`, or None when the report has something against it."""
+    """Return the remediation at `place`, or None when the report has something against it."""
     before = len(report.problems)
     if not isinstance(place.node.value, dict):
         report.problem(place.at, place.path, f"must be a mapping, not {show(place.node.value)}")
@@ -68,7 +68,7 @@ def read_entry(place: Place, report: Report, vocabulary: Vocabulary) -> Entry | 
 
 
 def read_freeze(place: Place, report: Report) -> Freeze | None:
-    """The freeze at `place`, or None when the report has something against it."""
+    """Return the freeze at `place`, or None when the report has something against it."""
     if not isinstance(place.node.value, dict):
         report.problem(place.at, place.path, f"must be a mapping, not {show(place.node.value)}")
         return None
@@ -126,7 +126,7 @@ def _backend(place: Place) -> str | None:
 
 
 def _is_misspelt(target: Node | None) -> bool:
-    """Whether the target names a system that there is not, which is a problem of its own."""
+    """Say whether the target names a system that there is not, which is a problem of its own."""
     return target is not None and any(name not in TargetSpec.model_fields for name in target.fields)
 
 
