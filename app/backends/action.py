@@ -119,7 +119,7 @@ class Action(ABC, Generic[P]):
     can_be_taken_back: ClassVar[bool] = False
 
     def planned(self, params: P, **fields: Any) -> PlannedStep:
-        """A planned step of this action with its name, risk and JSON parameters filled in."""
+        """Return a planned step of this action with its name, risk and JSON parameters filled in."""
         return PlannedStep(
             action=self.name, risk=self.risk, params=params.model_dump(mode="json", by_alias=True), **fields
         )

@@ -47,7 +47,7 @@ class Check(ABC, Generic[P]):
 
 
 def observation(held: bool, message: str, **data: object) -> Observation:  # noqa: FBT001 - reads as a sentence
-    """An observation; `data` are JSON values that the audit shows."""
+    """Return an observation; `data` are JSON values that the audit shows."""
     json: JsonObject = dict(data)
     return Observation(held=held, message=redact(message), data=redact_all(json))
 

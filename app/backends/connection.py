@@ -69,7 +69,7 @@ class SecretSource(Value):
 
 
 def is_header_value(text: str) -> bool:
-    """Whether a header can carry this text."""
+    """Say whether a header can carry this text."""
     return bool(text) and text.isascii() and text.isprintable()
 
 
@@ -80,7 +80,7 @@ class _Plain(SecretSource):
 
 
 def _in_place(headers: object) -> object:
-    """A header may be plain text; with a credential's name it is kept as a secret."""
+    """Return a header may be plain text; with a credential's name it is kept as a secret."""
     if not isinstance(headers, Mapping):
         return headers
     return {
@@ -105,7 +105,7 @@ def _sendable(headers: Mapping[str, SecretSource]) -> Mapping[str, SecretSource]
 
 
 def _query_in_place(query: object) -> object:
-    """The same of query parameters."""
+    """Return the same of query parameters."""
     if not isinstance(query, Mapping):
         return query
     kinds = {name: SecretSource if is_credential_name(str(name)) else _Plain for name in query}

@@ -49,7 +49,7 @@ class Clients:
         return self._kubernetes
 
     def postgres(self, instance: str) -> PostgresClient:
-        """A PostgreSQL server by its configured name."""
+        """Return a PostgreSQL server by its configured name."""
         if instance not in self._postgres:
             connection = self.connections.postgres.get(instance)
             if connection is None:
@@ -60,7 +60,7 @@ class Clients:
         return self._postgres[instance]
 
     def redis(self, instance: str) -> RedisClient:
-        """A Redis server by its configured name."""
+        """Return a Redis server by its configured name."""
         if instance not in self._redis:
             connection = self.connections.redis.get(instance)
             if connection is None:
@@ -71,7 +71,7 @@ class Clients:
         return self._redis[instance]
 
     def http(self) -> HttpClient:
-        """The client for http.request and http.ok."""
+        """Return the client for http.request and http.ok."""
         if self._http is None:
             from app.backends.http.client import HttpClient  # noqa: PLC0415
 
@@ -80,7 +80,7 @@ class Clients:
         return self._http
 
     def prometheus(self) -> PrometheusClient:
-        """The Prometheus that prometheus.query asks."""
+        """Return the Prometheus that prometheus.query asks."""
         from app.backends.prometheus.client import PrometheusClient  # noqa: PLC0415
 
         if self.connections.prometheus is None:
@@ -89,7 +89,7 @@ class Clients:
         return PrometheusClient(self.http(), self.connections.prometheus)
 
     def alertmanager(self) -> AlertmanagerClient | None:
-        """The Alertmanagers that notify us, or None where they are not configured."""
+        """Return the Alertmanagers that notify us, or None where they are not configured."""
         if self._alertmanager is None and self.connections.alertmanager is not None:
             from app.backends.alertmanager.client import AlertmanagerClient  # noqa: PLC0415
 
@@ -98,7 +98,7 @@ class Clients:
         return self._alertmanager
 
     def notifier(self, channel: str) -> Notifier:
-        """A notification channel by its configured name."""
+        """Return a notification channel by its configured name."""
         from app.backends.notify.client import Notifier  # noqa: PLC0415
 
         configured = self.connections.notify.get(channel)

@@ -59,7 +59,7 @@ class HeldAlert(_Answer):
     status: Status
 
     def has_fired_for(self, time: timedelta) -> bool:
-        """Whether it had been firing for so long when Prometheus sent it the last time."""
+        """Say whether it had been firing for so long when Prometheus sent it the last time."""
         return self.updated_at is not None and self.updated_at - self.starts_at >= time
 
 

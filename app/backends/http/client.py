@@ -70,11 +70,11 @@ class HttpResponse:
     date: datetime | None = None  # the server's time, where it told it
 
     def text(self) -> str:
-        """The body as text that any store can keep (PostgreSQL has no NUL)."""
+        """Return the body as text that any store can keep (PostgreSQL has no NUL)."""
         return self.body.decode("utf-8", errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
 
     def shown(self, limit: int) -> str:
-        """The first `limit` characters for people, without secrets that the server repeats."""
+        """Return the first `limit` characters for people, without secrets that the server repeats."""
         return SECRETS.redact_cut(self.text())[:limit]
 
     @property
@@ -121,7 +121,7 @@ class HttpClient:
         )
 
     def secret(self, name: str) -> SecretSource:
-        """A secret of `connections.secrets`."""
+        """Return a secret of `connections.secrets`."""
         if name not in self._secrets:
             names = ", ".join(sorted(self._secrets)) or "none"
             msg = f"connections.secrets has no {name!r} (configured: {names})"
@@ -240,7 +240,7 @@ def refusal(where: str, response: HttpResponse) -> PermanentError | TransientErr
 
 
 def describe(url: str) -> str:
-    """A URL for messages: without user, password, query and fragment."""
+    """Return a URL for messages: without user, password, query and fragment."""
     parsed = _parse(url)
     port = f":{parsed.port}" if parsed.port else ""
     path = parsed.raw_path.partition(b"?")[0].decode("ascii")  # as it is sent: a quoted ? or # is part of it

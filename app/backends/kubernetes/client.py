@@ -93,7 +93,7 @@ class KubernetesClient:
         await self._api.close()
 
     async def resolve(self, kind: str, namespace: str, name: str) -> Target:
-        """The workload that a target names; for a Pod the one that owns it. Its existence has been seen."""
+        """Return the workload that a target names; for a Pod the one that owns it. Its existence has been seen."""
         ref = target_ref(kind, namespace, name)
         if ref.kind == "Pod":
             return _target(await workload_of_pod(self, ref), resolved_from=str(ref))
@@ -101,7 +101,7 @@ class KubernetesClient:
         return _target(ref)
 
     async def workload(self, target: Target) -> Workload:
-        """The target as it is now; raises PermanentError where it does not exist."""
+        """Return the target as it is now; raises PermanentError where it does not exist."""
         ref = target_ref(target.kind, target.namespace, target.name)
         return workload(ref, await self.get(ref))
 
@@ -149,7 +149,7 @@ class KubernetesClient:
         )
 
     async def may(self, verb: str, permission: Permission, namespace: str) -> bool:
-        """Whether we have a right in a namespace (empty: in all of them), by the API server's own word."""
+        """Say whether we have a right in a namespace (empty: in all of them), by the API server's own word."""
         resource, _, subresource = permission.resource.partition("/")
         wanted = {"namespace": namespace, "verb": verb, "group": permission.group}
         wanted |= {"resource": resource, "subresource": subresource}

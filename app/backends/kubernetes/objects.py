@@ -68,7 +68,7 @@ class ObjectRef:
 
 
 def target_ref(kind: str, namespace: str, name: str) -> ObjectRef:
-    """The object that a target names; raises PermanentError where a value can be no such thing."""
+    """Return the object that a target names; raises PermanentError where a value can be no such thing."""
     if kind not in TARGET_KINDS:
         message = f"{_shown(kind)} is not a kind that can be a target; use one of {', '.join(TARGET_KINDS)}"
         raise PermanentError(message, reason=Reason.TEMPLATE_FAILED)

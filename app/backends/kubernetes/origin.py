@@ -66,7 +66,7 @@ class Origin:
         return operator or self.reconciled_by or "a manager that managedFields do not name"
 
     def objection(self, what: str, field: str, now: datetime) -> tuple[Condition, ...]:
-        """The condition that forbids to set `spec.<field>`, where its reconciler owns it or may own it."""
+        """Return the condition that forbids to set `spec.<field>`, where its reconciler owns it or may own it."""
         if not self.reconciled_by:
             return ()
         owners = list(self._owners(field))

@@ -94,7 +94,7 @@ class PrometheusClient:
 
 
 def _answer(where: str, response: HttpResponse) -> _Answer:
-    """A success as the API sends it; raises for everything else, by status and error type."""
+    """Return a success as the API sends it; raises for everything else, by status and error type."""
     if response.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         raise refusal(where, response)
     answer = _read(response)
@@ -109,7 +109,7 @@ def _answer(where: str, response: HttpResponse) -> _Answer:
 
 
 def _read(response: HttpResponse) -> _Answer | None:
-    """The answer, or None where it is none of this API, such as the page of a proxy."""
+    """Return the answer, or None where it is none of this API, such as the page of a proxy."""
     if response.content_type not in {"", "application/json"}:
         return None
     try:

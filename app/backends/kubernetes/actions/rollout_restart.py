@@ -85,7 +85,7 @@ class RolloutRestart(Action[NoParams]):
 
 
 def _is_restarted(now: Workload, step: PlannedStep) -> bool:
-    """Whether the restart, or a later one, is in the pod template."""
+    """Say whether the restart, or a later one, is in the pod template."""
     try:
         return datetime.fromisoformat(now.restarted_at) >= datetime.fromisoformat(step.desired["restarted_at"])
     except (ValueError, TypeError):  # nothing, or another person's text
@@ -109,7 +109,7 @@ def _restart(ref: ObjectRef, found: JsonObject, step: PlannedStep) -> JsonObject
 
 
 def _held_back(now: Workload) -> tuple[Condition, ...]:
-    """The condition of a rollout that goes on only when a person lets it."""
+    """Return the condition of a rollout that goes on only when a person lets it."""
     if now.is_paused:
         message = f"the rollout of {now.ref} is paused: a restart would wait until a person resumes the rollout"
     elif now.held_back:

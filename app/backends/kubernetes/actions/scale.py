@@ -240,7 +240,7 @@ def _kept_by_others(now: Workload, autoscalers: tuple[Autoscaler, ...]) -> Condi
 
 
 def _goal(params: ScaleParams, what: str, base: int, bounds: tuple[int, int]) -> int:
-    """The number to reach within `bounds`; a relative one never moves against its sign."""
+    """Return the number to reach within `bounds`; a relative one never moves against its sign."""
     lowest, highest = bounds
     if params.to is not None:
         if not lowest <= params.to <= highest:

@@ -28,7 +28,7 @@ class Planned:
     before: int
 
     def missing(self, now: Workload) -> str:
-        """Why the workload does not ask for this number, in words; empty when it does."""
+        """Say why the workload does not ask for this number, in words; empty when it does."""
         asked = f"{now.ref} asks for {now.desired} replicas"
         if self.is_minimum:
             return (
@@ -52,7 +52,7 @@ def planned(steps: Sequence[PlannedStep]) -> Planned | None:
 
 
 def restarts(steps: Sequence[PlannedStep]) -> bool:
-    """Whether one of the run's steps replaces the pods."""
+    """Say whether one of the run's steps replaces the pods."""
     return any("restarted_at" in step.desired for step in steps)
 
 

@@ -90,7 +90,7 @@ class TerminateIdleParams(Value):
     in_transaction: bool = Field(default=False, description="Also sessions that are idle in a transaction.")
 
     def selects(self, user: str, application: str) -> bool:
-        """Whether the patterns allow ending a session."""
+        """Say whether the patterns allow ending a session."""
         return (
             _matches(user, self.users)
             and _matches(application, self.applications)
@@ -145,7 +145,7 @@ class TerminateIdle(Action[TerminateIdleParams]):
         )
 
     def in_words(self, step: PlannedStep) -> list[str]:
-        """The sessions, the longest idle first, and how many more there are."""
+        """Return the sessions, the longest idle first, and how many more there are."""
         sessions = [
             one | {"idle_for": format_duration(timedelta(seconds=one["idle_seconds"]))}
             for one in step.before["selected"]
