@@ -70,7 +70,7 @@ class Timekeeping(Protocol):
     """Keeps the clock equal to the store's."""
 
     async def is_timely(self, tx: AsyncConnection) -> bool:
-        """Whether the clock goes by the times that the store has, until the transaction ends; else `compare`."""
+        """Say whether the clock goes by the times that the store has, until the transaction ends; else `compare`."""
 
     async def compare(self) -> None:
         """Follow the store's time."""

@@ -214,7 +214,7 @@ class Lookup:
 
 
 def _looks_over(time: timedelta, interval: timedelta) -> int:
-    """How many looks it takes until the first and the last of them are so far apart."""
+    """Return how many looks it takes until the first and the last of them are so far apart."""
     return math.ceil(time / interval) + 1
 
 

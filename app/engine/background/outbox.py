@@ -158,5 +158,5 @@ async def _finish(parts: EngineContext, taken: Taken, told: tuple[str, Entry], n
 
 
 def pause(tries: int) -> timedelta:
-    """How long to wait after so many tries."""
+    """Return how long to wait after so many tries."""
     return min(_FIRST_PAUSE * (1 << min(tries - 1, 10)), _LONGEST_PAUSE)

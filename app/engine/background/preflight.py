@@ -37,7 +37,7 @@ class Preflight:
         self._reports: Mapping[str, Report] = {}
 
     def report(self, remediation: str) -> Report | None:
-        """The latest findings about a remediation; None before the first look."""
+        """Return the latest findings about a remediation; None before the first look."""
         return self._reports.get(remediation)
 
     async def look(self, remediations: Collection[Remediation]) -> list[Report]:

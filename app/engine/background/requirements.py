@@ -89,7 +89,7 @@ class _Of:
 
 
 def needs_of(remediation: Remediation, parts: EngineContext) -> list[Need | Finding]:
-    """The questions to ask, and the answers that need no question."""
+    """Return the questions to ask, and the answers that need no question."""
     of = _Of(remediation, parts)
     found: list[Need | Finding] = []
     target = remediation.target
@@ -217,7 +217,7 @@ async def _dry_run_step(subject: str, action: Action[Any], context: Context, ste
 def _places(
     named: tuple[str, object], patterns: Collection[str], known: Collection[str]
 ) -> list[tuple[str, str | None]]:
-    """The (instance, database) pairs that a target may mean; None stands for the default or any database."""
+    """Return the (instance, database) pairs that a target may mean; None stands for the default or any database."""
     instance, database = named
     if not contains_template(instance) and not contains_template(database):
         return [(instance, None if database is None else str(database))]

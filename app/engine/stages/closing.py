@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 
 async def still_firing(turn: Turn, run: Run) -> bool:
-    """Whether an alert of a run fires, so that it holds until the turn ends; raises LeaseLostError.
+    """Say whether an alert of a run fires, so that it holds until the turn ends; raises LeaseLostError.
 
     Episodes are locked before runs, everywhere. A no is asked for again once the run is locked: a run that was being
     folded into this one has brought its episode by then.
@@ -119,7 +119,7 @@ async def _mark(turn: Turn, closed: Run, *, helped: bool) -> Mark | None:
 
 
 async def undefer(turn: Turn, run: Run) -> Run:
-    """A deferred run becomes pending before anything else becomes of it."""
+    """Return a deferred run becomes pending before anything else becomes of it."""
     if run.state is not RunState.DEFERRED:
         return run
     return await runs.move(turn.tx, run, RunState.PENDING, turn.now, Entry("decided again"))
@@ -134,7 +134,7 @@ async def _towards(turn: Turn, run: Run, state: RunState) -> Run:
 
 
 async def unwanted(turn: Turn, run: Run) -> Run:
-    """The alert ended before this decision, or fires again before a revert: nothing is done any more."""
+    """Return the alert ended before this decision, or fires again before a revert: nothing is done any more."""
     if run.purpose is Purpose.REVERT:
         # Linked with the firing alerts, so that their end has the revert planned again.
         await undos.follow(turn.tx, run.id, await undos.fires_again(turn.tx, run))
@@ -191,13 +191,13 @@ def _count(turn: Turn, closed: Run, *, helped: bool | None) -> None:
 
 
 async def escalate_or_fail(parts: EngineContext, run: Run, entry: Entry) -> Run:
-    """The same as `escalate`, in a turn of its own."""
+    """Return the same as `escalate`, in a turn of its own."""
     async with parts.turn() as turn:
         return await escalate(turn, run, entry)
 
 
 async def escalate(turn: Turn, run: Run, entry: Entry) -> Run:
-    """A rung did not help: try the next one while the alert fires, or end the run as failed.
+    """Return a rung did not help: try the next one while the alert fires, or end the run as failed.
 
     Where the alert has just resolved, a rung that was not begun, or that only waited for that, is no failure.
     """

@@ -73,7 +73,7 @@ def judge(
 
 
 def is_active(alert: HeldAlert) -> bool:
-    """Whether the group's receiver is told of the alert."""
+    """Say whether the group's receiver is told of the alert."""
     return alert.status.state != "suppressed" and not alert.status.muted_by
 
 
