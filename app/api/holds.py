@@ -59,7 +59,7 @@ class Pause(BaseModel):
         return self
 
     def end(self, now: datetime) -> datetime | None:
-        """When it ends; raises a problem when that is over already."""
+        """Return when it ends; raises a problem when that is over already."""
         until = self.until if self.duration is None else now + self.duration
         if until is not None and until <= now:
             raise ProblemError(422, ProblemReason.WRONG_SHAPE, "the end of the pause is over already", field="until")
@@ -249,7 +249,7 @@ def _subject(remediation: str | None, target: str | None) -> Held:
 
 
 def known_remediation(services: Services, name: str) -> str:
-    """The name, where the catalog has it; raises NotFoundError with the nearest one."""
+    """Return the name, where the catalog has it; raises NotFoundError with the nearest one."""
     catalog = services.catalog.current
     if catalog.get(name) is None:
         raise NotFoundError(f"there is no remediation {name[:63]!r}{did_you_mean(name[:63], catalog.remediations)}")

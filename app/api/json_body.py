@@ -17,7 +17,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 async def read_given(request: Request, model: type[M]) -> M:
-    """The body as `model`; no body is an empty object."""
+    """Return the body as `model`; no body is an empty object."""
     body = await read_body(request, _MAX_BODY)
     try:
         return model.model_validate_json(body if body.strip() else b"{}")
@@ -38,7 +38,7 @@ def _problem(found: list[Any], model: type[BaseModel]) -> ProblemError:
 
 
 def _hint(problem: Any, model: type[BaseModel]) -> str:
-    """Which field was probably meant by one that there is not."""
+    """Return which field was probably meant by one that there is not."""
     if problem["type"] != "extra_forbidden":
         return ""
     field = str(problem["loc"][-1])
@@ -49,7 +49,7 @@ def _hint(problem: Any, model: type[BaseModel]) -> str:
 
 
 def body_of(model: type[BaseModel], *, required: bool) -> dict[str, Any]:
-    """The OpenAPI of a body that is read by hand."""
+    """Return the OpenAPI of a body that is read by hand."""
     schema = {"$ref": f"#/components/schemas/{model.__name__}"}
     return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
 

@@ -67,7 +67,7 @@ def _moment(text: str) -> str:
 
 
 def moment(text: str, now: datetime) -> datetime:
-    """A point in time as RFC 3339 writes it, or a duration ago; raises ValueError."""
+    """Return a point in time as RFC 3339 writes it, or a duration ago; raises ValueError."""
     wrong = f"{text[:60]!r} is no time; write 2026-01-31T12:00:00Z, or how long ago, for example 90m or 7d"
     if text[4:5] != "-":
         try:
@@ -82,7 +82,7 @@ def moment(text: str, now: datetime) -> datetime:
 
 
 def _cursor(text: str) -> str:
-    """The id that a cursor stands for."""
+    """Return the id that a cursor stands for."""
     try:
         return str(uuid.UUID(bytes=base64.urlsafe_b64decode(f"{text}==")))
     except (binascii.Error, ValueError) as error:
@@ -131,7 +131,7 @@ class ListQuery(BaseModel):
         return Page(self.limit, self.cursor)
 
     def alerts(self, now: datetime) -> Alerts:
-        """The part of the filter that is about alerts."""
+        """Return the part of the filter that is about alerts."""
         return Alerts(
             alertname=self.alertname,
             namespace=self.namespace,
@@ -160,7 +160,7 @@ class RunQuery(ListQuery):
         return self
 
     def wanted(self, now: datetime) -> RunFilter:
-        """The filter for the store."""
+        """Return the filter for the store."""
         states = {*self.state} & {*self.outcome} if self.state and self.outcome else {*self.state, *self.outcome}
         return RunFilter(
             alerts=self.alerts(now),
@@ -178,5 +178,5 @@ class EpisodeQuery(ListQuery):
     matched: bool | None = Field(default=None, description="Whether any remediation matched it.")
 
     def wanted(self, now: datetime) -> EpisodeFilter:
-        """The filter for the store."""
+        """Return the filter for the store."""
         return EpisodeFilter(alerts=self.alerts(now), open=self.open, matched=self.matched)

@@ -56,7 +56,7 @@ class Services:
 
 
 async def of_request(request: Request) -> Services:
-    """The services of the application that serves this request."""
+    """Return the services of the application that serves this request."""
     services: Services = request.app.state.services
     return services
 

@@ -23,7 +23,7 @@ _MOST_KEYS = 1000
 
 
 def key_objection(key: str) -> str | None:
-    """Why a text is no target's key, with one that is; None where it may be one."""
+    """Say why a text is no target's key, with one that is; None where it may be one."""
     backend, _, rest = key.partition(":")
     if backend not in BACKENDS or not rest:
         example = _SHAPES["kubernetes"]
@@ -69,7 +69,7 @@ def check_instance(services: Services, key: str) -> None:
 
 
 async def unseen(services: Services, key: str) -> list[str]:
-    """A warning where no run has ever had this target: it may be meant for later, or mistyped."""
+    """Return a warning where no run has ever had this target: it may be meant for later, or mistyped."""
     async with services.database.browse() as tx:
         if (await tx.execute(select(run.c.id).where(run.c.target_key == key).limit(1))).first() is not None:
             return []
