@@ -62,7 +62,7 @@ log = structlog.get_logger()
 
 
 def utc_now() -> datetime:
-    """The clock of a real process."""
+    """Return the clock of a real process."""
     return datetime.now(UTC)
 
 
@@ -74,7 +74,7 @@ def _namespace_of_this_pod() -> str:
 
 
 def _own_databases(settings: Settings) -> tuple[str, ...]:
-    """The configured PostgreSQL targets that are this service's own store."""
+    """Return the configured PostgreSQL targets that are this service's own store."""
     store = store_url(settings.store_url)
     if store.get_backend_name() == "sqlite":
         return settings.scope.own_databases
@@ -85,7 +85,7 @@ def _own_databases(settings: Settings) -> tuple[str, ...]:
 
 
 def policy_of(settings: Settings) -> Policy:
-    """The settings that decisions depend on; raises ConfigError where they contradict each other."""
+    """Return the settings that decisions depend on; raises ConfigError where they contradict each other."""
     own = settings.scope.own_namespace or _namespace_of_this_pod()
     episodes = settings.episodes
     if settings.channel is not None and settings.channel not in settings.connections.notify:
@@ -112,7 +112,7 @@ def policy_of(settings: Settings) -> Policy:
 
 
 def audit_key_of(settings: Settings) -> bytes:
-    """The key of the audit's hashes; empty where none is configured."""
+    """Return the key of the audit's hashes; empty where none is configured."""
     key = settings.audit.key
     if key is None:
         return b""
@@ -130,7 +130,7 @@ def read_files(settings: Settings) -> None:
 
 
 def installation_of(settings: Settings) -> Installation:
-    """The configuration to compare a catalog with."""
+    """Return the configuration to compare a catalog with."""
     return Installation(
         settings.connections, policy_of(settings).scope, settings.channel, settings.episodes.ignored_labels
     )
@@ -139,7 +139,7 @@ def installation_of(settings: Settings) -> Installation:
 def parts_of(
     settings: Settings, catalog: CatalogHolder, metrics: Metrics, database: Database, clock: Callable[[], datetime]
 ) -> EngineContext:
-    """The engine's parts for this process."""
+    """Return the engine's parts for this process."""
     policy = policy_of(settings)
     return EngineContext(
         database=database,
@@ -202,7 +202,7 @@ class Service:
         self.start(self.parts.clients.load({one.backend for one in targets if one is not None}), "clients")
 
     def application(self) -> FastAPI:
-        """The HTTP edge over this replica's parts."""
+        """Return the HTTP edge over this replica's parts."""
         services = Services(
             database=self.database,
             inbox=self.inbox,

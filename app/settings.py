@@ -126,7 +126,7 @@ def _listen(text: str) -> str:
 
 
 def _paths(value: object) -> object:
-    """A variable holds several paths with commas between them."""
+    """Split the paths of a variable at their commas."""
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
@@ -263,7 +263,7 @@ class Settings(BaseSettings):
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
+    """Say whether only this machine can reach `host`."""
     if host == "localhost":
         return True
     try:
@@ -291,7 +291,7 @@ def load_settings(config: Path | None, flags: Mapping[str, Any]) -> Settings:
 
 
 def _not_yaml(config: Path | None, error: yaml.YAMLError | ValueError) -> Diagnostic:
-    """Where the file stops to be YAML. PyYAML's own words quote the file, and with it secrets."""
+    """Return where the file stops to be YAML. PyYAML's own words quote the file, and with it secrets."""
     mark = error.problem_mark or error.context_mark if isinstance(error, yaml.MarkedYAMLError) else None
     said = "; a value that begins with one of * & ! % @ ` needs quotes, and a tab cannot indent"
     if not isinstance(error, yaml.MarkedYAMLError):
@@ -328,7 +328,7 @@ def _diagnostic(config: Path | None, problem: Any) -> Diagnostic:
 
 
 def placed(config: Path | None, loc: tuple[str | int, ...], message: str) -> Diagnostic:
-    """A problem with the setting at `loc`, where it was given: by a variable, or by the config file."""
+    """Return a problem with the setting at `loc`, where it was given: by a variable, or by the config file."""
     path = ".".join(str(part) for part in loc)
     variable = _PREFIX + path.upper().replace(".", "__")
     if variable in os.environ:

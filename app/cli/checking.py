@@ -79,7 +79,7 @@ def _size(catalog: Catalog) -> str:
 
 
 def _earning(catalog: Catalog) -> dict[str, dict[str, str]]:
-    """The remediations that earn their mode: where they start, and how far they may come."""
+    """Return the remediations that earn their mode: where they start, and how far they may come."""
     return {
         name: {"mode": one.mode.value, "start": one.earn.start.value}
         for name, one in catalog.remediations.items()
@@ -88,7 +88,7 @@ def _earning(catalog: Catalog) -> dict[str, dict[str, str]]:
 
 
 def _without(catalog: Catalog) -> dict[str, dict[str, str]]:
-    """The remediations that some guards do not hold for, and why."""
+    """Return the remediations that some guards do not hold for, and why."""
     return {
         name: {guard.value: why for guard, why in one.without_guards.items()}
         for name, one in catalog.remediations.items()

@@ -57,7 +57,7 @@ def _of_secret(source: SecretSource, loc: tuple[str | int, ...]) -> Found:
 
 
 def _named_in(secret: str) -> list[tuple[str, str]]:
-    """The files that a connection's URL names."""
+    """Return the files that a connection's URL names."""
     try:
         query = urlsplit(secret).query if "://" in secret else ""
     except ValueError:
@@ -87,7 +87,7 @@ def _of_kubernetes(connection: KubernetesConnection, loc: tuple[str | int, ...])
 
 
 def _unreadable(file: Path) -> str:
-    """Why a file cannot be read; empty where it can."""
+    """Say why a file cannot be read; empty where it can."""
     try:
         with file.open("rb") as opened:
             opened.read(1)
