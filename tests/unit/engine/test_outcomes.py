@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import pytest
 import structlog
@@ -651,19 +651,38 @@ def test_everything_is_taken_in_and_then_nobody_looks_again(
     async def scenario() -> None:
         async with engine(sqlite(tmp_path), tmp_path, poke(sink), working=False) as one:
             parts = replace(one.parts, look_again=600)
+            one.box.recorded = recorded = _Awaited()
+
+            async def rests() -> bool:
+                return await _is_empty(one) and recorded.is_awaited and not recorded.is_set()
+
             await asyncio.gather(*(one.record(one.firing(instance=str(number))) for number in range(60)))
             taking = asyncio.create_task(intake.take_in_forever(parts, one.box))
-            await until(lambda: _is_empty(one), 10, "everything to be taken in")
+            await until(rests, 10, "everything to be taken in")
             before = len(looks)
             for late in ("late", "later"):
                 await one.record(one.firing(instance=late))
-                await until(lambda: _is_empty(one), 10, "the late one to be taken in")
+                await until(rests, 10, "the late one to be taken in")
             taking.cancel()
             await asyncio.gather(taking, return_exceptions=True)
             assert 62 == len(await one.runs())
             assert 2 == len(looks) - before
 
     run(scenario())
+
+
+class _Awaited(asyncio.Event):
+    """Tells whether a loop waits for it, and so does nothing else."""
+
+    is_awaited = False
+
+    async def wait(self) -> Literal[True]:
+        """Wait for it."""
+        self.is_awaited = True
+        try:
+            return await super().wait()
+        finally:
+            self.is_awaited = False
 
 
 async def _is_empty(one: Engine) -> bool:
