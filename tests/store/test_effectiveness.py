@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
+from app.backends.connection import Connections, NotifyChannel, SecretSource
 from app.domain.obstacles import Breaker
 from app.domain.reasons import Reason
 from app.domain.states import RunState
@@ -98,6 +100,33 @@ def test_an_alert_that_goes_on_makes_its_run_ineffective(replica: Callable[..., 
         assert 1 == counted(one, "remediator_runs_ineffective_total")
 
     replica(body, poke(sink, effective_within="30m"))
+
+
+@pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # Apprise imports it
+def test_runs_that_only_tell_are_not_judged(replica: Callable[..., None], sink: WebServer) -> None:
+    """Else the page whose alert goes on would open the breaker, and the next one would not be sent."""
+    url = SecretSource(value=SecretStr(sink.url.replace("http://", "json://")))
+    page = {"action": "notify.send", "with": {"channel": "ops", "title": "page", "body": "look"}}
+
+    async def body(one: Engine) -> None:
+        for number in ("1", "2", "3", "4"):
+            await one.fire(alertname="Down", number=number)
+            await one.ended()
+            one.forward(2 * HOUR)
+            assert 0 == await judge(one.parts)
+        ended = await one.ended(count=4)
+        assert [(RunState.SUCCEEDED, None)] * 4 == [(row.state, row.effective) for row in ended]
+        assert Breaker() == await breaker(one)
+
+        await one.resolve(alertname="Down", number="1")
+        first = (await one.runs())[0]
+        assert (None, "resolved") == (first.effective, (await one.kinds(first.id))[-1])
+        assert first.resolved_at is not None
+        for judged in ("effective", "ineffective"):
+            assert 0 == counted(one, f"remediator_runs_{judged}_total")
+
+    channels = Connections(notify={"ops": NotifyChannel(urls=(url,))})
+    replica(body, poke(sink, steps=[page], limits=NO_LIMITS), connections=channels)
 
 
 def test_a_late_resolve_changes_the_time_and_not_the_verdict(replica: Callable[..., None], sink: WebServer) -> None:

@@ -6,10 +6,11 @@ from typing import Any
 
 import structlog
 
+from app.backends.actions import actions
 from app.domain.earned_mode import Mark
 from app.domain.endings import Ending, is_told
 from app.domain.reasons import Reason
-from app.domain.remediation import Mode, Purpose
+from app.domain.remediation import Mode, Purpose, Risk
 from app.domain.states import RunState, may_become
 from app.engine.context import EngineContext, Turn
 from app.engine.outcomes import earned_mode, undo
@@ -66,9 +67,10 @@ async def close(
     firing = await still_firing(turn, run) if firing is None else firing
     if acted:
         changes |= await endings.effect(turn.tx, run.id, firing=firing)
-    if acted and firing and state is RunState.SUCCEEDED:
-        changes["effective"] = None  # that is not known yet
-        changes["judge_at"] = turn.now + run.remediation.effective_within
+    only_told = state is RunState.SUCCEEDED and _only_tells(run)
+    if acted and state is RunState.SUCCEEDED and (firing or only_told):
+        changes["effective"] = None  # that is not known yet, or never
+        changes["judge_at"] = None if only_told else turn.now + run.remediation.effective_within
     pending = await _towards(turn, run, state)
     closed = await runs.move(turn.tx, pending, state, turn.now, entry, **changes)
     await endings.settle(turn.tx, turn.now, Ended.of(closed))
@@ -78,9 +80,21 @@ async def close(
         again = await _next_attempt(turn, closed)
     is_news = is_told(_ending(turn, run, closed, firing=firing))
     await tell_of_end(turn, End(closed, firing, run.state is RunState.VERIFYING, again), is_news=is_news)
-    await _judge(turn, closed, helped=None if firing and state is RunState.SUCCEEDED else not firing)
-    _count(turn, closed, helped=not firing if acted else None)
+    if only_told and acted:
+        await tell_breaker(turn, closed.remediation, closed.id, helped=True)
+    else:
+        await _judge(turn, closed, helped=None if firing and state is RunState.SUCCEEDED else not firing)
+    _count(turn, closed, helped=not firing if acted and not only_told else None)
     return closed
+
+
+def _only_tells(run: Run) -> bool:
+    """Say whether all actions so far are of low risk: telling people neither helps nor fails to help.
+
+    Else pages whose alert goes on would open the breaker, and the next page would not be sent.
+    """
+    steps = (step for rung in run.remediation.rungs[: run.rung + 1] for step in rung.steps)
+    return all(step.action in actions() and actions()[step.action].risk is Risk.LOW for step in steps)
 
 
 def _ending(turn: Turn, before: Run, closed: Run, *, firing: bool) -> Ending:

@@ -46,15 +46,16 @@ async def record_resolution(tx: AsyncConnection, now: datetime, episode_ids: Seq
 
 async def _record(tx: AsyncConnection, now: datetime, episode_ids: Sequence[str]) -> list[Judged]:
     linked = select(run_episode.c.run_id).where(run_episode.c.episode_id.in_(episode_ids))
-    unknown = or_(run.c.effective.is_(None), and_(run.c.effective.is_(False), run.c.resolved_at.is_(None)))
+    unknown = or_(run.c.judge_at.is_not(None), and_(run.c.effective.is_not(True), run.c.resolved_at.is_(None)))
     remedies = and_(run.c.state == RunState.SUCCEEDED, run.c.purpose == Purpose.REMEDY)
     query = select(run).where(run.c.id.in_(linked), remedies, unknown, ~_fires())
     rows = (await tx.execute(query.order_by(run.c.remediation, run.c.id))).all()
     judged = []
     for row in rows:
         values: dict[str, Any] = {"resolved_at": await episodes.last_end(tx, row.id), "judge_at": None}
-        helped = row.effective is None
-        message = "the alert resolved" if helped else "the alert resolved, too late to be this run's doing"
+        helped = row.judge_at is not None
+        is_late = row.effective is False
+        message = "the alert resolved, too late to be this run's doing" if is_late else "the alert resolved"
         changed = update(run).where(run.c.id == row.id).values(values | ({"effective": True} if helped else {}))
         if not (await tx.execute(changed)).rowcount:  # it was deleted for its age meanwhile
             continue
