@@ -145,7 +145,7 @@ async def take(tx: AsyncConnection, channel: str, now: datetime, until: datetime
 
 
 def _draft(row: Row[Any]) -> Draft:
-    tone = Tone.WARNING if row.type is None else Tone(row.type)  # an older release has queued it
+    tone = Tone(row.type) if row.type in set(Tone) else Tone.WARNING  # another release may have queued it
     return Draft(row.key, row.channel, row.title, row.body, row.run_id, tone)
 
 

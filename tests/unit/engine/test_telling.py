@@ -115,14 +115,17 @@ def test_a_message_arrives_with_the_type_that_it_has(
     run(scenario())
 
 
-def test_a_message_that_an_older_release_has_queued_is_a_warning(tmp_path: Path, health: WebServer) -> None:
-    """That release knew no other."""
+@pytest.mark.parametrize("known", [None, "alarm"])
+def test_a_message_that_another_release_has_queued_is_a_warning(
+    tmp_path: Path, health: WebServer, known: str | None
+) -> None:
+    """An older one knew no other, and a newer one may know more."""
 
     async def scenario() -> None:
         async with engine(sqlite(tmp_path), tmp_path, connections=_channel(health), working=False) as one:
             async with one.database.write() as tx:
                 await messages.queue(tx, Draft("key", "ops", "Paused: everything", "body"), one.clock())
-                await tx.execute(update(message).values(type=None))
+                await tx.execute(update(message).values(type=known))
             assert [("Paused", "warning")] == await arrived(one, health)
 
     run(scenario())
