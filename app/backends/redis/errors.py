@@ -87,7 +87,7 @@ def translated(error: exceptions.RedisError, address: str, *, connecting: bool =
 def lost(error: exceptions.RedisError, address: str, command: str) -> OutcomeUnknownError:
     """Return the error for a command whose answer never came, or is none."""
     if isinstance(error, exceptions.InvalidResponse):
-        return OutcomeUnknownError(f"what Redis at {address} answered to {command} cannot be understood")
+        return OutcomeUnknownError(f"the answer of Redis at {address} to {command} cannot be understood")
     message = f"the connection to Redis at {address} was lost before {command} was answered: {_cause(error)}"
     return OutcomeUnknownError(message)
 

@@ -138,7 +138,7 @@ async def claim(tx: AsyncConnection, claimant: Claimant, now: datetime, limit: i
 
 
 async def _end_unreadable(tx: AsyncConnection, row: Row[Any], now: datetime) -> Lost:
-    message = "this release cannot read what another one recorded about this run"
+    message = "this release cannot read the record that another one made of this run"
     firing = await episodes.any_open(tx, row.id)
     acted = row.admitted_at is not None
     said: dict[str, Any] = {"state": RunState.FAILED, "reason": Reason.UNEXPECTED, "message": message}
