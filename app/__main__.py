@@ -7,7 +7,13 @@ import sys
 
 gc.disable()  # imported modules stay: looking for garbage in them again and again costs a sixth of the start
 
-from app.cli import main  # noqa: E402
+from app.domain.errors import ConfigError  # noqa: E402
+
+try:
+    from app.cli import main
+except ConfigError as error:  # a plug-in cannot be used: the settings are made of what the backends say
+    sys.stderr.write(f"remediator: {error.message}\n")
+    sys.exit(2)
 
 gc.freeze()  # later collections need not look at it either, which would hold everything up for a tenth of a second
 gc.enable()

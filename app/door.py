@@ -49,7 +49,7 @@ class Guest(Protocol):
 
 
 def open_files() -> int:
-    """Return how many files this process may open."""
+    """How many files this process may open."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return soft if soft != resource.RLIM_INFINITY else _MOST * 8
 
@@ -68,7 +68,7 @@ class Door:
         self._told = -_TELL_SECONDS
 
     def let_in(self, context: ssl.SSLContext | None, **options: Any) -> asyncio.Protocol:
-        """Return the protocol of a new connection; `options` are those of uvicorn's own class."""
+        """The protocol of a new connection; `options` are those of uvicorn's own class."""
         after = partial(Connection, self, **options)
         return after() if context is None else Handshake(self, context, after)
 

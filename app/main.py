@@ -12,7 +12,6 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -27,6 +26,10 @@ from app.api.services import Limits, Services
 from app.backends.actions import actions
 from app.backends.checks import checks
 from app.backends.instances import Clients
+from app.backends.messengers import channels
+from app.backends.messengers import section as channel_section
+from app.backends.registry import backends
+from app.backends.scope import Scope
 from app.catalog.catalog import Catalog
 from app.catalog.loader import load
 from app.catalog.references import Installation
@@ -55,45 +58,36 @@ from app.store.migrations.migrate import migrate
 from app.telemetry.metrics import Metrics
 
 _LOOK_AGAIN_SECONDS = 10.0  # should a reminder ever be missed
-# Where Kubernetes tells a pod the namespace it runs in.
-_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _MOST_WARNINGS = 100  # that are logged for one catalog; `remediator check` shows all
 log = structlog.get_logger()
 
 
 def utc_now() -> datetime:
-    """Return the clock of a real process."""
+    """The clock of a real process."""
     return datetime.now(UTC)
 
 
-def _namespace_of_this_pod() -> str:
-    try:
-        return _NAMESPACE_FILE.read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        return ""
-
-
-def _own_databases(settings: Settings) -> tuple[str, ...]:
-    """Return the configured PostgreSQL targets that are this service's own store."""
-    store = store_url(settings.store_url)
-    if store.get_backend_name() == "sqlite":
-        return settings.scope.own_databases
-    from app.backends.postgres.client import server_of  # noqa: PLC0415 - its driver is needed only here
-
-    own = [name for name, one in settings.connections.postgres.items() if server_of(one) == (store.host, store.port)]
-    return (*settings.scope.own_databases, *(f"{name}/{store.database}" for name in own))
+def _scope_of(settings: Settings) -> Scope:
+    """The configured scope, without what belongs to this service itself: each backend knows what that is."""
+    url, connections = str(store_url(settings.store_url)), settings.connections
+    blocks = {
+        name: backend.protect(settings.scope.of(name), connections.of(name), url)
+        for name, backend in backends().items()
+        if backend.Scope is not None
+    }
+    return settings.scope.model_copy(update=blocks)
 
 
 def policy_of(settings: Settings) -> Policy:
-    """Return the settings that decisions depend on; raises ConfigError where they contradict each other."""
-    own = settings.scope.own_namespace or _namespace_of_this_pod()
+    """The settings that decisions depend on; raises ConfigError where they contradict each other."""
     episodes = settings.episodes
-    if settings.channel is not None and settings.channel not in settings.connections.notify:
-        known = ", ".join(sorted(settings.connections.notify)) or "none"
-        raise ConfigError(f"channel: connections.notify has no {settings.channel!r} (configured: {known})")
+    if settings.channel is not None and settings.channel not in channels(settings.connections):
+        known = ", ".join(sorted(channels(settings.connections))) or "none"
+        place = f"connections.{channel_section()}"
+        raise ConfigError(f"channel: {place} has no {settings.channel!r} (configured: {known})")
     return Policy(
         ceiling=settings.mode,
-        scope=settings.scope.model_copy(update={"own_namespace": own, "own_databases": _own_databases(settings)}),
+        scope=_scope_of(settings),
         rate=settings.rate,
         episodes=EpisodeRules(episodes.ignored_labels, episodes.late_within, episodes.restart_after),
         concurrency=settings.concurrency,
@@ -112,7 +106,7 @@ def policy_of(settings: Settings) -> Policy:
 
 
 def audit_key_of(settings: Settings) -> bytes:
-    """Return the key of the audit's hashes; empty where none is configured."""
+    """The key of the audit's hashes; empty where none is configured."""
     key = settings.audit.key
     if key is None:
         return b""
@@ -130,7 +124,7 @@ def read_files(settings: Settings) -> None:
 
 
 def installation_of(settings: Settings) -> Installation:
-    """Return the configuration to compare a catalog with."""
+    """The configuration to compare a catalog with."""
     return Installation(
         settings.connections, policy_of(settings).scope, settings.channel, settings.episodes.ignored_labels
     )
@@ -139,7 +133,7 @@ def installation_of(settings: Settings) -> Installation:
 def parts_of(
     settings: Settings, catalog: CatalogHolder, metrics: Metrics, database: Database, clock: Callable[[], datetime]
 ) -> EngineContext:
-    """Return the engine's parts for this process."""
+    """The engine's parts for this process."""
     policy = policy_of(settings)
     return EngineContext(
         database=database,
@@ -202,7 +196,7 @@ class Service:
         self.start(self.parts.clients.load({one.backend for one in targets if one is not None}), "clients")
 
     def application(self) -> FastAPI:
-        """Return the HTTP edge over this replica's parts."""
+        """The HTTP edge over this replica's parts."""
         services = Services(
             database=self.database,
             inbox=self.inbox,

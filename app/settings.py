@@ -32,23 +32,24 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
-from app.backends.connection import Connections, SecretSource
+from app.backends.connections import Connections
+from app.backends.scope import Scope
+from app.backends.secrets import SecretSource
 from app.catalog.diagnostics import sentence
 from app.catalog.fields import unknown_field
-from app.catalog.names import did_you_mean
 from app.domain.durations import Duration, Rate, Rates, format_duration
 from app.domain.episodes import REPLICA_LABELS
 from app.domain.errors import ConfigError, Diagnostic
 from app.domain.model import Value
 from app.domain.moments import MAX_COUNT, Positive
+from app.domain.names import did_you_mean
 from app.domain.remediation import Mode
-from app.domain.scope import Scope
 
 _PREFIX = "REMEDIATOR_"
 _OTHER_VARIABLES = {"config", "url", "token", "hypothesis"}  # of the command line and of the tests
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
 _SERVICE_LINK = re.compile(r"\w*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)?)")
-_OF_KUBERNETES = "; Kubernetes may have set it, for a Service named remediator: enableServiceLinks: false keeps it away"
+_OF_A_SERVICE = "; the cluster may have set it, for a Service named remediator: enableServiceLinks: false keeps it away"
 _SHORTEST_RETENTION = timedelta(days=7)
 _SECRETIVE = {"audit", "auth", "connections", "store"}  # their values are never repeated
 
@@ -126,7 +127,7 @@ def _listen(text: str) -> str:
 
 
 def _paths(value: object) -> object:
-    """Split the paths of a variable at their commas."""
+    """A variable holds several paths with commas between them."""
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
@@ -263,7 +264,7 @@ class Settings(BaseSettings):
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether only this machine can reach `host`."""
+    """Whether only this machine can reach `host`."""
     if host == "localhost":
         return True
     try:
@@ -291,7 +292,7 @@ def load_settings(config: Path | None, flags: Mapping[str, Any]) -> Settings:
 
 
 def _not_yaml(config: Path | None, error: yaml.YAMLError | ValueError) -> Diagnostic:
-    """Return where the file stops to be YAML. PyYAML's own words quote the file, and with it secrets."""
+    """Where the file stops to be YAML. PyYAML's own words quote the file, and with it secrets."""
     mark = error.problem_mark or error.context_mark if isinstance(error, yaml.MarkedYAMLError) else None
     said = "; a value that begins with one of * & ! % @ ` needs quotes, and a tab cannot indent"
     if not isinstance(error, yaml.MarkedYAMLError):
@@ -306,7 +307,7 @@ def _refuse_unknown_variables() -> None:
     for variable in sorted(os.environ):
         name = variable.removeprefix(_PREFIX).partition("__")[0].lower()
         if variable.startswith(_PREFIX) and name not in {*Settings.model_fields, *_OTHER_VARIABLES}:
-            hint = _OF_KUBERNETES if _SERVICE_LINK.fullmatch(variable) else did_you_mean(name, Settings.model_fields)
+            hint = _OF_A_SERVICE if _SERVICE_LINK.fullmatch(variable) else did_you_mean(name, Settings.model_fields)
             problems.append(Diagnostic(variable, 1, 1, name, f'unknown setting "{name}"{hint}'))
     if problems:
         raise ConfigError("the configuration cannot be used", problems)
@@ -328,7 +329,7 @@ def _diagnostic(config: Path | None, problem: Any) -> Diagnostic:
 
 
 def placed(config: Path | None, loc: tuple[str | int, ...], message: str) -> Diagnostic:
-    """Return a problem with the setting at `loc`, where it was given: by a variable, or by the config file."""
+    """A problem with the setting at `loc`, where it was given: by a variable, or by the config file."""
     path = ".".join(str(part) for part in loc)
     variable = _PREFIX + path.upper().replace(".", "__")
     if variable in os.environ:

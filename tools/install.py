@@ -60,6 +60,8 @@ PROGRAMS: Mapping[str, Program] = {
     "redis-server": Program(("redis-server",), "REDIS_SERVER_BIN", "redis-server", for_demo=True),
     "ip": Program(("ip",), "IP_BIN", "iproute2"),
     "openssl": Program(("openssl",), "OPENSSL_BIN", "openssl"),
+    "sshd": Program(("sshd",), "SSHD_BIN", "openssh-server"),
+    "ssh-keygen": Program(("ssh-keygen",), "SSH_KEYGEN_BIN", "openssh-client"),
     "docker": Program(("docker",), "DOCKER_BIN", "docker.io"),
     "dockerd": Program(("dockerd",), "DOCKERD_BIN", "docker.io"),
     "etcd": _kubernetes("etcd", "go.etcd.io/etcd/server/v3"),
@@ -100,6 +102,8 @@ def _candidates(program: Program) -> Iterator[Path]:
             yield cache_directory(program.module) / name
         elif on_path := shutil.which(name):
             yield Path(on_path)
+        if program.package == "openssh-server":  # not on the PATH of everybody
+            yield from (Path("/usr/sbin") / name,)
         if program.package == "postgresql":
             yield from sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)
 

@@ -53,7 +53,7 @@ class Application(FastAPI):
         await (self._receiving if self._receiver.is_for(scope) else self._edge)(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
-        """Return the OpenAPI document."""
+        """The OpenAPI document."""
         if self.openapi_schema is None:
             document = get_openapi(
                 title=self.title, version=self.version, description=self.description, routes=self.routes
@@ -72,7 +72,7 @@ def _edge(app: ASGIApp, services: Services) -> ASGIApp:
 
 
 def create_app(services: Services) -> FastAPI:
-    """Return the ASGI application."""
+    """The ASGI application."""
     app = Application(services)
     for part in (webhook, ops):
         app.include_router(part.router)

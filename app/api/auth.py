@@ -37,7 +37,7 @@ class Role(StrEnum):
     ADMIN = "admin"
 
     def may(self, needed: Role) -> bool:
-        """Say whether this role includes the other one."""
+        """Whether this role includes the other one."""
         return needed in _INCLUDES[self]
 
 
@@ -65,7 +65,7 @@ class Token(Protocol):
         """Where the secret is, unless it was given in place."""
 
     def read(self, setting: str = "") -> str:
-        """Return the secret; raises ConfigError that names the setting."""
+        """The secret; raises ConfigError that names the setting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class _Known:
         return hashlib.sha256(secret.encode()).digest()
 
     def checked(self) -> str:
-        """Return the secret; raises ConfigError when there is none."""
+        """The secret; raises ConfigError when there is none."""
         secret = self._token.read(f"auth.tokens {self.identity.name!r}").strip()
         if not secret:
             raise ConfigError(f"the secret of token {self.identity.name!r} is empty")
@@ -137,7 +137,7 @@ class Authenticator:
                 raise ConfigError(f"the tokens {other!r} and {known.identity.name!r} have the same secret")
 
     def identify(self, authorization: str | None) -> Identity | None:
-        """Return the bearer of the token in an Authorization header, or None."""
+        """The bearer of the token in an Authorization header, or None."""
         if self.is_open:
             return Identity(ANONYMOUS, Role.ADMIN)
         presented = _secret(authorization or "")
@@ -153,7 +153,7 @@ class Authenticator:
 
 
 def _secret(authorization: str) -> bytes:
-    """Return the token that a header carries: after `Bearer`, or as the password of `Basic`."""
+    """The token that a header carries: after `Bearer`, or as the password of `Basic`."""
     scheme, _, rest = authorization.partition(" ")
     rest = rest.strip()
     if scheme.lower() == "bearer":
@@ -193,7 +193,7 @@ def authorize(request: Request, needed: Role) -> Identity:
 
 
 def require(needed: Role) -> Callable[..., Awaitable[Identity]]:
-    """Return a dependency that lets only this role (or one that includes it) pass."""
+    """A dependency that lets only this role (or one that includes it) pass."""
 
     async def dependency(request: Request, _documented: Annotated[None, Depends(documented)]) -> Identity:
         try:

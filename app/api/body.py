@@ -13,7 +13,7 @@ _LENGTH = re.compile(r"[0-9]{1,18}")
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Return the body; raises a problem when it is compressed, too large, or ends too early.
+    """The body; raises a problem when it is compressed, too large, or ends too early.
 
     A moderate excess is read and dropped, so that the sender gets the answer instead of a broken connection.
     """
@@ -35,7 +35,7 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 async def _collect(request: Request, limit: int) -> bytes | None:
-    """Return the body, or None when it is larger than `limit`."""
+    """The body, or None when it is larger than `limit`."""
     chunks: list[bytes] = []
     size, more = 0, True
     while more and size <= 2 * limit:

@@ -17,10 +17,10 @@ from app.api.problems import ProblemError, ProblemReason, errors
 from app.api.record import Preflight, Record, StandingAnswer, Summary, record, summaries
 from app.api.services import Served, Services
 from app.catalog.catalog import Catalog
-from app.catalog.names import did_you_mean
 from app.domain.errors import ConfigError, NotFoundError, StoreUnavailableError
 from app.domain.findings import Result
 from app.domain.freezes import Freeze
+from app.domain.names import did_you_mean
 from app.domain.remediation import Mode, Remediation
 from app.engine.outcomes.earned_mode import set_by_hand
 from app.store.audit import chain

@@ -164,7 +164,7 @@ async def _said(services: Services, run_id: str, word: HumanDecision) -> tuple[D
 
 
 async def _summary(tx: AsyncConnection, run_id: str) -> RunSummary:
-    """Return the run as this transaction leaves it."""
+    """The run as this transaction leaves it."""
     record = await search.read_run(tx, run_id)
     if record is None:
         raise NotFoundError(f"there is no run {run_id}")

@@ -103,7 +103,7 @@ class KnownHost:
 
 @lru_cache(maxsize=64)
 def _is_local(host: str) -> bool:
-    """Say whether a Host header names this machine; an old client sends none, and is no browser."""
+    """Whether a Host header names this machine; an old client sends none, and is no browser."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
     except ValueError:

@@ -51,7 +51,7 @@ async def _wanted(
     kind: Annotated[list[str] | None, Query(max_length=20, description="Only this kind; repeatable.")] = None,
     since: Annotated[Moment | None, Query(description="Not before: RFC 3339, or a duration ago (24h).")] = None,
 ) -> Wanted:
-    """Return which events a request asks for."""
+    """Which events a request asks for."""
     return Wanted(remediation, tuple(kind or ()), moment(since, services.clock()) if since else None)
 
 
@@ -59,7 +59,7 @@ async def _start(
     after: Annotated[Place, Query(description="A `cursor`: only later events.")] = "0-0",
     last_event_id: Annotated[Place | None, Header(description="The same as `after`.")] = None,
 ) -> Cursor:
-    """Return where a request begins; a browser that connects again says where it was."""
+    """Where a request begins; a browser that connects again says where it was."""
     return Cursor.parse(last_event_id or after)
 
 

@@ -36,7 +36,7 @@ LIST_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 def negotiate(request: Request, asked: Format | None) -> Format:
-    """Return the format that the query names, else the first known one of the Accept header, else JSON."""
+    """The format that the query names, else the first known one of the Accept header, else JSON."""
     if asked is not None:
         return asked
     for part in request.headers.get("accept", "").split(","):
@@ -48,7 +48,7 @@ def negotiate(request: Request, asked: Format | None) -> Format:
 
 
 def render(request: Request, page: RunPage | EpisodePage, kind: Format) -> Response:
-    """Return the answer for one page."""
+    """The answer for one page."""
     headers = {"Vary": "Accept"}
     if page.next is not None:
         headers["Link"] = f'<{_next_url(request, page.next)}>; rel="next"'

@@ -16,10 +16,10 @@ from app.api.models import Answer
 from app.api.problems import ProblemError, ProblemReason, errors
 from app.api.services import Served, Services
 from app.api.targets import check_instance, key_objection, unseen
-from app.catalog.names import did_you_mean, listed
 from app.domain.durations import Duration
 from app.domain.errors import NotFoundError, StoreUnavailableError
 from app.domain.moments import BoundedMoment
+from app.domain.names import did_you_mean, listed
 from app.domain.obstacles import Hold
 from app.engine.outcomes import pausing
 from app.store.db.rerun import rerun
@@ -59,7 +59,7 @@ class Pause(BaseModel):
         return self
 
     def end(self, now: datetime) -> datetime | None:
-        """Return when it ends; raises a problem when that is over already."""
+        """When it ends; raises a problem when that is over already."""
         until = self.until if self.duration is None else now + self.duration
         if until is not None and until <= now:
             raise ProblemError(422, ProblemReason.WRONG_SHAPE, "the end of the pause is over already", field="until")
@@ -249,7 +249,7 @@ def _subject(remediation: str | None, target: str | None) -> Held:
 
 
 def known_remediation(services: Services, name: str) -> str:
-    """Return the name, where the catalog has it; raises NotFoundError with the nearest one."""
+    """The name, where the catalog has it; raises NotFoundError with the nearest one."""
     catalog = services.catalog.current
     if catalog.get(name) is None:
         raise NotFoundError(f"there is no remediation {name[:63]!r}{did_you_mean(name[:63], catalog.remediations)}")

@@ -10,14 +10,14 @@ from pydantic import BaseModel, ValidationError
 from app.api.body import read_body
 from app.api.problems import ProblemError, ProblemReason
 from app.api.refusals import not_an_object, wrong_field
-from app.catalog.names import did_you_mean
+from app.domain.names import did_you_mean
 
 _MAX_BODY = 16 * 1024
 M = TypeVar("M", bound=BaseModel)
 
 
 async def read_given(request: Request, model: type[M]) -> M:
-    """Return the body as `model`; no body is an empty object."""
+    """The body as `model`; no body is an empty object."""
     body = await read_body(request, _MAX_BODY)
     try:
         return model.model_validate_json(body if body.strip() else b"{}")
@@ -38,7 +38,7 @@ def _problem(found: list[Any], model: type[BaseModel]) -> ProblemError:
 
 
 def _hint(problem: Any, model: type[BaseModel]) -> str:
-    """Return which field was probably meant by one that there is not."""
+    """Which field was probably meant by one that there is not."""
     if problem["type"] != "extra_forbidden":
         return ""
     field = str(problem["loc"][-1])
@@ -49,7 +49,7 @@ def _hint(problem: Any, model: type[BaseModel]) -> str:
 
 
 def body_of(model: type[BaseModel], *, required: bool) -> dict[str, Any]:
-    """Return the OpenAPI of a body that is read by hand."""
+    """The OpenAPI of a body that is read by hand."""
     schema = {"$ref": f"#/components/schemas/{model.__name__}"}
     return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
 

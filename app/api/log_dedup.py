@@ -14,7 +14,7 @@ class Once:
         self._seen: OrderedDict[Hashable, None] = OrderedDict()
 
     def first(self, *key: Hashable) -> bool:
-        """Say whether this key is met for the first time."""
+        """Whether this key is met for the first time."""
         known = key in self._seen
         self._seen[key] = None
         self._seen.move_to_end(key)

@@ -85,7 +85,7 @@ class ProblemError(Exception):
         self.headers = dict(headers or {})
 
     def response(self) -> Response:
-        """Return the answer itself."""
+        """The answer itself."""
         problem = Problem(
             title=HTTPStatus(self.status).phrase,
             status=self.status,
@@ -99,7 +99,7 @@ class ProblemError(Exception):
 
 
 def store_unavailable(known: str = " and nothing was recorded") -> ProblemError:
-    """Return the answer that Alertmanager tries again after."""
+    """The answer that Alertmanager tries again after."""
     return ProblemError(
         HTTPStatus.SERVICE_UNAVAILABLE,
         ProblemReason.STORE_UNAVAILABLE,
@@ -109,7 +109,7 @@ def store_unavailable(known: str = " and nothing was recorded") -> ProblemError:
 
 
 def outcome_unknown(path: str) -> ProblemError:
-    """Return the answer for a commit whose own answer was lost."""
+    """The answer where the store was told to commit, and its own answer was lost."""
     detail = "the store's answer was lost: it is not known whether this was recorded"
     where = _told_by(path)
     return ProblemError(
@@ -118,7 +118,7 @@ def outcome_unknown(path: str) -> ProblemError:
 
 
 def _told_by(path: str) -> str:
-    """Return where a person sees whether a request took effect."""
+    """Where a person sees whether a request took effect."""
     parts = path.strip("/").split("/")
     match parts:
         case ["remediations", run_id, "retry" | "undo"]:
@@ -142,7 +142,7 @@ def unexpected(request: Request, error: Exception) -> Response:
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the OpenAPI entries of a route's error answers."""
+    """The OpenAPI entries of a route's error answers."""
     schema = {"$ref": "#/components/schemas/Problem"}
     return {
         status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}

@@ -19,9 +19,9 @@ from fastapi.routing import APIRoute
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from app.api.problems import ProblemError, ProblemReason
-from app.catalog.names import did_you_mean, listed
 from app.domain.durations import parse_duration
 from app.domain.moments import clamp
+from app.domain.names import did_you_mean, listed
 from app.domain.states import FINAL_STATES, RunState
 from app.store.queries.search import Alerts, EpisodeFilter, Page, RunFilter
 
@@ -67,7 +67,7 @@ def _moment(text: str) -> str:
 
 
 def moment(text: str, now: datetime) -> datetime:
-    """Return a point in time as RFC 3339 writes it, or a duration ago; raises ValueError."""
+    """A point in time as RFC 3339 writes it, or a duration ago; raises ValueError."""
     wrong = f"{text[:60]!r} is no time; write 2026-01-31T12:00:00Z, or how long ago, for example 90m or 7d"
     if text[4:5] != "-":
         try:
@@ -82,7 +82,7 @@ def moment(text: str, now: datetime) -> datetime:
 
 
 def _cursor(text: str) -> str:
-    """Return the id that a cursor stands for."""
+    """The id that a cursor stands for."""
     try:
         return str(uuid.UUID(bytes=base64.urlsafe_b64decode(f"{text}==")))
     except (binascii.Error, ValueError) as error:
@@ -131,7 +131,7 @@ class ListQuery(BaseModel):
         return Page(self.limit, self.cursor)
 
     def alerts(self, now: datetime) -> Alerts:
-        """Return the part of the filter that is about alerts."""
+        """The part of the filter that is about alerts."""
         return Alerts(
             alertname=self.alertname,
             namespace=self.namespace,
@@ -151,7 +151,7 @@ class RunQuery(ListQuery):
         description="As `state`, for final states only: " + ", ".join(sorted(FINAL_STATES)) + ".",
     )
     effective: bool | None = Field(default=None, description="Whether the alert resolved after the run acted.")
-    target: str | None = Field(default=None, description="The target, or a part of it: kubernetes:Deployment/shop/api.")
+    target: str | None = Field(default=None, description="The target's key, or a part of it.")
 
     @model_validator(mode="after")
     def _outcomes_are_final(self) -> RunQuery:
@@ -160,7 +160,7 @@ class RunQuery(ListQuery):
         return self
 
     def wanted(self, now: datetime) -> RunFilter:
-        """Return the filter for the store."""
+        """The filter for the store."""
         states = {*self.state} & {*self.outcome} if self.state and self.outcome else {*self.state, *self.outcome}
         return RunFilter(
             alerts=self.alerts(now),
@@ -178,5 +178,5 @@ class EpisodeQuery(ListQuery):
     matched: bool | None = Field(default=None, description="Whether any remediation matched it.")
 
     def wanted(self, now: datetime) -> EpisodeFilter:
-        """Return the filter for the store."""
+        """The filter for the store."""
         return EpisodeFilter(alerts=self.alerts(now), open=self.open, matched=self.matched)

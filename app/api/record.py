@@ -109,7 +109,7 @@ class Preflight(Answer):
 
 
 async def summaries(tx: AsyncConnection, remediations: Mapping[str, Remediation], now: datetime) -> dict[str, Summary]:
-    """Return the records of a catalog in short."""
+    """The records of a catalog in short."""
     found = await track_record.tallies(tx, remediations, now - SPAN)
     open_now, known = await breakers.get_all(tx), await earned_modes.get_all(tx)
     paused = [(row.scope, row.subject) for row in await holds.standing(tx, now)]

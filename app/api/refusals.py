@@ -45,7 +45,7 @@ class _Group(BaseModel):
 
 
 def group_of(body: bytes) -> str:
-    """Return the group of a body that could not be read as a notification, or nothing."""
+    """The group of a body that could not be read as a notification, or nothing."""
     try:
         return _Group.model_validate_json(body).group_key
     except ValidationError:
@@ -53,7 +53,7 @@ def group_of(body: bytes) -> str:
 
 
 def refusal(error: ValidationError) -> ProblemError:
-    """Return the problem for a body that is not a notification."""
+    """The problem for a body that is not a notification."""
     found = error.errors(include_url=False, include_input=False)
     root = next((one for one in found if not one["loc"]), None)
     if root is not None:
@@ -69,7 +69,7 @@ def refusal(error: ValidationError) -> ProblemError:
 
 
 def not_an_object(root: ErrorDetails) -> ProblemError:
-    """Return the problem for a body that is not even a JSON object."""
+    """The problem for a body that is not even a JSON object."""
     if root["type"] == "json_invalid":
         where = str(root.get("ctx", {}).get("error", "")) or "it cannot be read"
         return ProblemError(400, ProblemReason.NOT_JSON, f"the body is not JSON: {where}")
@@ -77,7 +77,7 @@ def not_an_object(root: ErrorDetails) -> ProblemError:
 
 
 def wrong_field(found: list[ErrorDetails], hint: str = "") -> ProblemError:
-    """Return the problem for the first wrong field, with a word about how many more there are."""
+    """The problem for the first wrong field, with a word about how many more there are."""
     first, rest = found[0], len(found) - 1
     field = field_path(first["loc"])
     more = f" (and {rest} more)" if rest else ""

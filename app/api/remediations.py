@@ -107,7 +107,7 @@ def _deeds(record: RunRecord) -> dict[str, list[str]]:
 
 
 def _steps(record: RunRecord) -> list[StepAnswer]:
-    """Return the steps of all rungs that have begun, then those of the present plan that have not."""
+    """The steps of all rungs that have begun, then those of the present plan that have not."""
     begun = [StepAnswer.model_validate(row).model_copy(update=_shown(row.planned)) for row in record.steps]
     places = {(step.rung, step.position) for step in begun}
     plan = record.run.plan or {"rung": 0, "steps": []}

@@ -56,7 +56,7 @@ class Services:
 
 
 async def of_request(request: Request) -> Services:
-    """Return the services of the application that serves this request."""
+    """The services of the application that serves this request."""
     services: Services = request.app.state.services
     return services
 

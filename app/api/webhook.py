@@ -78,7 +78,7 @@ class Receiver:
         self._app = app
 
     def is_for(self, scope: Scope) -> bool:
-        """Say whether a request is a notification."""
+        """Whether a request is a notification."""
         return bool(scope["type"] == "http" and scope["path"] == PATH and scope["method"] == "POST")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -134,7 +134,7 @@ def _parse(body: bytes, max_alerts: int) -> Notification:
 
 
 def _read(services: Services, body: bytes) -> tuple[Received, int]:
-    """Return the notification to record, and how many of its alerts are set aside.
+    """The notification to record, and how many of its alerts are set aside.
 
     Its alerts are not kept while others are read, since take-in reads them.
     """

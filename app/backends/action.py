@@ -12,11 +12,11 @@ from datetime import datetime
 from typing import Any, ClassVar, Generic, TypeVar
 
 from app.backends.instances import Clients
+from app.backends.scope import Scope
 from app.domain.model import JsonObject, Value
 from app.domain.permissions import Permission
 from app.domain.plans import PlannedStep, Target
 from app.domain.remediation import Risk
-from app.domain.scope import Scope
 from app.domain.wording import changes
 
 P = TypeVar("P", bound=Value)
@@ -119,7 +119,7 @@ class Action(ABC, Generic[P]):
     can_be_taken_back: ClassVar[bool] = False
 
     def planned(self, params: P, **fields: Any) -> PlannedStep:
-        """Return a planned step of this action with its name, risk and JSON parameters filled in."""
+        """A planned step of this action with its name, risk and JSON parameters filled in."""
         return PlannedStep(
             action=self.name, risk=self.risk, params=params.model_dump(mode="json", by_alias=True), **fields
         )

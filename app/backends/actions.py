@@ -6,10 +6,10 @@ from functools import cache
 from typing import Any
 
 from app.backends.action import Action
-from app.backends.registry import discover
+from app.backends.registry import Found, discover
 
 
 @cache
 def actions() -> dict[str, Action[Any]]:
     """Return the actions that catalogs may use, by name."""
-    return discover("actions", Action)  # type: ignore[type-abstract]
+    return Found("action", discover("actions", Action))  # type: ignore[type-abstract]

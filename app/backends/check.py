@@ -10,12 +10,12 @@ from datetime import datetime
 from typing import ClassVar, Generic, TypeVar
 
 from app.backends.instances import Clients
+from app.backends.scope import Scope
 from app.domain.errors import AppError, CheckError
 from app.domain.model import JsonObject, Value
 from app.domain.permissions import Permission
 from app.domain.plans import Observation, PlannedStep, Target
 from app.domain.redaction import redact, redact_all
-from app.domain.scope import Scope
 
 P = TypeVar("P", bound=Value)
 
@@ -47,7 +47,7 @@ class Check(ABC, Generic[P]):
 
 
 def observation(held: bool, message: str, **data: object) -> Observation:  # noqa: FBT001 - reads as a sentence
-    """Return an observation; `data` are JSON values that the audit shows."""
+    """An observation; `data` are JSON values that the audit shows."""
     json: JsonObject = dict(data)
     return Observation(held=held, message=redact(message), data=redact_all(json))
 

@@ -6,10 +6,10 @@ from functools import cache
 from typing import Any
 
 from app.backends.check import Check
-from app.backends.registry import discover
+from app.backends.registry import Found, discover
 
 
 @cache
 def checks() -> dict[str, Check[Any]]:
     """Return the checks that catalogs may use, by name."""
-    return discover("checks", Check)  # type: ignore[type-abstract]
+    return Found("check", discover("checks", Check))  # type: ignore[type-abstract]

@@ -3,130 +3,55 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import AsyncExitStack
-from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import Any
 
-from app.backends.connection import Connections
-from app.domain.errors import PermanentError
-from app.domain.reasons import Reason
-from app.domain.scope import Scope
-
-if TYPE_CHECKING:
-    from app.backends.alertmanager.client import AlertmanagerClient
-    from app.backends.http.client import HttpClient
-    from app.backends.kubernetes.client import KubernetesClient
-    from app.backends.notify.client import Notifier
-    from app.backends.postgres.client import PostgresClient
-    from app.backends.prometheus.client import PrometheusClient
-    from app.backends.redis.client import RedisClient
+from app.backends.base import Backend
+from app.backends.connections import Connections
+from app.backends.registry import backends
+from app.backends.scope import Scope
+from app.backends.web import HttpClient
 
 
 class Clients:
-    """Hands out clients by the names that the configuration gives them; closes them all at the end."""
+    """Keeps one client for each instance of each backend, and closes them all at the end."""
 
     def __init__(self, connections: Connections, scope: Scope) -> None:
         self.connections = connections
         self.scope = scope
         self._stack = AsyncExitStack()
-        self._connecting = asyncio.Lock()
-        self._kubernetes: KubernetesClient | None = None
-        self._http: HttpClient | None = None
-        self._alertmanager: AlertmanagerClient | None = None
-        self._postgres: dict[str, PostgresClient] = {}
-        self._redis: dict[str, RedisClient] = {}
+        self._made: dict[tuple[str, str], Any] = {}
+        self._making: dict[tuple[str, str], asyncio.Lock] = {}
+        self._web: HttpClient | None = None
 
-    async def kubernetes(self) -> KubernetesClient:
-        """The cluster; raises TransientError when it cannot be reached, PermanentError when it is not configured."""
-        async with self._connecting:
-            if self._kubernetes is None:
-                await _load("kubernetes")
-                from app.backends.kubernetes.client import KubernetesClient  # noqa: PLC0415 - 20 MiB, only where needed
+    async def get(self, backend: Backend[Any], instance: str) -> Any:
+        """The client of an instance; raises PermanentError where it is not configured."""
+        key = (backend.name, instance)
+        if key in self._made:
+            return self._made[key]
+        async with self._making.setdefault(key, asyncio.Lock()):
+            if key not in self._made:
+                await backend.load()
+                made = await backend.connect(self, instance)
+                if hasattr(made, "close"):
+                    self._stack.push_async_callback(made.close)
+                self._made[key] = made
+        return self._made[key]
 
-                self._kubernetes = await KubernetesClient.connect(self.connections.kubernetes, self.connections.timeout)
-                self._stack.push_async_callback(self._kubernetes.close)
-        return self._kubernetes
+    def web(self) -> HttpClient:
+        """The one client for calls over HTTP, which backends share."""
+        if self._web is None:
+            self._web = HttpClient(self.connections.timeout)
+            self._stack.push_async_callback(self._web.close)
+        return self._web
 
-    def postgres(self, instance: str) -> PostgresClient:
-        """Return a PostgreSQL server by its configured name."""
-        if instance not in self._postgres:
-            connection = self.connections.postgres.get(instance)
-            if connection is None:
-                raise _unknown("postgres", instance, self.connections.postgres)
-            from app.backends.postgres.client import PostgresClient  # noqa: PLC0415
-
-            self._postgres[instance] = PostgresClient(connection, self.connections.timeout)
-        return self._postgres[instance]
-
-    def redis(self, instance: str) -> RedisClient:
-        """Return a Redis server by its configured name."""
-        if instance not in self._redis:
-            connection = self.connections.redis.get(instance)
-            if connection is None:
-                raise _unknown("redis", instance, self.connections.redis)
-            from app.backends.redis.client import RedisClient  # noqa: PLC0415
-
-            self._redis[instance] = RedisClient(connection, self.connections.timeout)
-        return self._redis[instance]
-
-    def http(self) -> HttpClient:
-        """Return the client for http.request and http.ok."""
-        if self._http is None:
-            from app.backends.http.client import HttpClient  # noqa: PLC0415
-
-            self._http = HttpClient(self.connections.secrets, self.connections.timeout, self.connections.http)
-            self._stack.push_async_callback(self._http.close)
-        return self._http
-
-    def prometheus(self) -> PrometheusClient:
-        """Return the Prometheus that prometheus.query asks."""
-        from app.backends.prometheus.client import PrometheusClient  # noqa: PLC0415
-
-        if self.connections.prometheus is None:
-            msg = "no Prometheus is configured; set connections.prometheus.url"
-            raise PermanentError(msg, reason=Reason.CONFIG_INVALID)
-        return PrometheusClient(self.http(), self.connections.prometheus)
-
-    def alertmanager(self) -> AlertmanagerClient | None:
-        """Return the Alertmanagers that notify us, or None where they are not configured."""
-        if self._alertmanager is None and self.connections.alertmanager is not None:
-            from app.backends.alertmanager.client import AlertmanagerClient  # noqa: PLC0415
-
-            self._alertmanager = AlertmanagerClient(self.http(), self.connections.alertmanager)
-            self._stack.push_async_callback(self._alertmanager.close)
-        return self._alertmanager
-
-    def notifier(self, channel: str) -> Notifier:
-        """Return a notification channel by its configured name."""
-        from app.backends.notify.client import Notifier  # noqa: PLC0415
-
-        configured = self.connections.notify.get(channel)
-        if configured is None:
-            raise _unknown("notify", channel, self.connections.notify)
-        return Notifier(configured, self.connections.timeout)
-
-    async def load(self, backends: Collection[str]) -> None:
-        """Import the modules of these backends, if the configuration lets a run reach them."""
-        given = {
-            "kubernetes": self.scope.namespaces,
-            "postgres": self.connections.postgres,
-            "redis": self.connections.redis,
-        }
-        for backend, reachable in given.items():
-            if reachable and backend in backends:
-                await _load(backend)
+    async def load(self, names: Collection[str]) -> None:
+        """Import what these backends need, where the configuration lets anything reach them: no run waits for it."""
+        for name, backend in backends().items():
+            if name in names and backend.is_reachable(self.connections, self.scope.of(name)):
+                await backend.load()
 
     async def close(self) -> None:
         """Close every client that was made."""
         await self._stack.aclose()
-
-
-async def _load(backend: str) -> None:
-    """Import a client's module in a thread, so that everything else goes on."""
-    await asyncio.to_thread(import_module, f"app.backends.{backend}.client")
-
-
-def _unknown(backend: str, name: str, known: Mapping[str, object]) -> PermanentError:
-    names = ", ".join(sorted(known)) or "none"
-    return PermanentError(f"connections.{backend} has no {name!r} (configured: {names})", reason=Reason.CONFIG_INVALID)

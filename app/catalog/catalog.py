@@ -56,7 +56,7 @@ class Catalog:
         warnings: Sequence[Diagnostic],
         loaded_at: datetime,
     ) -> Catalog:
-        """Return a catalog of valid entries whose names differ."""
+        """A catalog of valid entries whose names differ."""
         return cls(
             remediations={entry.remediation.name: entry.remediation for entry in entries},
             sources={entry.remediation.name: Source(entry.file, entry.at[0]) for entry in entries},
@@ -75,11 +75,11 @@ class Catalog:
         return self.digest[:_SHORT]
 
     def match(self, labels: Mapping[str, str]) -> tuple[Remediation, ...]:
-        """Return the remediations for an alert with these labels, in catalog order."""
+        """The remediations for an alert with these labels, in catalog order."""
         return self._index.match(labels)
 
     def get(self, name: str) -> Remediation | None:
-        """Return a remediation by its name."""
+        """A remediation by its name."""
         return self.remediations.get(name)
 
     def frozen(self, remediation: Remediation, now: datetime) -> tuple[str, datetime] | None:

@@ -15,10 +15,10 @@ from pydantic_core import ErrorDetails
 
 from app.catalog.document import Node, Position
 from app.catalog.fields import Loc, beside_with, unknown_field
-from app.catalog.names import did_you_mean, listed
 from app.catalog.templates import contains_template
 from app.domain import former_names
 from app.domain.errors import Diagnostic
+from app.domain.names import did_you_mean, listed
 
 _WORD = re.compile(r"[A-Za-z0-9_.-]+")
 _LONGEST_SHOWN = 60
@@ -52,11 +52,11 @@ class Place:
 
     @classmethod
     def root(cls, node: Node, path: str) -> Place:
-        """Return where a walk begins."""
+        """Where a walk begins."""
         return cls(node, path, node.at)
 
     def child(self, key: str | int) -> Place | None:
-        """Return the place of a key or index, if there is such."""
+        """The place of a key or index, if there is such."""
         node = self.node.child(key)
         if node is None:
             return None
@@ -73,7 +73,7 @@ class Place:
         return place, ()
 
     def at_key(self, key: str) -> Position:
-        """Return where a key itself stands; the place's own position where it is missing."""
+        """Where a key itself stands; the place's own position where it is missing."""
         return self.node.keys.get(key, self.at)
 
 

@@ -54,7 +54,7 @@ class Node:
     items: Sequence[Node] = ()
 
     def child(self, key: str | int) -> Node | None:
-        """Return the node of a key or an index, if it is there."""
+        """The node of a key or an index, if it is there."""
         if isinstance(key, str):
             return self.fields.get(key)
         return self.items[key] if 0 <= key < len(self.items) else None

@@ -16,11 +16,11 @@ from app.domain.texts import Text
 _HOST = re.compile(r"[A-Za-z0-9._-]+")
 _PLACE = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")  # a whole host, with its port
 _AUTHORITY_ENDS = "/?#\\"
-_REDIS_MARKS = re.compile(r"[*?\[\]\\]")
+_GLOB_MARKS = re.compile(r"[*?\[\]\\]")
 _PATTERN_MARKS = re.compile(r"[*?\[]")
-# A pattern with no class left open, and no backslash that waits for its character. Redis' stringmatchlen lets a range
+# A pattern with no class left open, and no backslash that waits for its character. In a glob a range may
 # end with a bracket; in Python's fnmatch a bracket may be the first of a class.
-_REDIS_CLOSED = re.compile(r"(?:\\.|\[\^?+(?>\\.|[^\]\\]-.|[^\]\\])*+\]|[^\[\\])*+", re.DOTALL)
+_GLOB_CLOSED = re.compile(r"(?:\\.|\[\^?+(?>\\.|[^\]\\]-.|[^\]\\])*+\]|[^\[\\])*+", re.DOTALL)
 _PATTERN_CLOSED = re.compile(r"(?:\[!?+\]?+[^\]]*+\]|[^\[])*+", re.DOTALL)
 
 
@@ -31,7 +31,7 @@ class Escaper(Protocol):
         """Take in the author's text."""
 
     def value(self, text: str) -> str:
-        """Return a value as it can stand here; raises ValueError where it cannot."""
+        """A value as it can stand here; raises ValueError where it cannot."""
 
 
 class _Plain:
@@ -44,6 +44,14 @@ class _Plain:
     def value(self, text: str) -> str:
         """Unchanged."""
         return text
+
+
+class _Literal(_Plain):
+    """Text that only the author writes."""
+
+    def value(self, text: str) -> str:  # noqa: ARG002 - none is taken
+        """Refused."""
+        raise ValueError("no value can stand in this text: write it out")
 
 
 class _Pattern:
@@ -134,11 +142,13 @@ def escaper(kind: Text) -> Escaper:
     match kind:
         case Text.PROMQL:
             return PromqlEscaper()
-        case Text.REDIS_GLOB:
-            return _Pattern(_REDIS_MARKS, r"\\\g<0>", _REDIS_CLOSED)
+        case Text.GLOB:
+            return _Pattern(_GLOB_MARKS, r"\\\g<0>", _GLOB_CLOSED)
         case Text.PATTERN:
             return _Pattern(_PATTERN_MARKS, r"[\g<0>]", _PATTERN_CLOSED)
         case Text.URL:
             return _Url()
+        case Text.LITERAL:
+            return _Literal()
         case Text.PLAIN:
             return _Plain()

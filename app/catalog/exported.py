@@ -31,7 +31,7 @@ def objection(value: object, labels: Mapping[str, str]) -> str | None:
 
 
 def exporters(value: object, exported: Collection[str]) -> list[str]:
-    """Return the labels of `exported` that templates within `value` name without their twin."""
+    """The labels of `exported` that templates within `value` name without their twin."""
     if not exported:
         return []
     used = frozenset().union(*(labels_used(text) for text in texts(value) if is_template(text)))

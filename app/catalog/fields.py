@@ -10,9 +10,10 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from app.catalog.names import did_you_mean, listed
+from app.backends.registry import targets
 from app.domain import former_names
-from app.domain.remediation import CheckSpec, StepSpec
+from app.domain.names import did_you_mean, listed
+from app.domain.remediation import CheckSpec, StepSpec, TargetSpec
 
 Loc = tuple[str | int, ...]
 _MOST_PLACES = 3  # that are named for a field at the wrong level
@@ -47,7 +48,7 @@ def _elsewhere(model: type[BaseModel], name: str, loc: Loc) -> str:
 
 
 def _near_elsewhere(model: type[BaseModel], name: str, loc: Loc) -> str:
-    """Return the same for a name with a typing error."""
+    """The same for a name with a typing error."""
     meant = did_you_mean(name, sorted({field for field, _ in _places(model)}))
     if not meant:
         return ""
@@ -60,12 +61,16 @@ def _places(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tup
     for key, info in zip(field_names(model), model.model_fields.values(), strict=True):
         yield key, above
         below = _first_model(info.annotation)
-        if below is not None:
+        if below is TargetSpec:
+            for name, kind in targets().items():
+                yield name, (*above, key)
+                yield from _places(kind.Fields, (*above, key, name))
+        elif below is not None:
             yield from _places(below, (*above, key))
 
 
 def field_names(model: type[BaseModel]) -> list[str]:
-    """Return the fields of a model as YAML names them."""
+    """The fields of a model as YAML names them."""
     return [info.alias or name for name, info in model.model_fields.items()]
 
 

@@ -15,7 +15,7 @@ _SUFFIXES = frozenset({".yaml", ".yml"})
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the files in a stable order, each once; a path that is no directory stands for itself."""
+    """The files in a stable order, each once; a path that is no directory stands for itself."""
     found: dict[Path, None] = {}
     for path in paths:
         for file in _below(path) if path.is_dir() else (path,):

@@ -33,7 +33,7 @@ class MatcherIndex(Generic[T]):
             self._file(number, matchers, rarity)
 
     def match(self, labels: Mapping[str, str]) -> tuple[T, ...]:
-        """Return the values whose matchers all hold."""
+        """The values whose matchers all hold."""
         found = [
             number
             for number, matchers in self._candidates(labels)

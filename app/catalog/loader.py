@@ -20,10 +20,10 @@ from app.catalog.diagnostics import Place, Report, join_path, show, summary
 from app.catalog.document import Node, read_document
 from app.catalog.fields import field_names
 from app.catalog.files import find_files, snapshot
-from app.catalog.names import did_you_mean
 from app.catalog.validation import Entry, Vocabulary, read_entry, read_freeze
 from app.domain.errors import ConfigError
 from app.domain.freezes import Freeze
+from app.domain.names import did_you_mean
 from app.domain.remediation import Remediation
 
 _START = (1, 1)
@@ -38,7 +38,7 @@ def load(
     actions: Mapping[str, Action[Any]] | None = None,
     checks: Mapping[str, Check[Any]] | None = None,
 ) -> Catalog:
-    """Return the catalog in the given files and directories; raises ConfigError with every problem."""
+    """The catalog in the given files and directories; raises ConfigError with every problem."""
     vocabulary = Vocabulary(
         all_actions() if actions is None else actions,
         all_checks() if checks is None else checks,
@@ -90,7 +90,7 @@ class _Loading:
         return report
 
     def warn_of_freezes(self, now: datetime) -> None:
-        """Say, when all is read, which freezes keep nothing from acting."""
+        """When all is read: say which freezes keep nothing from acting."""
         names = [entry.remediation.name for entry in self.entries]
         for freeze, place, report in self.freezes:
             if freeze.is_over(now):

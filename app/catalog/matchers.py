@@ -61,7 +61,7 @@ class Matcher:
         return _Parser(text).matcher()
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Say whether the labels meet the condition."""
+        """Whether the labels meet the condition."""
         value = labels.get(self.name, "")
         if self._regex is None:
             return (value == self.value) is (self.op is Op.EQUAL)
@@ -95,7 +95,7 @@ class _Parser:
         self._at = 0
 
     def matcher(self) -> Matcher:
-        """Return the whole text as one matcher."""
+        """The whole text as one matcher."""
         self._skip_space()
         if self._text.startswith("{", self._at):
             raise MatcherError("write one matcher per list item, without braces", self._at)

@@ -63,7 +63,7 @@ def charge(*values: object) -> None:
 
 
 def bounded(value: Any) -> Any:
-    """Return a value that an expression has made, charged; raises where it is too large for any use."""
+    """A value that an expression has made, charged; raises where it is too large for any use."""
     if isinstance(value, str):
         if len(value) > MAX_TEXT:
             raise jinja2.TemplateRuntimeError(f"a text is longer than {MAX_TEXT} characters")

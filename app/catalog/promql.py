@@ -76,7 +76,7 @@ class PromqlEscaper:
             self._before = (self._before + char)[-256:]
 
     def value(self, text: str) -> str:
-        """Return a value as it can stand here; raises ValueError where it cannot."""
+        """A value as it can stand here; raises ValueError where it cannot."""
         if self._quote:
             return self._in_string(text)
         if self._comment:
@@ -99,7 +99,7 @@ class PromqlEscaper:
         return "".join(map(self._written, text))
 
     def _of_regex(self, text: str) -> str:
-        """Return the value as a regular expression that matches only itself."""
+        """The value as a regular expression that matches only itself."""
         if not text:
             raise ValueError("an empty value cannot stand in a regular expression: it would mean more than any other")
         if not _ELEMENTS.fullmatch(self._unread):

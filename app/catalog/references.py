@@ -5,19 +5,30 @@ Warnings only: one catalog may serve several installations, and a run that lacks
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
-from app.backends.connection import Connections
+from app.backends.action import Action
+from app.backends.actions import actions
+from app.backends.base import DEFAULT, Backend
+from app.backends.check import Check
+from app.backends.checks import checks
+from app.backends.connections import Connections
+from app.backends.messengers import channels
+from app.backends.messengers import section as channel_section
+from app.backends.preflight import naming
+from app.backends.registry import backend, backends, target_kind
+from app.backends.scope import Scope
 from app.catalog.catalog import Catalog
 from app.catalog.matchers import Matcher
-from app.catalog.names import did_you_mean, listed
+from app.catalog.targets import spelled
 from app.catalog.templates import contains_template, is_template, labels_used, texts
 from app.domain.errors import Diagnostic
-from app.domain.plans import Target
-from app.domain.remediation import CheckSpec, Mode, Remediation, StepSpec, TargetSpec
-from app.domain.scope import Scope
+from app.domain.model import JsonObject
+from app.domain.names import did_you_mean, listed
+from app.domain.remediation import CheckSpec, Mode, Remediation, StepSpec
 
 _ONE_ALERT = (
     'it uses the label "{label}", which is one of episodes.ignored_labels: alerts that differ only there are one, '
@@ -63,7 +74,7 @@ def ambiguous(catalog: Catalog, ignored: Collection[str]) -> list[Diagnostic]:
 
 
 def _labels(remediation: Remediation, wanted: Collection[str]) -> set[str]:
-    """Return the labels that its matchers and templates name; a template without any wanted name is not parsed."""
+    """The labels that its matchers and templates name; a template without any wanted name is not parsed."""
     found = {Matcher.parse(text).name for text in remediation.matchers}
     for text in texts(remediation.model_dump(mode="json", by_alias=True)):
         if is_template(text) and any(name in text for name in wanted):
@@ -72,20 +83,31 @@ def _labels(remediation: Remediation, wanted: Collection[str]) -> set[str]:
 
 
 def _missing(remediation: Remediation, connections: Connections) -> Iterator[str]:
-    target = remediation.target
-    if target is not None and target.postgres is not None:
-        yield from _unless(target.postgres.instance, connections.postgres, "postgres")
-    if target is not None and target.redis is not None:
-        yield from _unless(target.redis.instance, connections.redis, "redis")
+    spec = remediation.target
+    if spec is not None:
+        kind = target_kind(spec.backend)
+        named = spec.fields.get(kind.instance_field, DEFAULT)
+        yield from _unless(named, backend(spec.backend), connections)
     if remediation.channel is not None:
-        yield from _unless(remediation.channel, connections.notify, "notify")
-    for spec in _specs(remediation):
-        if spec.with_.get("channel"):
-            yield from _unless(spec.with_["channel"], connections.notify, "notify")
-        if spec.with_.get("bearer_token"):
-            yield from _unless(spec.with_["bearer_token"], connections.secrets, "secrets")
-        if isinstance(spec, CheckSpec) and spec.check == "prometheus.query" and connections.prometheus is None:
-            yield "connections.prometheus is not configured"
+        yield from _unlisted(remediation.channel, channels(connections), channel_section())
+    for use, given in _uses(remediation):
+        for field, section in naming(use.Params).items():
+            named = given.get(
+                field, use.Params.model_fields[field].default if field in use.Params.model_fields else None
+            )
+            if not named:
+                continue
+            if section in backends():
+                yield from _unless(named, backend(section), connections)
+            else:
+                yield from _unlisted(named, connections.of(section), section)
+
+
+def _unless(name: object, of: Backend[Any], connections: Connections) -> Iterator[str]:
+    """The default instance of some backends needs no settings."""
+    known = connections.of(of.name)
+    if known or name != DEFAULT or of.unconfigured is None:
+        yield from _unlisted(name, known, of.name)
 
 
 def _unheard(remediation: Remediation, channel: str | None) -> Iterator[str]:
@@ -97,34 +119,36 @@ def _unheard(remediation: Remediation, channel: str | None) -> Iterator[str]:
 
 def _out_of_scope(remediation: Remediation, scope: Scope) -> Iterator[str]:
     """Warn of fixed targets that can never be in scope; targets from alerts are only known at run time."""
-    hosts = {_host(spec.with_.get("url")) for spec in _specs(remediation)} - {""}
-    objections = [scope.objection(place) for place in _spelled(remediation.target)]
-    for objection in [*objections, *(scope.host_objection(host) for host in hosts)]:
+    place = None if remediation.target is None else spelled(remediation.target)
+    objections = [None if place is None else scope.objection(place)]
+    objections += [
+        scope.params_objection({"url": url})
+        for url in {_address(spec.with_.get("url")) for spec in _specs(remediation)} - {""}
+    ]
+    for objection in objections:
         if objection is not None:
             yield f"it can never run: {objection}"
 
 
-def _spelled(target: TargetSpec | None) -> Iterator[Target]:
-    """As much of a target as no alert fills in."""
-    if target is None:
-        return
-    if target.kubernetes is not None and not is_template(target.kubernetes.namespace):
-        kind = "" if is_template(target.kubernetes.kind) else target.kubernetes.kind
-        yield Target(backend="kubernetes", key="kubernetes:", kind=kind, namespace=target.kubernetes.namespace)
-    for backend, named in (("postgres", target.postgres), ("redis", target.redis)):
-        if named is not None and named.database is not None and not contains_template(named.model_dump()):
-            yield Target(backend=backend, key=f"{backend}:{named.instance}/{named.database}")
-
-
-def _host(url: object) -> str:
-    """Return the host of a URL that is spelled out, or nothing."""
-    authority = str(url or "").partition("://")[2].partition("/")[0]
+def _address(url: object) -> str:
+    """Scheme and host of a URL that are spelled out, or nothing."""
+    scheme, slashes, rest = str(url or "").partition("://")
+    authority = rest.partition("/")[0]
     if not authority or contains_template(authority):
         return ""
     try:
-        return urlsplit(f"//{authority}").hostname or ""
+        return f"{scheme}{slashes}{authority}" if urlsplit(f"//{authority}").hostname else ""
     except ValueError:
         return ""
+
+
+def _uses(remediation: Remediation) -> Iterator[tuple[Action[Any] | Check[Any], JsonObject]]:
+    """Each step and check that the installed backends know, with its parameters."""
+    for spec in _specs(remediation):
+        known: Mapping[str, Action[Any] | Check[Any]] = actions() if isinstance(spec, StepSpec) else checks()
+        name = spec.action if isinstance(spec, StepSpec) else spec.check
+        if name in known:
+            yield known[name], spec.with_
 
 
 def _specs(remediation: Remediation) -> Iterator[StepSpec | CheckSpec]:
@@ -134,7 +158,7 @@ def _specs(remediation: Remediation) -> Iterator[StepSpec | CheckSpec]:
         yield from rung.verify
 
 
-def _unless(name: object, known: Collection[str], section: str) -> Iterator[str]:
+def _unlisted(name: object, known: Collection[str], section: str) -> Iterator[str]:
     if is_template(name) or name in known:
         return
     hint = did_you_mean(str(name), known) or f" (configured: {listed(sorted(known)) if known else 'none'})"

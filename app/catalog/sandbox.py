@@ -85,7 +85,7 @@ def _tojson(value: object) -> str:
 
 
 def _metered(filter_: Callable[..., Any], *, of_text: bool) -> Callable[..., Any]:
-    """Return a filter whose arguments are charged before it runs, and its result after; Jinja2's marks are kept."""
+    """A filter whose arguments are charged before it runs, and its result after; Jinja2's marks are kept."""
 
     @wraps(filter_)
     def run(*args: Any, **options: Any) -> Any:
@@ -182,17 +182,17 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return super()._generate(source, *args, **options)
 
     def read(self, value: Any) -> Any:
-        """Return a value that is read by name; an alert's values are charged when something is taken out of them."""
+        """A value that is read by name; an alert's values are charged when something is taken out of them."""
         if not isinstance(value, self._given):
             charge(value)
         return value
 
     def joined(self, parts: Iterable[object]) -> str:
-        """Return the texts of `a ~ b`."""
+        """The texts of `a ~ b`."""
         return str(bounded(_joined(parts)))
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Return an arithmetic operation on numbers, or two texts put together."""
+        """An arithmetic operation on numbers, or two texts put together."""
         if operator == "+" and isinstance(left, str) and isinstance(right, str):
             return self.joined((left, right))
         if operator == "**" or not (isinstance(left, int | float) and isinstance(right, int | float)):
@@ -203,14 +203,14 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return bounded(super().call_binop(context, operator, left, right))
 
     def call(self, context: Any, obj: Any, *args: Any, **options: Any) -> Any:
-        """Return a method of a text or a mapping."""
+        """A method of a text or a mapping."""
         if not isinstance(obj, partial):
             return super().call(context, obj, *args, **options)
         charge(*args, *options.values())
         return bounded(obj(*args, **options))
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        """Return a label named like a method of mappings (`labels.items`) is the label, not the method."""
+        """A label named like a method of mappings (`labels.items`) is the label, not the method."""
         if isinstance(obj, Mapping):
             if attribute in obj:
                 return bounded(obj[attribute])
@@ -226,7 +226,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return self.undefined(obj=obj, name=attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """Return an element of a mapping or a list, a character of a text."""
+        """An element of a mapping or a list, a character of a text."""
         if isinstance(argument, str) and not (isinstance(obj, Mapping) and argument in obj):
             return self.getattr(obj, argument)
         return bounded(super().getitem(obj, argument))

@@ -16,6 +16,7 @@ from app.backends.action import Action
 from app.backends.actions import actions as all_actions
 from app.backends.check import Check
 from app.backends.checks import checks as all_checks
+from app.backends.registry import targets
 from app.domain.durations import Rate, format_duration, format_rates
 from app.domain.freezes import Freeze
 from app.domain.model import JsonObject, Value
@@ -44,10 +45,17 @@ def json_schema(
     actions = all_actions() if actions is None else actions
     checks = all_checks() if checks is None else checks
     models: dict[type[Value], None] = {Remediation: None, Freeze: None}
+    models |= dict.fromkeys(kind.Fields for kind in targets().values())
     models |= dict.fromkeys(action.Params for action in actions.values())
     models |= dict.fromkeys(check.Params for check in checks.values())
     references, definitions = models_json_schema([(model, _MODE) for model in models], schema_generator=_Generator)
     schemas = definitions["$defs"]
+    schemas["TargetSpec"] |= {
+        "properties": {name: references[(kind.Fields, _MODE)] for name, kind in targets().items()},
+        "additionalProperties": False,
+        "minProperties": 1,
+        "maxProperties": 1,
+    }
     for noun, owner, known in (("action", "StepSpec", actions), ("check", "CheckSpec", checks)):
         params = {name: references[(use.Params, _MODE)] for name, use in known.items()}
         summaries = {name: use.summary for name, use in known.items()}
@@ -94,7 +102,7 @@ def _then(schemas: JsonObject, reference: JsonObject) -> JsonObject:
 
 
 def _with_templates(schemas: JsonObject, reference: JsonObject) -> JsonObject:
-    """Return the definition of parameters, changed so that a template may stand for any value."""
+    """The definition of parameters, changed so that a template may stand for any value."""
     definition: JsonObject = schemas[reference["$ref"].removeprefix("#/$defs/")]
     for name, schema in definition.get("properties", {}).items():
         if _TEMPLATE not in schema.get("anyOf", ()):

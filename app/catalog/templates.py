@@ -20,10 +20,10 @@ from jinja2 import nodes
 
 from app.catalog.escaping import Quoted, Value, escaper
 from app.catalog.meter import MAX_TEXT, metered, text_of
-from app.catalog.names import did_you_mean, listed
 from app.catalog.sandbox import MAX_SOURCE, Sandbox
 from app.domain.errors import PermanentError
 from app.domain.model import JsonObject
+from app.domain.names import did_you_mean, listed
 from app.domain.plans import Target
 from app.domain.reasons import Reason
 from app.domain.texts import Text
@@ -109,7 +109,7 @@ def _quoted(value: object) -> Quoted:
 
 @jinja2.pass_context  # so that Jinja2 does not take a constant for the author's text
 def _printed(_context: object, value: object) -> Value:
-    """Return the value of an expression, marked as such."""
+    """The value of an expression, marked as such."""
     text = text_of(value)
     return text if isinstance(text, Value) else Value(text)
 
@@ -119,12 +119,12 @@ _ENVIRONMENT.add_filter("urlencode", _quoted)
 
 
 def is_template(value: object) -> bool:
-    """Say whether a value is a text that Jinja2 would change."""
+    """Whether a value is a text that Jinja2 would change."""
     return isinstance(value, str) and any(mark in value for mark in ("{{", "{%", "{#"))
 
 
 def contains_template(value: object) -> bool:
-    """Say whether a value, or anything within it, is a template."""
+    """Whether a value, or anything within it, is a template."""
     if isinstance(value, Mapping):
         return any(map(contains_template, value.values()))
     if isinstance(value, list | tuple):

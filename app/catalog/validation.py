@@ -13,16 +13,18 @@ from typing import Any
 from pydantic import ValidationError
 
 from app.backends.action import Action
+from app.backends.base import TargetKind
 from app.backends.check import Check
+from app.backends.registry import target_kind, targets
 from app.catalog import credentials
 from app.catalog.diagnostics import Place, Report, join_path, report_errors, show
 from app.catalog.document import Node, Position
 from app.catalog.exported import exporters
 from app.catalog.matchers import Matcher, MatcherError
-from app.catalog.names import did_you_mean, listed
 from app.catalog.targets import objection
 from app.catalog.templates import ALERT_NAMES, NAMES, InvalidTemplateError, is_template, validate
 from app.domain.freezes import Freeze
+from app.domain.names import did_you_mean, listed
 from app.domain.remediation import Mode, Remediation, Risk, TargetSpec
 from app.domain.texts import Text, kinds_of
 
@@ -46,7 +48,7 @@ class Entry:
 
 
 def read_entry(place: Place, report: Report, vocabulary: Vocabulary) -> Entry | None:
-    """Return the remediation at `place`, or None when the report has something against it."""
+    """The remediation at `place`, or None when the report has something against it."""
     before = len(report.problems)
     if not isinstance(place.node.value, dict):
         report.problem(place.at, place.path, f"must be a mapping, not {show(place.node.value)}")
@@ -64,11 +66,11 @@ def read_entry(place: Place, report: Report, vocabulary: Vocabulary) -> Entry | 
     if remediation is None or len(report.problems) > before:
         return None
     _warn(place, remediation, vocabulary, report)
-    return Entry(remediation, matchers, report.file, place.at)
+    return Entry(_as_written(remediation), matchers, report.file, place.at)
 
 
 def read_freeze(place: Place, report: Report) -> Freeze | None:
-    """Return the freeze at `place`, or None when the report has something against it."""
+    """The freeze at `place`, or None when the report has something against it."""
     if not isinstance(place.node.value, dict):
         report.problem(place.at, place.path, f"must be a mapping, not {show(place.node.value)}")
         return None
@@ -105,29 +107,55 @@ def _read_matchers(place: Place, report: Report) -> tuple[Matcher, ...]:
 
 
 def _check_target(place: Place, report: Report) -> None:
-    for backend in TargetSpec.model_fields:
-        target, rest = place.walk(("target", backend))
-        if rest:
+    target = place.child("target")
+    if target is None or not isinstance(target.node.value, dict):
+        return
+    for backend in target.node.fields:
+        child = target.child(backend)
+        if child is None:
             continue
-        for field in target.node.fields:
-            child = target.child(field)
-            if child is None or not isinstance(child.node.value, str | int):
-                continue
-            if is_template(child.node.value):
-                _check_templates(child, ALERT_NAMES, report)
-            elif (wrong := objection(backend, field, child.node.value)) is not None:
-                report.problem(child.at, child.path, wrong)
+        kind = targets().get(backend)
+        if kind is None:
+            hint = did_you_mean(backend, targets()) or f"; there are {listed(targets())}"
+            report.problem(target.at_key(backend), child.path, f'unknown field "{backend}" for "target"{hint}')
+        elif isinstance(child.node.value, dict):
+            _check_fields(child, kind, backend, report)
+
+
+def _check_fields(place: Place, kind: TargetKind, backend: str, report: Report) -> None:
+    try:
+        kind.Fields.model_validate(place.node.value)
+    except ValidationError as error:
+        report_errors(report, place, error, (kind.Fields, f'"{backend}"'))
+    for field in kind.Fields.model_fields:
+        child = place.child(field)
+        if child is None or not isinstance(child.node.value, str | int):
+            continue
+        if is_template(child.node.value):
+            _check_templates(child, ALERT_NAMES, report)
+        elif (wrong := objection(kind, field, child.node.value)) is not None:
+            report.problem(child.at, child.path, wrong)
 
 
 def _backend(place: Place) -> str | None:
     target = place.node.child("target")
-    given = [name for name in TargetSpec.model_fields if target is not None and name in target.fields]
+    given = [name for name in targets() if target is not None and name in target.fields]
     return given[0] if given else None
 
 
 def _is_misspelt(target: Node | None) -> bool:
-    """Say whether the target names a system that there is not, which is a problem of its own."""
-    return target is not None and any(name not in TargetSpec.model_fields for name in target.fields)
+    """Whether the target names a system that there is not, which is a problem of its own."""
+    return target is not None and any(name not in targets() for name in target.fields)
+
+
+def _as_written(remediation: Remediation) -> Remediation:
+    """The remediation with a target that holds only what is not at its default: the store compares and keeps that."""
+    spec = remediation.target
+    if spec is None:
+        return remediation
+    fields = target_kind(spec.backend).Fields.model_validate(spec.fields)
+    given = {spec.backend: fields.model_dump(mode="json", exclude_defaults=True)}
+    return remediation.model_copy(update={"target": TargetSpec.model_validate(given)})
 
 
 def _steps(place: Place) -> Iterator[Place]:
@@ -197,7 +225,9 @@ def _check_templates(place: Place, names: tuple[str, ...], report: Report, kind:
         child = place.child(below)
         if child is not None:
             _check_templates(child, names, report, kind)
-    if is_template(place.node.value):
+    if is_template(place.node.value) and kind is Text.LITERAL:
+        report.problem(place.at, place.path, "no template can stand here: write the text out")
+    elif is_template(place.node.value):
         try:
             validate(place.node.value, names, kind)
         except InvalidTemplateError as error:
@@ -252,7 +282,7 @@ def _warn_of_exporter(place: Place, remediation: Remediation, report: Report) ->
     """Warn of `labels.pod` in a remediation that matches by `exported_pod`."""
     named = {Matcher.parse(text).name for text in remediation.matchers}
     twins = {name.removeprefix("exported_") for name in named if name.startswith("exported_")}
-    target = {} if remediation.target is None else remediation.target.model_dump()
+    target = {} if remediation.target is None else remediation.target.fields
     for name in exporters(target, twins):
         message = f"labels.{name} names the exporter where an alert has exported_{name}; use labels.exported_{name}"
         report.warning(place.at_key("target"), join_path(place.path, "target"), message)

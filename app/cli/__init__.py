@@ -13,6 +13,7 @@ from app.cli.checking import check, schema
 from app.cli.history import runs_command
 from app.cli.pausing import pause, resume, status
 from app.cli.planning import plan
+from app.cli.reference import backends_command
 from app.cli.serving import migrate_command, serve_command
 
 
@@ -22,7 +23,19 @@ def main() -> None:
 
 
 @click.group(
-    commands=[serve_command, check, plan, runs_command, pause, resume, status, schema, migrate_command, audit],
+    commands=[
+        serve_command,
+        check,
+        plan,
+        runs_command,
+        pause,
+        resume,
+        status,
+        schema,
+        backends_command,
+        migrate_command,
+        audit,
+    ],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 @click.version_option(__version__, prog_name="remediator")

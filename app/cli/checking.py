@@ -79,7 +79,7 @@ def _size(catalog: Catalog) -> str:
 
 
 def _earning(catalog: Catalog) -> dict[str, dict[str, str]]:
-    """Return the remediations that earn their mode: where they start, and how far they may come."""
+    """The remediations that earn their mode: where they start, and how far they may come."""
     return {
         name: {"mode": one.mode.value, "start": one.earn.start.value}
         for name, one in catalog.remediations.items()
@@ -88,7 +88,7 @@ def _earning(catalog: Catalog) -> dict[str, dict[str, str]]:
 
 
 def _without(catalog: Catalog) -> dict[str, dict[str, str]]:
-    """Return the remediations that some guards do not hold for, and why."""
+    """The remediations that some guards do not hold for, and why."""
     return {
         name: {guard.value: why for guard, why in one.without_guards.items()}
         for name, one in catalog.remediations.items()
@@ -138,6 +138,8 @@ def _diagnostic(diagnostic: Any) -> dict[str, Any]:
 
 
 @click.command()
-def schema() -> None:
-    """Print the JSON Schema of catalog files, for editors."""
-    click.echo(json.dumps(json_schema(), indent=2, sort_keys=True))
+@click.argument("of", type=click.Choice(["catalog", "configuration"]), default="catalog")
+def schema(of: str) -> None:
+    """Print the JSON Schema of catalog files, or of the configuration, for editors."""
+    wanted = json_schema() if of == "catalog" else Settings.model_json_schema()
+    click.echo(json.dumps(wanted, indent=2, sort_keys=True))

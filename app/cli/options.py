@@ -66,7 +66,7 @@ def _fail(error: AppError) -> NoReturn:
 
 
 def has_run(database: Database) -> bool:
-    """Say whether there is a store: to open one on SQLite would make its file."""
+    """Whether there is a store: to open one on SQLite would make its file."""
     return not database.is_sqlite or Path(str(database.url.database)).exists()
 
 

@@ -35,7 +35,7 @@ def _asking(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _remediation = click.option("--remediation", help="Only this remediation.")
-_target = click.option("--target", help="Only this target, by its key: kubernetes:Deployment/shop/api")
+_target = click.option("--target", help="Only this target, by its key, as runs show it.")
 
 
 @click.command("pause")

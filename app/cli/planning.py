@@ -66,7 +66,7 @@ async def _explain(settings: Settings, alerts: list[Alert]) -> list[Explanation]
 
 
 async def _store_for_reading(settings: Settings, empty: Path) -> Database:
-    """Return the configured store, or an empty one where the service has never run: a plan must not create a file."""
+    """The configured store, or an empty one where the service has never run: a plan must not create a file."""
     database = Database(settings.store_url)
     if not has_run(database):
         await database.close()
@@ -129,7 +129,7 @@ def _completed(one: Any) -> Alert:
 
 
 def _is_over(ends_at: Any) -> bool:
-    """Say whether an alert of the API has ended: an active one has the time at which Alertmanager would give it up."""
+    """Whether an alert of the API has ended: an active one has the time at which Alertmanager would give it up."""
     try:
         end = datetime.fromisoformat(str(ends_at))
     except ValueError:
@@ -138,7 +138,7 @@ def _is_over(ends_at: Any) -> bool:
 
 
 def describe(explanation: Explanation) -> str:
-    """Return the explanation for a person at a terminal."""
+    """The explanation for a person at a terminal."""
     labels = ", ".join(f'{name}="{value}"' for name, value in sorted(explanation.labels.items()))
     lines = [f"alert {{{labels}}}"]
     for prospect in explanation.prospects:

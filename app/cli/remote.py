@@ -28,7 +28,7 @@ with_token_file = click.option(
 
 
 def token_in(file: Path | None) -> str | None:
-    """Return the token of `--token-file`; None where it was not given."""
+    """The token of `--token-file`; None where it was not given."""
     return None if file is None else file.read_text(encoding="utf-8").strip()
 
 
@@ -40,15 +40,15 @@ class Service:
     token: str | None = None  # else the one of the environment
 
     def put(self, path: str, body: Mapping[str, Any]) -> Any:
-        """Return the answer to a PUT; raises ConfigError with the service's own words."""
+        """The answer to a PUT; raises ConfigError with the service's own words."""
         return self._answered(lambda client: client.put(path, json=body))
 
     def delete(self, path: str, params: Mapping[str, Any]) -> Any:
-        """Return the answer to a DELETE; raises ConfigError with the service's own words."""
+        """The answer to a DELETE; raises ConfigError with the service's own words."""
         return self._answered(lambda client: client.delete(path, params=params))
 
     def get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
-        """Return the answer to a GET; raises ConfigError with the service's own words."""
+        """The answer to a GET; raises ConfigError with the service's own words."""
         return self._answered(lambda client: client.get(path, params=params))
 
     def _answered(self, ask: Callable[[httpx.Client], httpx.Response]) -> Any:

@@ -36,7 +36,7 @@ _LOW_32, _LOW_56 = 2**32 - 1, 2**56 - 1
 
 
 def is_refused(text: str) -> bool:
-    """Say whether an address, or one that it carries, is link-local, multicast or a metadata service."""
+    """Whether an address, or one that it carries, is link-local, multicast or a metadata service."""
     address = ip_address(text)
     if isinstance(address, IPv4Address):
         return _is_refused(address)
@@ -67,7 +67,7 @@ def _carried(address: IPv6Address) -> Iterator[IPv4Address]:
 
 
 def _after_prefix(address: IPv6Address, length: int) -> IPv4Address:
-    """Return the IPv4 address after a prefix of this length, where RFC 6052 puts it: it leaves out bits 64 to 71."""
+    """The IPv4 address after a prefix of this length, where RFC 6052 puts it: it leaves out bits 64 to 71."""
     joined = int(address) >> 64 << 56 | int(address) & _LOW_56
     return IPv4Address(joined >> (88 - length) & _LOW_32)
 

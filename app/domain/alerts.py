@@ -250,7 +250,7 @@ def _parse_partly(body: bytes, error: ValidationError) -> Notification:
 
 
 def fingerprint_of(labels: Mapping[str, str]) -> str:
-    """Return the fingerprint that Prometheus and Alertmanager give an alert with these labels (FNV-1a, 64 bits)."""
+    """The fingerprint that Prometheus and Alertmanager give an alert with these labels (FNV-1a, 64 bits)."""
     found = _FNV_OFFSET
     for name in sorted(labels):
         for text in (name, labels[name]):

@@ -15,6 +15,6 @@ _BETWEEN = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])")
 
 
 def is_credential_name(name: str) -> bool:
-    """Say whether a query parameter of this name holds a credential: `token`, `api_key`, `X-Amz-Signature`."""
+    """Whether a query parameter of this name holds a credential: `token`, `api_key`, `X-Amz-Signature`."""
     words = [word.lower() for word in _BETWEEN.split(name) if word]
     return not _WORDS.isdisjoint(words) or "".join(words).endswith(_ENDS)

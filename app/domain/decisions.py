@@ -30,5 +30,5 @@ class Decision(Value):
 
 
 def allow(guard: str, message: str = "") -> Decision:
-    """Return the decision of a guard without objection."""
+    """The guard has no objection."""
     return Decision(guard=guard, verdict=Verdict.ALLOW, message=message)

@@ -38,7 +38,7 @@ class Standing:
 
 
 def beginning(remediation: Remediation, now: datetime) -> Standing | None:
-    """Return where a remediation starts; None when it need not earn its mode."""
+    """Where a remediation starts; None when it need not earn its mode."""
     if remediation.earn is None:
         return None
     mode = min(remediation.earn.start, remediation.mode, key=lambda mode: mode.rank)
@@ -46,7 +46,7 @@ def beginning(remediation: Remediation, now: datetime) -> Standing | None:
 
 
 def after(standing: Standing, mark: Mark, remediation: Remediation, now: datetime) -> Standing:
-    """Return the standing once a run has counted; a change of mode starts both counts anew."""
+    """The standing once a run has counted; a change of mode starts both counts anew."""
     earn = remediation.earn
     if earn is None:
         return standing

@@ -98,7 +98,7 @@ def _firing(alert: Alert, identity: str, last: Episode | None, now: datetime, ru
 
 
 def _is_next(alert: Alert, last: Episode, rules: EpisodeRules) -> bool:
-    """Say whether a firing alert began so long after anything was seen of the open episode that a resolve was missed.
+    """Whether a firing alert began so long after anything was seen of the open episode that a resolve was missed.
 
     The times that Prometheus gave count as seen too, so that a Prometheus whose clock is ahead opens nothing.
     """
@@ -107,7 +107,7 @@ def _is_next(alert: Alert, last: Episode, rules: EpisodeRules) -> bool:
 
 
 def _belongs_to_ended(alert: Alert, last: Episode, now: datetime, rules: EpisodeRules) -> bool:
-    """Say whether a firing alert is a late delivery of an ended episode and not a new one.
+    """Whether a firing alert is a late delivery of an ended episode and not a new one.
 
     An alert that began before the other's end is a retry that was overtaken by the resolve. The same alert does come
     back with its old `startsAt` when its Prometheus was away for a while, so this holds only for a time.
@@ -136,7 +136,7 @@ def _resolved(alert: Alert, identity: str, last: Episode | None, now: datetime) 
 
 
 def _is_of_earlier(alert: Alert, ended_at: datetime, last: Episode) -> bool:
-    """Say whether a resolve is the end of something that was over when the open episode began, or began again."""
+    """Whether a resolve is the end of something that was over when the open episode began, or began again."""
     began = last.firing.get(alert.fingerprint)
     if began is None:
         return ended_at <= last.starts_at

@@ -35,7 +35,7 @@ class Report(Value):
 
     @classmethod
     def of(cls, remediation: str, at: datetime, findings: Collection[Finding]) -> Report:
-        """Return the worst of the findings; unknown where nothing could be asked."""
+        """The worst of the findings is the result; where nothing could be asked nothing is known."""
         found = {finding.result for finding in findings}
         worst = next((one for one in reversed(Result) if one in found), Result.UNKNOWN)
         return cls(remediation=remediation, result=worst, at=at, findings=tuple(findings))

@@ -23,12 +23,12 @@ _OLD_FIELDS, _OLD_GUARDS, _OLD_REASONS = _inverse(FIELDS), _inverse(GUARDS), _in
 
 
 def stored_specification(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a remediation in the names that the store keeps."""
+    """A remediation in the names that the store keeps."""
     return _translated(given, _OLD_FIELDS, _OLD_GUARDS)
 
 
 def specification(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a remediation of the store in the names of today, whichever release wrote it."""
+    """A remediation of the store in the names of today, whichever release wrote it."""
     return _translated(stored, FIELDS, GUARDS)
 
 
@@ -40,16 +40,16 @@ def _translated(given: Mapping[str, Any], fields: Mapping[str, str], guards: Map
 
 
 def stored_reason(reason: str | None) -> str | None:
-    """Return a reason as the store keeps it."""
+    """A reason as the store keeps it."""
     return None if reason is None else _OLD_REASONS.get(reason, str(reason))
 
 
 def reason(stored: str | None) -> str | None:
-    """Return a reason of the store in the name of today."""
+    """A reason of the store in the name of today."""
     return None if stored is None else REASONS.get(stored, stored)
 
 
 def decision(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a guard's stored answer in the names of today; the store keeps these as they were written."""
+    """A guard's stored answer in the names of today; the store keeps these as they were written."""
     named = {"guard": GUARDS, "reason": REASONS}
     return {key: named[key].get(value, value) if key in named else value for key, value in stored.items()}

@@ -52,7 +52,7 @@ def _within(number: int, lowest: int, highest: int) -> int:
 
 
 def _span(text: str, read: Callable[[str], int]) -> tuple[int, int]:
-    """Return the two ends of `low:high`, or twice the one that is given."""
+    """The two ends of `low:high`, or twice the one that is given."""
     low, _, high = text.strip().lower().partition(":")
     return read(low), read(high or low)
 
@@ -164,17 +164,17 @@ class Freeze(Value):
         return "; ".join(parts)
 
     def is_over(self, now: datetime) -> bool:
-        """Say whether it holds at no moment from now on."""
+        """Whether it holds at no moment from now on."""
         year = now.astimezone(ZoneInfo(self.location)).year
         last_year = max((_span(text, _year)[1] for text in self.years), default=year)
         return last_year < year or (self.ends is not None and self.ends <= now)
 
     def concerns(self, remediation: str) -> bool:
-        """Say whether it holds for the remediation of this name."""
+        """Whether it holds for the remediation of this name."""
         return any(fnmatchcase(remediation, pattern) for pattern in self.remediations)
 
     def holds(self, now: datetime) -> bool:
-        """Say whether it holds at this moment."""
+        """Whether it holds at this moment."""
         if (self.begins is not None and now < self.begins) or (self.ends is not None and now >= self.ends):
             return False
         local = now.astimezone(ZoneInfo(self.location))
@@ -189,7 +189,7 @@ class Freeze(Value):
         )
 
     def end(self, now: datetime) -> datetime:
-        """Return when a freeze that holds at `now` stops to hold; far ahead, where that is far ahead."""
+        """When a freeze that holds at `now` stops to hold; far ahead, where that is far ahead."""
         moment = now
         while self.holds(moment) and moment < now + _LOOK_AHEAD:
             edge = min(edge for edge in self._edges(moment) if edge > moment)
@@ -197,7 +197,7 @@ class Freeze(Value):
         return moment
 
     def _edges(self, moment: datetime) -> Iterator[datetime]:
-        """Return when it may stop: the ends of today's ranges, midnight, and its own end.
+        """When it may stop: the ends of today's ranges, midnight, and its own end.
 
         On the night the clocks go back a time of day comes twice. So both are edges.
         """
@@ -224,7 +224,7 @@ class Freeze(Value):
 
 
 def _next_shift(begin: datetime, end: datetime, zone: ZoneInfo) -> datetime:
-    """Return when the zone's clocks are first set anew between two moments; the later moment where they are not.
+    """When the zone's clocks are first set anew between two moments; the later moment where they are not.
 
     A range can end in an hour that is left out; it ends then at the moment at which the clocks are set.
     """
@@ -240,7 +240,7 @@ def _next_shift(begin: datetime, end: datetime, zone: ZoneInfo) -> datetime:
 
 
 def _among(spans: tuple[str, ...], read: Callable[[str], int], value: int) -> bool:
-    """Say whether a value is in one of the spans; one that ends before it begins goes over the end of the week."""
+    """Whether a value is in one of the spans; one that ends before it begins goes over the end of the week."""
     return not spans or any(
         low <= value <= high if low <= high else value >= low or value <= high
         for low, high in (_span(text, read) for text in spans)

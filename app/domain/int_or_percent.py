@@ -24,7 +24,7 @@ class Share:
         return f"{self.percent}%" if self.count is None else str(self.count)
 
     def of(self, total: int) -> int:
-        """Return how many of `total` that is, rounded down."""
+        """How many of `total` that is, rounded down."""
         return self.count if self.count is not None else total * (self.percent or 0) // 100
 
 

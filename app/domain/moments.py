@@ -19,7 +19,7 @@ def _bounded(moment: datetime) -> datetime:
 
 
 def clamp(moment: datetime) -> datetime:
-    """Return the moment, or the end of the bounds that is nearest to it: nothing that is searched lies beyond."""
+    """The moment, or the end of the bounds that is nearest to it: nothing that is searched lies beyond."""
     return min(max(moment, EARLIEST), LATEST)
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """One right: verbs on a Kubernetes resource, a PostgreSQL role, or a Redis command."""
+    """One right, in the words of its backend: verbs on a kind of object, a role, or a command."""
 
-    backend: str  # kubernetes | postgres | redis
-    group: str = ""  # Kubernetes API group, "" for core
-    resource: str = ""  # deployments, pods, deployments/scale; or a PostgreSQL role; or a Redis command
+    backend: str
+    group: str = ""  # of the API, "" for core
+    resource: str = ""  # deployments, pods, deployments/scale; or a role; or a command
     verbs: tuple[str, ...] = ()

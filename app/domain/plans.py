@@ -13,23 +13,21 @@ from app.domain.model import JsonObject, Value
 from app.domain.reasons import Reason
 from app.domain.remediation import Risk
 
-BACKENDS = ("kubernetes", "postgres", "redis", "none")
+NO_BACKEND = "none"  # of the target of a run that acts on nothing that could be locked by its name
 
 
 class Target(Value):
     """The exact thing that a run acts on; `key` is unique over all backends, and the target lock holds it."""
 
-    backend: str  # one of BACKENDS
-    key: str  # for example kubernetes:Deployment/shop/api, postgres:main/orders, redis:cache/0
+    backend: str  # its name, or NO_BACKEND
+    key: str  # the backend's name, a colon, and the place as the backend writes it
     kind: str = ""
     namespace: str = ""
     name: str = ""
     resolved_from: str = ""  # the alert's own subject, if it was not the target itself: Pod shop/api-7d9-x2x
-
-    @property
-    def instance(self) -> str:
-        """The configured name of the server that a postgres or redis target is on."""
-        return self.key.removeprefix(f"{self.backend}:").removesuffix(f"/{self.name}")
+    # The instance, unless it is the backend's default one. Only then stored: a release that knows one instance only
+    # cannot read such a plan, and so does not act at the wrong one.
+    at: str = Field(default="", exclude_if=lambda name: not name)
 
 
 class Condition(Value):

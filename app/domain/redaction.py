@@ -48,7 +48,7 @@ class Secrets:
         self._forms, self._beginnings = tuple(forms), frozenset(form[:_SHORTEST] for form in forms)
 
     def redact(self, text: str) -> str:
-        """Return the text without any of them."""
+        """The text without any of them."""
         return self._pattern.sub(HIDDEN, text) if self._pattern is not None and self._may_hold(text) else text
 
     def _may_hold(self, text: str) -> bool:
@@ -57,7 +57,7 @@ class Secrets:
         return any(form in text for form in self._forms)
 
     def redact_cut(self, text: str) -> str:
-        """Return the same of a text whose end may be cut off: the beginning of one that it ends with goes, too."""
+        """The same of a text whose end may be cut off: the beginning of one that it ends with goes, too."""
         for form in self._forms:
             for length in range(min(len(form) - 1, len(text)), _SHORTEST - 1, -1):
                 if text.endswith(form[:length]):
@@ -65,7 +65,7 @@ class Secrets:
         return self.redact(text)
 
     def redact_all(self, value: Any) -> Any:
-        """Return a JSON value without any of them, in keys neither."""
+        """A JSON value without any of them, in keys neither."""
         if isinstance(value, str):
             return self.redact(value)
         if isinstance(value, Mapping):
@@ -115,7 +115,7 @@ def _of_url(url: str) -> Iterator[str]:
 
 @lru_cache(maxsize=4096)
 def _forms(secret: str) -> frozenset[str]:
-    """Return a secret as it is, and as JSON, HTML, Python, URLs and Base64 write it."""
+    """A secret as it is, and as JSON, HTML, Python, URLs and Base64 write it."""
     spelled = json.dumps(secret)[1:-1]
     plain = [secret, repr(secret)[1:-1], html.escape(secret), html.escape(secret, quote=False)]
     plain += [

@@ -10,7 +10,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StrictBool, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, WithJsonSchema, model_validator
 
 from app.domain import former_names
 from app.domain.durations import Duration, Rate, Rates
@@ -90,48 +90,29 @@ class Switchable(StrEnum):
     STORM = "storm"
 
 
-class KubernetesTarget(Value):
-    """An object of the Kubernetes API; a Pod stands for the workload that owns it."""
+class TargetSpec(BaseModel):
+    """What is acted on: the name of exactly one backend, with fields that this backend knows."""
 
-    kind: Template = Field(description="Deployment, StatefulSet, DaemonSet, or Pod (stands for its owner).")
-    namespace: Template
-    name: Template
-
-
-class PostgresTarget(Value):
-    """A database of a PostgreSQL server that the configuration names under `connections.postgres`."""
-
-    instance: Template
-    database: Template | None = Field(default=None, description="Default: the database of the connection.")
-
-
-class RedisTarget(Value):
-    """A numbered database of a Redis server that the configuration names under `connections.redis`."""
-
-    instance: Template
-    database: Template | int = 0
-
-
-class TargetSpec(Value):
-    """The thing to act on: exactly one backend."""
-
-    kubernetes: KubernetesTarget | None = None
-    postgres: PostgresTarget | None = None
-    redis: RedisTarget | None = None
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, JsonObject]
 
     @model_validator(mode="after")
     def _one_backend(self) -> TargetSpec:
-        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        given = list(self.__pydantic_extra__)
         if len(given) != 1:
-            names = ", ".join(type(self).model_fields)
-            msg = f"exactly one of {names} must be given" + (f", not {' and '.join(given)}" if given else "")
+            msg = "exactly one backend must be given" + (f", not {' and '.join(given)}" if given else "")
             raise ValueError(msg)
         return self
 
     @property
     def backend(self) -> str:
         """The name of the backend that is given."""
-        return next(name for name in type(self).model_fields if getattr(self, name) is not None)
+        return next(iter(self.__pydantic_extra__))
+
+    @property
+    def fields(self) -> JsonObject:
+        """The fields as they are written; what is at its default may be missing."""
+        return self.__pydantic_extra__[self.backend]
 
 
 class StepSpec(Value):

@@ -50,5 +50,5 @@ FINAL_STATES = frozenset(state for state in RunState if state.is_final)
 
 
 def may_become(before: RunState, after: RunState) -> bool:
-    """Say whether the table allows going from `before` to `after`."""
+    """Whether the table allows going from `before` to `after`."""
     return after in TRANSITIONS[before]

@@ -31,12 +31,12 @@ def one_line(text: str, longest: int = _LONGEST_VALUE) -> str:
 
 
 def on_target(key: str | None) -> str:
-    """Return where a run acts, to follow the name of its remediation; nothing where that has no target."""
+    """Where a run acts, to follow the name of its remediation; nothing where that has no target."""
     return "" if key is None or key.startswith("none:") else f" on {one_line(key)}"
 
 
 def shown(value: object) -> str:
-    """Return a JSON value on one line."""
+    """A JSON value on one line."""
     if isinstance(value, str):
         return one_line(value)
     if value is None:
@@ -75,7 +75,7 @@ def _before(before: Mapping[str, Any], name: str) -> Any:
 
 
 def parameters(step: PlannedStep) -> list[str]:
-    """Return the parameters of a step that hold something; a line for each."""
+    """The parameters of a step that hold something; a line for each."""
     lines = [f"with {name}: {shown(value)}" for name, value in _flat(step.params)]
     return [*lines[:_MOST_LINES], *([f"and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES else [])]
 

@@ -49,7 +49,7 @@ class Timekeeper:
         self._shifted = timedelta()  # by which the store's times had been moved when the clock was read
 
     def __call__(self) -> datetime:
-        """Return the time now."""
+        """The time now."""
         return self._at(steady())
 
     def _at(self, moment: float) -> datetime:
@@ -93,7 +93,7 @@ class Timekeeper:
                 await clock.note_seen(tx, compared.now, compared.shifted)
 
     async def is_timely(self, tx: AsyncConnection) -> bool:
-        """Say whether this clock goes by the times that the store has, until the transaction ends; else compare."""
+        """Whether this clock goes by the times that the store has, until the transaction ends; else compare."""
         return self._database.is_sqlite or await clock.is_known(tx, self._shifted)
 
     @rerun

@@ -11,11 +11,11 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from app.backends.instances import Clients
+from app.backends.scope import Scope
 from app.catalog.catalog import Catalog
 from app.domain.durations import Rate
 from app.domain.episodes import EpisodeRules
 from app.domain.remediation import Mode
-from app.domain.scope import Scope
 from app.engine.handover import Handover
 from app.engine.tenure import Tenure
 from app.store.db.connection import AsyncConnection
@@ -70,7 +70,7 @@ class Timekeeping(Protocol):
     """Keeps the clock equal to the store's."""
 
     async def is_timely(self, tx: AsyncConnection) -> bool:
-        """Say whether the clock goes by the times that the store has, until the transaction ends; else `compare`."""
+        """Whether the clock goes by the times that the store has, until the transaction ends; else `compare`."""
 
     async def compare(self) -> None:
         """Follow the store's time."""

@@ -84,7 +84,7 @@ async def decide(parts: EngineContext, run: Run) -> Run | None:
 
 
 async def _over(parts: EngineContext, run: Run) -> Run | None:
-    """Return the run when it has ended, was put off, or is not due after all; None when it may be decided."""
+    """The run when it has ended, was put off, or is not due after all; None when it may be decided."""
     if run.state.is_final or run.lease_owner is None:
         return run
     if run.not_before <= parts.clock():

@@ -49,12 +49,12 @@ def _is_alone(parts: EngineContext, known: Mapping[str, Known]) -> bool:
 
 
 async def is_older(turn: Turn, run: Run) -> bool:
-    """Say whether the catalog here is older than the one that recorded the run, or may be."""
+    """Whether the catalog here is older than the one that recorded the run, or may be."""
     return await catalogs.is_older(turn.tx, turn.parts.catalog().digest, run.digest, run.created_at, turn.now)
 
 
 async def is_newest(turn: Turn) -> bool:
-    """Say whether no replica is known to have a newer catalog than the one here."""
+    """Whether no replica is known to have a newer catalog than the one here."""
     known = await catalogs.known(turn.tx)
     ours = known.get(turn.parts.catalog().digest)
     return ours is None or ours.number == max(one.number for one in known.values())

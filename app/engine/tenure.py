@@ -82,7 +82,7 @@ class _Watch:
             self._next = self._loop.call_later(self._stood_still / 4, self.look)
 
     def has_cut(self) -> bool:
-        """Say whether the cancellation was its own, and only that."""
+        """Whether the cancellation was its own, and only that."""
         return self._cut and self._task is not None and self._task.uncancel() <= self._cancelling
 
     def end(self) -> None:

@@ -181,7 +181,7 @@ class Worker:
                 current = await self._fail(current or run, error)
 
     async def _held(self, run: Run) -> Run:
-        """Return the run as the ledger has it; raises LeaseLostError where it is not this replica's any more."""
+        """The run as the ledger has it; raises LeaseLostError where it is not this replica's any more."""
         await asyncio.sleep(random.uniform(0, _AGAIN_SECONDS))  # noqa: S311 - so that two do not meet again
         async with self._parts.database.read() as tx:
             fresh = await runs.get(tx, run.id)

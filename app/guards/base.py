@@ -12,7 +12,7 @@ from app.domain.external_facts import Freshness, Population
 from app.domain.obstacles import Breaker, Hold, Storm, TargetHolder
 from app.domain.plans import NotYet, Plan
 from app.domain.remediation import Mode, Purpose, Remediation
-from app.domain.scope import Scope
+from app.domain.scope import Border
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Facts:
     now: datetime
     remediation: Remediation
     ceiling: Mode
-    scope: Scope
+    scope: Border
     alert_starts_at: datetime
     attempt: int
     admitted: bool  # the run was admitted before: this is a further rung of it

@@ -73,7 +73,7 @@ def _ask(guard: Guard, facts: Facts) -> Decision:
 
 
 def outcome(decisions: Sequence[Decision]) -> Decision:
-    """Return the answer that counts: the gravest, and of equals the first in order (of deferrals: the longest)."""
+    """The answer that counts: the gravest, and of equals the first in order (of deferrals: the longest)."""
     gravest = min(_WEIGHT[decision.verdict] for decision in decisions)
     candidates = [decision for decision in decisions if _WEIGHT[decision.verdict] == gravest]
     return max(candidates, key=lambda decision: decision.until.timestamp() if decision.until else 0.0)

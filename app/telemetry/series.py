@@ -55,7 +55,7 @@ class Series(Collector):
         registry.register(self)
 
     def labels(self, *values: str) -> _One:
-        """Return the series with these values, in the order of the labels' names; a new one starts at zero."""
+        """The series with these values, in the order of the labels' names; a new one starts at zero."""
         found = self._children.get(values)
         if found is None:
             pairs = zip(self._labelnames, values, strict=True)

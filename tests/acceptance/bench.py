@@ -19,7 +19,12 @@ from tests.support import service
 from tests.support.alertmanager import Alertmanager
 from tests.support.service import Service, ServiceOptions
 
-EVERYWHERE = {"namespaces": ["*"], "postgres": ["*"], "redis": ["*"], "hosts": ["*"]}
+EVERYWHERE = {
+    "kubernetes": {"namespaces": ["*"]},
+    "postgres": {"databases": ["*"]},
+    "redis": {"databases": ["*"]},
+    "http": {"hosts": ["*"]},
+}
 CONFIG = {
     "rate": "1000/1h",
     "recheck": "300ms",

@@ -172,11 +172,11 @@ def loop(cluster: Cluster, postgres_server: PostgresServer, tmp_path_factory: py
         database = stack.enter_context(shop.build(postgres_server, postgres_server.database_url(name)))
         cache = stack.enter_context(redis.serve(new("redis"), {"maxmemory": "12mb", "maxmemory-policy": "noeviction"}))
         connections = {
-            "kubernetes": {"kubeconfig": str(least_kubeconfig(cluster, namespace))},
+            "kubernetes": {"default": {"kubeconfig": str(least_kubeconfig(cluster, namespace))}},
             "postgres": {"main": {"url": {"value": postgres_server.database_url(name, database.remediator_role)}}},
             "redis": {"pages": {"url": {"value": least_redis_user(cache)}}},
         }
-        config = {"connections": connections, "scope": EVERYWHERE | {"namespaces": [namespace]}}
+        config = {"connections": connections, "scope": EVERYWHERE | {"kubernetes": {"namespaces": [namespace]}}}
         service = stack.enter_context(serving(new("service"), catalog(name), config))
         router = stack.enter_context(alertmanager.serve(new("alertmanager"), routes(service.url)))
         world = World(cluster, namespace, database, cache)

@@ -37,7 +37,11 @@ def config(tmp_path: Path, server: RedisServer) -> Path:
     """One cache that answers and one that does not, both in scope."""
     urls = {"well": f"redis://{server.host}:{server.port}", "dead": f"redis://127.0.0.1:{free_port()}"}
     redis = {name: {"url": {"value": url}} for name, url in urls.items()}
-    content = {"data": str(tmp_path / "data"), "scope": {"redis": ["*/0"]}, "connections": {"redis": redis}}
+    content = {
+        "data": str(tmp_path / "data"),
+        "scope": {"redis": {"databases": ["*/0"]}},
+        "connections": {"redis": redis},
+    }
     return write_yaml(tmp_path / "config.yaml", content)
 
 

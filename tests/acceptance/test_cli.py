@@ -218,8 +218,8 @@ def test_plan_on_the_cluster_changes_nothing(cluster: Cluster, namespace: str, t
     config = write_yaml(
         tmp_path / "config.yaml",
         {
-            "connections": {"kubernetes": {"kubeconfig": str(cluster.kubeconfig)}},
-            "scope": {"namespaces": [namespace]},
+            "connections": {"kubernetes": {"default": {"kubeconfig": str(cluster.kubeconfig)}}},
+            "scope": {"kubernetes": {"namespaces": [namespace]}},
             "data": str(tmp_path / "data"),
         },
     )

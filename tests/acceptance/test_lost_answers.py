@@ -92,7 +92,9 @@ def bed(postgres_database: str, start_service: StartService, tmp_path: Path) -> 
         ]
         catalog.write_text(yaml.safe_dump({"remediations": entries}))
         tokens = [{"name": "admin", "role": "admin", "value": TOKEN}]
-        config.write_text(yaml.safe_dump({"auth": {"tokens": tokens}, "scope": {"hosts": ["*"]}, "preflight": "0s"}))
+        config.write_text(
+            yaml.safe_dump({"auth": {"tokens": tokens}, "scope": {"http": {"hosts": ["*"]}}, "preflight": "0s"})
+        )
         store = postgres_database.replace(f":{server.port}", f":{cutting.port}")
         service = start_service(store=store, catalog=[catalog], config=config, token=TOKEN, module=dialing())
         yield Bed(service, cutting, sink, dial)

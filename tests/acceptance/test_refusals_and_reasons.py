@@ -52,8 +52,8 @@ def service(cluster: Cluster, target: WebServer, tmp_path_factory: pytest.TempPa
     """One replica, which acts on the cluster as its administrator, so that only the scope keeps it from anything."""
     config = {
         "auth": {"tokens": [{"name": f"the-{role}", "role": role, "value": f"secret-{role}"} for role in ROLES]},
-        "scope": EVERYWHERE | {"namespaces": ["test-*"]},
-        "connections": {"kubernetes": {"kubeconfig": str(cluster.kubeconfig)}},
+        "scope": EVERYWHERE | {"kubernetes": {"namespaces": ["test-*"]}},
+        "connections": {"kubernetes": {"default": {"kubeconfig": str(cluster.kubeconfig)}}},
     }
     with serving(tmp_path_factory.mktemp("service"), catalog(target), config) as running:
         yield running

@@ -49,7 +49,7 @@ class Replicas:
         catalog, config = home / "catalog.yaml", home / "config.yaml"
         catalog.write_text(yaml.safe_dump({"remediations": list(self.entries)}))
         tokens = [{"name": "admin", "role": "admin", "value": TOKEN}]
-        given = {"auth": {"tokens": tokens}, "scope": {"hosts": ["*"]}, **AMPLE, **self.settings}
+        given = {"auth": {"tokens": tokens}, "scope": {"http": {"hosts": ["*"]}}, **AMPLE, **self.settings}
         config.write_text(json.dumps(given))
         chosen = {"store": self.store, "catalog": [catalog], "config": config, "token": TOKEN, **options}
         service = self.ends.enter_context(serve(home, ServiceOptions(home / "data", **chosen)))

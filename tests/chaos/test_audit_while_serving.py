@@ -38,7 +38,7 @@ def test_every_look_at_the_audit_says_that_it_is_intact(
     group = replicas(
         poke(sink, target=target, steps=[request(sink, "/{{ labels.shard }}")], limits=LIMITS),
         connections={"redis": {"cache": {"url": {"value": redis_server.url}}}},
-        scope={"redis": ["cache/*"], "hosts": ["*"]},
+        scope={"redis": {"databases": ["cache/*"]}, "http": {"hosts": ["*"]}},
         lease="2s",
         stability="1s",
         retention=f"{KEPT_SECONDS}s",

@@ -87,8 +87,8 @@ def test_a_scaling_does_not_follow_its_revert(
         revert="on_resolved",
         revert_after="1s",
     )
-    connections = {"kubernetes": {"kubeconfig": str(cluster.kubeconfig)}}
-    scope = {"namespaces": [namespace]}
+    connections = {"kubernetes": {"default": {"kubeconfig": str(cluster.kubeconfig)}}}
+    scope = {"kubernetes": {"namespaces": [namespace]}}
     group = replicas(entry, lease=f"{LEASE_SECONDS:g}s", connections=connections, scope=scope, recheck="1s")
     first = frozen_owner(group, point)
     try:

@@ -95,7 +95,7 @@ def test_look_ups_go_on_when_their_leader_freezes(
     receiver = {"name": "us", "webhook_configs": [{"url": f"http://127.0.0.1:{free_port()}"}]}
     route = {"receiver": "us", "group_by": ["..."], "group_wait": "0s"}
     alertmanager = start_alertmanager(json.dumps({"route": route, "receivers": [receiver]}))
-    connections = {"alertmanager": {"urls": [alertmanager.url], "receivers": ["us"]}}
+    connections = {"alertmanager": {"default": {"urls": [alertmanager.url], "receivers": ["us"]}}}
     group = replicas(
         poke(sink), lease=f"{LEASE_SECONDS:g}s", lookup="1s", connections=connections, log={"level": "debug"}
     )

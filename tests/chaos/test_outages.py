@@ -119,7 +119,7 @@ def test_a_target_is_away(
     with cache.client() as client:
         client.set("key", "value")
     connections = {"redis": {"cache": {"url": {"value": f"redis://{cache.host}:{cache.port}"}}}, "timeout": "2s"}
-    scope = {"redis": ["cache/*"], "hosts": ["*"]}
+    scope = {"redis": {"databases": ["cache/*"]}, "http": {"hosts": ["*"]}}
     group = replicas(
         flush(matchers=['alertname="Down"', 'pod="cache"']),
         poke(sink, matchers=['alertname="Down"', 'pod!="cache"']),

@@ -53,7 +53,7 @@ def arguments(home: Path, port: int, people: str, store: str | None) -> list[str
     asks = poke(web.WebServer(url="http://127.0.0.1:9"), mode="approve")
     catalog.write_text(yaml.safe_dump({"remediations": [asks]}))
     channel = {"ops": {"urls": [{"value": people}]}}
-    settings = {"channel": "ops", "scope": {"hosts": ["*"]}}
+    settings = {"channel": "ops", "scope": {"http": {"hosts": ["*"]}}}
     config.write_text(yaml.safe_dump(settings | {"connections": {"notify": channel, "timeout": "30s"}}))
     given = ["serve", "--listen", f"127.0.0.1:{port}", "--catalog", str(catalog)]
     given += ["--data", str(home), "--config", str(config)]

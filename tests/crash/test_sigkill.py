@@ -103,7 +103,10 @@ def _replica(bed: Bed, home: Path, store: str | None) -> Iterator[tuple[int, Rep
     """A service with paths and a database of its own, with something in it; not yet started."""
     number = next(_numbers)
     connections = {"redis": {"cache": {"url": {"value": f"redis://{bed.cache.host}:{bed.cache.port}"}}}}
-    config = {"connections": connections, "scope": {"redis": ["cache/*"], "hosts": ["127.0.0.1"]}}
+    config = {
+        "connections": connections,
+        "scope": {"redis": {"databases": ["cache/*"]}, "http": {"hosts": ["127.0.0.1"]}},
+    }
     with bed.cache.client(number) as client:
         client.set("key", "value")
     replica = Replica(bed.crashing, home / str(number), store, _entries(bed, number), config)

@@ -103,10 +103,10 @@ def _survive(bed: Bed, home: Path, store: str | None, point: Point) -> None:
     number = next(_numbers)
     config = {
         "connections": {
-            "kubernetes": {"kubeconfig": str(bed.cluster.kubeconfig)},
+            "kubernetes": {"default": {"kubeconfig": str(bed.cluster.kubeconfig)}},
             "postgres": {"main": {"url": {"value": bed.database.url}}},
         },
-        "scope": {"namespaces": [bed.namespace], "postgres": ["main/*"]},
+        "scope": {"kubernetes": {"namespaces": [bed.namespace]}, "postgres": {"databases": ["main/*"]}},
         "recheck": "1s",
         "preflight": "0s",
     }

@@ -11,7 +11,9 @@ import yaml
 from pydantic import BaseModel
 
 from app.backends.actions import actions
+from app.backends.base import ScopeBlock
 from app.backends.checks import checks
+from app.backends.registry import backends
 from app.cli import cli
 from app.domain.reasons import Reason
 from app.domain.remediation import Remediation
@@ -27,8 +29,9 @@ def settings(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """The dotted names of all settings."""
     for name, field in model.model_fields.items():
         section = field.annotation
-        if name in SECTIONS and isinstance(section, type) and issubclass(section, BaseModel):
-            yield from settings(section, f"{name}.")
+        is_block = isinstance(section, type) and issubclass(section, ScopeBlock)
+        if (name in SECTIONS or is_block) and isinstance(section, type) and issubclass(section, BaseModel):
+            yield from settings(section, f"{prefix}{name}.")
         else:
             yield prefix + name
 
@@ -62,15 +65,12 @@ def test_every_reason_has_its_paragraph() -> None:
     assert found == {reason.value for reason in Reason}
 
 
-@pytest.mark.parametrize("kind", ["actions", "checks"])
-def test_every_action_and_check_has_its_heading(kind: str) -> None:
-    """Each action and check has a heading of its name on its backend's page."""
-    registry = {"actions": actions, "checks": checks}[kind]()
-    missing = [
-        name
-        for name in registry
-        if name not in {heading.strip("`") for heading in headings(DOCS / kind / f"{name.partition('.')[0]}.md")}
-    ]
+@pytest.mark.parametrize("name", backends())
+def test_every_backend_has_its_page(name: str) -> None:
+    """With a heading for each of its actions and checks."""
+    known = {heading.strip("`") for heading in headings(DOCS / "backends" / f"{name}.md")}
+    prefix = backends()[name].prefix or name
+    missing = [one for one in (*actions(), *checks()) if one.partition(".")[0] == prefix and one not in known]
     assert missing == []
 
 

@@ -8,9 +8,13 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from app.backends.connection import Connections, PostgresConnection, RedisConnection, SecretSource
+from app.backends.connections import Connections
+from app.backends.http.backend import HttpScope
+from app.backends.postgres.backend import PostgresConnection
+from app.backends.redis.backend import RedisConnection
+from app.backends.scope import Scope
+from app.backends.secrets import SecretSource
 from app.domain.reasons import Reason
-from app.domain.scope import Scope
 from app.domain.states import RunState
 from tests.support.aio import run
 from tests.support.engine import engine, remediation, sqlite
@@ -54,7 +58,12 @@ HOSTILE = [
     "169.254.169.254",
 ]
 ENDS = {RunState.FAILED, RunState.DENIED}
-SCOPE = Scope(namespaces=("shop",), postgres=("main/shop",), redis=("cache/0",), hosts=("shop.example",))
+SCOPE = Scope(
+    kubernetes={"namespaces": ("shop",)},
+    postgres={"databases": ("main/shop",)},
+    redis={"databases": ("cache/0",)},
+    http={"hosts": ("shop.example",)},
+)
 
 
 def secret(url: str) -> SecretSource:
@@ -104,7 +113,7 @@ def test_a_hostile_label_ends_its_run_and_nothing_else(name: str, tmp_path: Path
 
     async def scenario(sink: WebServer) -> None:
         beside = remediation(name="fine", matchers=['alertname="Fine"'], steps=[_ask(sink)])
-        scope = SCOPE.model_copy(update={"hosts": (*SCOPE.hosts, "127.0.0.1")})
+        scope = SCOPE.model_copy(update={"http": HttpScope(hosts=("shop.example", "127.0.0.1"))})
         rules: dict[str, Any] = {"connections": NOWHERE, "scope": scope, "concurrency": 1000}
         hostile = entry(name) | {"without_guards": {"storm": "many at once", "concurrency": "many at once"}}
         async with engine(sqlite(tmp_path), tmp_path, hostile, beside, **rules) as one:

@@ -39,12 +39,16 @@ def configuration(home: Path) -> Path:
         "redis": {"cache": {"url": {"value": f"redis://:{quote(SECRETS['redis'])}@127.0.0.1:{port}"}}},
         "notify": {"people": {"urls": [{"value": f"json://user:{quote(SECRETS['notify'])}@127.0.0.1:{port}/hook"}]}},
         "secrets": {"api": {"file": str(files["bearer"])}},
-        "prometheus": {"url": f"http://127.0.0.1:{port}", "bearer_token": {"file": str(files["prometheus"])}},
+        "prometheus": {
+            "default": {"url": f"http://127.0.0.1:{port}", "bearer_token": {"file": str(files["prometheus"])}}
+        },
         "http": {"127.0.0.1": {"headers": {"X-Own": {"value": SECRETS["own"]}}}},
         "alertmanager": {
-            "urls": [f"http://127.0.0.1:{port}"],
-            "bearer_token": {"file": str(files["alertmanager"])},
-            "headers": {"X-Proxy": {"file": str(files["header"])}},
+            "default": {
+                "urls": [f"http://127.0.0.1:{port}"],
+                "bearer_token": {"file": str(files["alertmanager"])},
+                "headers": {"X-Proxy": {"file": str(files["header"])}},
+            }
         },
     }
     return write_yaml(
@@ -172,7 +176,7 @@ def test_a_target_that_repeats_its_request_shows_no_secret(tmp_path: Path) -> No
         config = {
             "connections": {
                 "secrets": {"api": {"file": str(file)}},
-                "prometheus": {"url": well.url, "headers": {"X-Scope-OrgID": {"value": secrets[0]}}},
+                "prometheus": {"default": {"url": well.url, "headers": {"X-Scope-OrgID": {"value": secrets[0]}}}},
             },
             "scope": EVERYWHERE,
             "log": {"level": "debug", "format": "json"},

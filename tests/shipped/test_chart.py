@@ -19,7 +19,7 @@ EVERYTHING: dict[str, Any] = {
     "replicas": 2,
     "image": {"repository": "registry.example/remediator", "tag": "1.2.3"},
     "imagePullSecrets": [{"name": "pull"}],
-    "config": {"mode": "approve", "scope": {"namespaces": ["shop-*"]}, "log": {"level": "debug"}},
+    "config": {"mode": "approve", "scope": {"kubernetes": {"namespaces": ["shop-*"]}}, "log": {"level": "debug"}},
     "catalog": {"shop.yaml": "remediations: []\n"},
     "auth": {"existingSecret": "given", "tokens": [{"name": "am", "role": "alertmanager"}]},
     "connectionsSecret": "targets",
@@ -65,7 +65,7 @@ def test_the_service_accepts_the_configuration_that_the_chart_writes(values: dic
     settings = load_settings(file, {})
     mounts = {Path(mount["mountPath"]) for mount in pod_of(manifests)["containers"][0]["volumeMounts"]}
     named = {settings.data, *settings.catalog, *(token.file.parent for token in settings.auth.tokens if token.file)}
-    assert settings.scope.own_namespace == "ops"
+    assert settings.scope.kubernetes.own_namespace == "ops"
     assert named | ({settings.store_file.parent} if settings.store_file else set()) <= mounts
 
 

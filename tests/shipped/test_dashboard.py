@@ -86,7 +86,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
         working, broken = stack.enter_context(web.serve()), stack.enter_context(web.serve())
         broken.status = 400
         (home / "catalog.yaml").write_text(catalog(working.url, broken.url))
-        (home / "config.yaml").write_text(yaml.safe_dump({"scope": {"hosts": ["127.0.0.1"]}}))
+        (home / "config.yaml").write_text(yaml.safe_dump({"scope": {"http": {"hosts": ["127.0.0.1"]}}}))
         options = service.ServiceOptions(
             data=home / "data", catalog=[home / "catalog.yaml"], config=home / "config.yaml"
         )

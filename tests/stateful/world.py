@@ -17,14 +17,16 @@ import yaml
 from sqlalchemy import func, select
 from sqlalchemy.engine import Row
 
-from app.backends.connection import Connections, RedisConnection, SecretSource
+from app.backends.connections import Connections
 from app.backends.instances import Clients
+from app.backends.redis.backend import RedisConnection
+from app.backends.scope import Scope
+from app.backends.secrets import SecretSource
 from app.catalog.catalog import Catalog
 from app.catalog.loader import load
 from app.domain import former_names
 from app.domain.errors import AppError, LeaseLostError, StoreUnavailableError
 from app.domain.remediation import Mode
-from app.domain.scope import Scope
 from app.domain.states import RunState
 from app.engine.background import housekeeping
 from app.engine.context import EngineContext, Policy
@@ -174,7 +176,7 @@ class World:
     def _parts(
         self, database: Database, clock: Callable[[], datetime], catalog: list[Catalog], ceiling: Mode
     ) -> EngineContext:
-        scope = Scope(redis=("*",))
+        scope = Scope(redis={"databases": ("*",)})
         nowhere = RedisConnection(url=SecretSource.model_validate({"value": "redis://127.0.0.1:1"}))
         policy = Policy(scope=scope, lease=LEASE, storm=(), recheck=timedelta(seconds=30), ceiling=ceiling)
         policy = replace(policy, channel="people")

@@ -12,11 +12,11 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import text
 
-from app.backends.connection import Connections
+from app.backends.connections import Connections
 from app.backends.instances import Clients
+from app.backends.scope import Scope
 from app.catalog.catalog import Catalog
 from app.domain.plans import Plan, Target
-from app.domain.scope import Scope
 from app.domain.states import RunState
 from app.engine.context import EngineContext, Policy
 from app.engine.stages.admission import DecisionInput, gather

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 from app.backends.action import Action, Context
 from app.backends.check import Check, CheckContext
-from app.backends.connection import Connections
+from app.backends.connections import Connections
 from app.backends.instances import Clients
+from app.backends.scope import Scope
 from app.domain.model import JsonObject
 from app.domain.plans import Observation, PlannedStep, Target
-from app.domain.scope import Scope
 from tests.support.aio import run
 
 T = TypeVar("T")

@@ -17,15 +17,15 @@ from pydantic import SecretStr
 from app.api.app import create_app
 from app.api.auth import Authenticator, Role
 from app.api.services import Limits, Services
-from app.backends.connection import Connections
+from app.backends.connections import Connections
 from app.backends.instances import Clients
+from app.backends.scope import Scope
 from app.catalog.loader import load
 from app.catalog.reload import CatalogHolder
 from app.domain.episodes import Episode
 from app.domain.findings import Report
 from app.domain.ids import new_id
 from app.domain.remediation import Remediation
-from app.domain.scope import Scope
 from app.domain.states import RunState
 from app.engine.context import EngineContext, Policy
 from app.engine.stages.intake import pending_run

@@ -15,12 +15,12 @@ import yaml
 from sqlalchemy import select
 from sqlalchemy.engine import Row
 
-from app.backends.connection import Connections
+from app.backends.connections import Connections
 from app.backends.instances import Clients
+from app.backends.scope import Scope
 from app.catalog.catalog import Catalog
 from app.catalog.loader import load
 from app.domain.remediation import Remediation
-from app.domain.scope import Scope
 from app.domain.states import RunState
 from app.engine.clock import Timekeeper
 from app.engine.context import EngineContext, Policy
@@ -35,7 +35,12 @@ from tests.support.alerts import alert, notification
 
 T = TypeVar("T")
 _POLL_SECONDS = 0.01
-EVERYWHERE = Scope(namespaces=("*",), postgres=("*",), redis=("*",), hosts=("*",))
+EVERYWHERE = Scope(
+    kubernetes={"namespaces": ("*",)},
+    postgres={"databases": ("*",)},
+    redis={"databases": ("*",)},
+    http={"hosts": ("*",)},
+)
 
 
 @dataclass

@@ -6,7 +6,9 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from app.backends.connection import Connections, RedisConnection, SecretSource
+from app.backends.connections import Connections
+from app.backends.redis.backend import RedisConnection
+from app.backends.secrets import SecretSource
 from tests.support.engine import remediation
 from tests.support.redis import RedisServer
 from tests.support.web import WebServer

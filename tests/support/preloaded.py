@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from app import cli, main
+from app.backends import web as http
 from app.backends.actions import actions
 from app.backends.checks import checks
-from app.backends.http import client as http
 from app.backends.kubernetes import client as kubernetes
 from app.backends.postgres import client as postgres
 from app.backends.redis import client as redis

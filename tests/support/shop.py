@@ -11,7 +11,9 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
-from app.backends.connection import Connections, PostgresConnection, SecretSource
+from app.backends.connections import Connections
+from app.backends.postgres.backend import PostgresConnection
+from app.backends.secrets import SecretSource
 from app.domain.plans import Target
 from tests.support.postgres import PostgresServer
 

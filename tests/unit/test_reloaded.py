@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import structlog
 
-from app.backends.connection import Connections
-from app.domain.scope import Scope
+from app.backends.connections import Connections
+from app.backends.scope import Scope
 from app.main import Service, installation_of, utc_now
 from app.settings import Settings
 from app.store.migrations.migrate import migrate
@@ -42,7 +42,7 @@ def test_a_label_that_hides_alerts_is_told_at_the_start_and_after_a_reload(tmp_p
     matcher = "'prometheus_replica=\"a\"'"
     entry = f"remediations: [{{name: one, summary: s, matchers: [{matcher}], mode: auto, steps: [{step}]}}]"
     file.write_text(entry)
-    settings = Settings(catalog=(file,), data=tmp_path, scope=Scope(hosts=("a",)))
+    settings = Settings(catalog=(file,), data=tmp_path, scope=Scope(http={"hosts": ("a",)}))
     with quiet.plain_logs(), structlog.testing.capture_logs() as lines:
         service = Service(settings)
         assert asyncio.run(service.catalog.reload(utc_now()))

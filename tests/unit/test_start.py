@@ -53,10 +53,10 @@ def test_of_sqlalchemy_there_is_what_sqlite_needs(tmp_path: Path) -> None:
 LOAD = """
 import asyncio, json, sys
 from app.backends.instances import Clients
-from app.backends.connection import Connections
-from app.domain.scope import Scope
+from app.backends.connections import Connections
+from app.backends.scope import Scope
 connections = Connections.model_validate({"redis": {"cache": {"url": {"value": "redis://127.0.0.1:9"}}}})
-asyncio.run(Clients(connections, Scope(namespaces=["shop"])).load({"postgres", "redis"}))
+asyncio.run(Clients(connections, Scope(kubernetes={"namespaces": ["shop"]})).load({"postgres", "redis"}))
 print(json.dumps(sorted(sys.modules)))
 """
 

@@ -94,7 +94,7 @@ def test_both_releases_share_the_work(
     """Every alert is acted on once, whoever receives it; what each release writes the other can use and verify."""
     names = [f"alert-{number}" for number in range(12)]
     old_config: dict[str, object] = {"store": postgres_database, "log": {"format": "json"}, "recheck": "1s"}
-    new_config = old_config | {"scope": {"hosts": ["127.0.0.1"]}}
+    new_config = old_config | {"scope": {"http": {"hosts": ["127.0.0.1"]}}}
     old = Replica(previous, tmp_path / "old", old_config, [entry(sink, name, "match") for name in names])
     try:
         old.post(*names[:4])

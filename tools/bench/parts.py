@@ -32,7 +32,7 @@ AMPLE = {
     "storm": "1000000/10m",
     "concurrency": 1000,
     "preflight": "0s",
-    "scope": {"hosts": ["127.0.0.1"]},
+    "scope": {"http": {"hosts": ["127.0.0.1"]}},
     "log": {"level": "warning", "format": "json"},
 }
 COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}  # as an installed package is; the first start compiles

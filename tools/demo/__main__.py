@@ -68,8 +68,13 @@ def configuration(shop: Shop, kubeconfig: Path | None) -> dict[str, object]:
         "redis": {"shop": {"url": {"value": f"redis://{shop.redis.host}:{shop.redis.port}"}}},
     }
     if kubeconfig:
-        connections["kubernetes"] = {"kubeconfig": str(kubeconfig)}
-    scope = {"namespaces": ["shop"], "postgres": ["shop/shop"], "redis": ["shop/*"], "hosts": ["127.0.0.1"]}
+        connections["kubernetes"] = {"default": {"kubeconfig": str(kubeconfig)}}
+    scope = {
+        "kubernetes": {"namespaces": ["shop"]},
+        "postgres": {"databases": ["shop/shop"]},
+        "redis": {"databases": ["shop/*"]},
+        "http": {"hosts": ["127.0.0.1"]},
+    }
     return {"connections": connections, "scope": scope, "log": {"format": "json"}}
 
 

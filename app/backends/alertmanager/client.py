@@ -10,17 +10,16 @@ import asyncio
 import base64
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import TypeVar
 from urllib.parse import urlencode
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from app.backends.connection import AlertmanagerConnection
-from app.backends.http.client import HttpClient, HttpRequest, HttpResponse, describe, refusal
+from app.backends.alertmanager.backend import AlertmanagerConnection
 from app.backends.shared import Shared
-from app.domain.alerts import AnyPairs, Fingerprint, Time
+from app.backends.sources import Answer, Answers, Group, Member
+from app.backends.web import HttpClient, HttpRequest, HttpResponse, describe, refusal
+from app.domain.alerts import Fingerprint, Time
 from app.domain.errors import AppError, OutcomeUnknownError, TransientError
 
 T = TypeVar("T")
@@ -29,73 +28,14 @@ _SHARED_SECONDS = 1.0
 _PATIENCE_SECONDS = 5.0  # a decision waits for it; a look-up waits as long as any other call
 # Characters that Go's regexp.QuoteMeta escapes; Alertmanager quotes receivers so when it notifies.
 _META = re.compile(r"([\\.+*?()|\[\]{}^$])")
-_QUOTED = re.compile(r"\\([\\.+*?()|\[\]{}^$])")
 
 
-class _Answer(BaseModel):
-    """A part of an answer; releases add fields."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Status(_Answer):
-    """Whether an alert is active, and its silences and inhibiting alerts."""
-
-    state: str
-    silenced_by: tuple[str, ...] = Field(default=(), alias="silencedBy")
-    inhibited_by: tuple[str, ...] = Field(default=(), alias="inhibitedBy")
-    muted_by: tuple[str, ...] | None = Field(default=None, alias="mutedBy")
-
-
-class HeldAlert(_Answer):
-    """One alert that has not resolved, of any size: one that is too large must not hide the others."""
-
-    fingerprint: Fingerprint
-    labels: AnyPairs
-    annotations: AnyPairs = Field(default_factory=dict)
-    starts_at: Time = Field(alias="startsAt")
-    updated_at: Time | None = Field(default=None, alias="updatedAt")  # when Prometheus sent it the last time
-    generator_url: str = Field(default="", alias="generatorURL")
-    status: Status
-
-    def has_fired_for(self, time: timedelta) -> bool:
-        """Say whether it had been firing for so long when Prometheus sent it the last time."""
-        return self.updated_at is not None and self.updated_at - self.starts_at >= time
-
-
-class _Fingerprinted(_Answer):
+class _Fingerprinted(Answer):
     fingerprint: Fingerprint
 
 
-class _Receiver(_Answer):
-    name: str
-
-
-class Group(_Answer):
-    """The alerts that one receiver is told of together."""
-
-    receiver: _Receiver
-    alerts: tuple[HeldAlert, ...]
-
-
-class _ServerStatus(_Answer):
+class _ServerStatus(Answer):
     uptime: Time  # when it started, in spite of the name
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One member of the cluster, by its own clock."""
-
-    started_at: datetime
-    now: datetime | None  # None where a proxy takes the header away
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """The alerts of each member that answered; `missing` has the error of each other member."""
-
-    groups: tuple[tuple[Group, ...], ...]
-    missing: tuple[str, ...]
 
 
 _GROUPS = TypeAdapter(tuple[Group, ...])
@@ -188,11 +128,6 @@ class AlertmanagerClient:
             return {}
         pair = f"{basic.username}:{basic.password.read()}"
         return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode('ascii')}"}
-
-
-def plain_receiver(notified: str) -> str:
-    """A receiver's name as it is configured, from the name in a notification, where it is quoted for a pattern."""
-    return _QUOTED.sub(r"\1", notified)
 
 
 def _quoted(value: str) -> str:

@@ -20,10 +20,11 @@ from kubernetes.aio.config import ConfigException
 from multidict import CIMultiDict
 
 from app import __version__
-from app.backends.connection import KubernetesConnection
+from app.backends.base import DEFAULT
+from app.backends.kubernetes.backend import KubernetesConnection
 from app.backends.kubernetes.credentials import credentials
 from app.backends.kubernetes.errors import Call, StaleWriteError, error_of, unreached
-from app.backends.kubernetes.objects import WORKLOAD_KINDS, ObjectRef, target_ref
+from app.backends.kubernetes.objects import WORKLOAD_KINDS, ObjectRef, target_key, target_ref
 from app.backends.kubernetes.origin import FIELD_MANAGER
 from app.backends.kubernetes.owners import workload_of_pod
 from app.backends.kubernetes.workloads import Workload, is_unhealthy, workload
@@ -63,7 +64,8 @@ class _Request:
 class KubernetesClient:
     """Reads and changes objects of one cluster."""
 
-    def __init__(self, api: ApiClient, impersonation: Query, timeout: timedelta) -> None:
+    def __init__(self, api: ApiClient, impersonation: Query, timeout: timedelta, cluster: str = DEFAULT) -> None:
+        self._cluster = cluster
         self._api = api
         self._impersonation = impersonation
         self._timeout = timeout.total_seconds()
@@ -74,6 +76,7 @@ class KubernetesClient:
         cls,
         connection: KubernetesConnection,
         timeout: timedelta,  # noqa: ASYNC109 - of each later call, not of this one
+        cluster: str = DEFAULT,
     ) -> KubernetesClient:
         """Load the credentials; the cluster itself is first reached by the first call."""
         try:
@@ -82,10 +85,12 @@ class KubernetesClient:
         except (ConfigException, OSError, ValueError, TypeError) as error:
             place = connection.kubeconfig or "the service account of this pod"
             message = f"cannot read the cluster's credentials from {place}: {error}"
-            message += "" if connection.kubeconfig else " (outside of a pod, set connections.kubernetes.kubeconfig)"
+            message += (
+                "" if connection.kubeconfig else f" (outside of a pod, set connections.kubernetes.{cluster}.kubeconfig)"
+            )
             raise PermanentError(message, reason=Reason.CONFIG_INVALID) from error
         api.user_agent = f"remediator/{__version__}"
-        return cls(api, found.impersonation, timeout)
+        return cls(api, found.impersonation, timeout, cluster)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -93,15 +98,15 @@ class KubernetesClient:
         await self._api.close()
 
     async def resolve(self, kind: str, namespace: str, name: str) -> Target:
-        """Return the workload that a target names; for a Pod the one that owns it. Its existence has been seen."""
+        """The workload that a target names; for a Pod the one that owns it. Its existence has been seen."""
         ref = target_ref(kind, namespace, name)
         if ref.kind == "Pod":
-            return _target(await workload_of_pod(self, ref), resolved_from=str(ref))
+            return _target(await workload_of_pod(self, ref), self._cluster, resolved_from=str(ref))
         await self.get(ref)
-        return _target(ref)
+        return _target(ref, self._cluster)
 
     async def workload(self, target: Target) -> Workload:
-        """Return the target as it is now; raises PermanentError where it does not exist."""
+        """The target as it is now; raises PermanentError where it does not exist."""
         ref = target_ref(target.kind, target.namespace, target.name)
         return workload(ref, await self.get(ref))
 
@@ -137,7 +142,9 @@ class KubernetesClient:
         refs = [ObjectRef(kind, namespace) for kind in WORKLOAD_KINDS]
         found = await asyncio.gather(*(self.list(ref) for ref in refs))
         health = {
-            target_key(ObjectRef(ref.kind, namespace, raw["metadata"]["name"])): is_unhealthy(ref.kind, raw)
+            target_key(ObjectRef(ref.kind, namespace, raw["metadata"]["name"]), self._cluster): is_unhealthy(
+                ref.kind, raw
+            )
             for ref, page in zip(refs, found, strict=True)
             for raw in page
         }
@@ -149,7 +156,7 @@ class KubernetesClient:
         )
 
     async def may(self, verb: str, permission: Permission, namespace: str) -> bool:
-        """Say whether we have a right in a namespace (empty: in all of them), by the API server's own word."""
+        """Whether we have a right in a namespace (empty: in all of them), by the API server's own word."""
         resource, _, subresource = permission.resource.partition("/")
         wanted = {"namespace": namespace, "verb": verb, "group": permission.group}
         wanted |= {"resource": resource, "subresource": subresource}
@@ -220,17 +227,13 @@ class KubernetesClient:
         return response.status, await response.read(), response.headers
 
 
-def target_key(ref: ObjectRef) -> str:
-    """Return the key for the target lock of this object."""
-    return f"kubernetes:{ref.kind}/{ref.namespace}/{ref.name}"
-
-
-def _target(ref: ObjectRef, resolved_from: str = "") -> Target:
+def _target(ref: ObjectRef, cluster: str, resolved_from: str = "") -> Target:
     return Target(
         backend="kubernetes",
-        key=target_key(ref),
+        key=target_key(ref, cluster),
         kind=ref.kind,
         namespace=ref.namespace,
         name=ref.name,
         resolved_from=resolved_from,
+        at="" if cluster == DEFAULT else cluster,
     )

@@ -20,7 +20,7 @@ from kubernetes.aio.config import ConfigException, load_incluster_config
 from kubernetes.aio.config.kube_config import ConfigNode, KubeConfigLoader
 from pydantic import Field, ValidationError
 
-from app.backends.connection import KubernetesConnection
+from app.backends.kubernetes.backend import KubernetesConnection
 from app.backends.kubernetes.plugin import Part, Plugin, Tokens
 from app.domain.redaction import SECRETS
 
@@ -129,7 +129,7 @@ async def _of_file(path: Path, context: str | None, configuration: Configuration
 
 
 def _accepted(path: Path, context: str | None) -> tuple[_Loader, _User]:
-    """Return a file with fields that are all honoured, and the user that it names."""
+    """A file with fields that are all honoured, and the user that it names."""
     if not path.is_file():
         raise ConfigException("there is no such file")
     raw = _without_blanks(_parsed(path))
@@ -150,7 +150,7 @@ def _accepted(path: Path, context: str | None) -> tuple[_Loader, _User]:
 
 
 def _parsed(path: Path) -> Any:
-    """Return the file's YAML; the library's own error would quote the line, and with it a secret."""
+    """The file's YAML; the library's own error would quote the line, and with it a secret."""
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -255,7 +255,7 @@ def _headers(user: _User) -> Iterator[tuple[str, str]]:
 
 
 def _proxy_of_environment(host: str) -> str | None:
-    """Return the proxy of HTTPS_PROXY, HTTP_PROXY and NO_PROXY, as kubectl goes by them."""
+    """The proxy of HTTPS_PROXY, HTTP_PROXY and NO_PROXY, as kubectl goes by them."""
     address = urlsplit(host)
     if proxy_bypass(address.netloc):
         return None

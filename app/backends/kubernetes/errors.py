@@ -60,7 +60,7 @@ def error_of(call: Call, status: int, body: bytes, headers: Mapping[str, str]) -
 
 
 def unreached(error: Exception) -> str:
-    """Say why no answer came. Some errors of the library repeat the URL of a proxy, and with it a password."""
+    """Why no answer came. Some errors of the library repeat the URL of a proxy, and with it a password."""
     if isinstance(error, aiohttp.ClientResponseError):
         return f"it, or the proxy before it, answered {error.status} and nothing of its API"
     if isinstance(error, aiohttp.InvalidURL):
@@ -69,7 +69,7 @@ def unreached(error: Exception) -> str:
 
 
 def _status(body: bytes) -> Mapping[str, Any]:
-    """Return the Status object that the API server explains a refusal with; empty where something else has answered."""
+    """The Status object that the API server explains a refusal with; empty where something else has answered."""
     try:
         status = json.loads(body)
     except (ValueError, RecursionError):

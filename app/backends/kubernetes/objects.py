@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from app.backends.base import DEFAULT
 from app.domain.errors import PermanentError
 from app.domain.reasons import Reason
 
@@ -68,13 +69,19 @@ class ObjectRef:
 
 
 def target_ref(kind: str, namespace: str, name: str) -> ObjectRef:
-    """Return the object that a target names; raises PermanentError where a value can be no such thing."""
+    """The object that a target names; raises PermanentError where a value can be no such thing."""
     if kind not in TARGET_KINDS:
         message = f"{_shown(kind)} is not a kind that can be a target; use one of {', '.join(TARGET_KINDS)}"
         raise PermanentError(message, reason=Reason.TEMPLATE_FAILED)
     if not name:
         raise _invalid(f"name of a {kind}", name)
     return ObjectRef(kind, namespace, name)
+
+
+def target_key(ref: ObjectRef, cluster: str = DEFAULT) -> str:
+    """What the target lock holds for this object; the default cluster is not named in it."""
+    place = "" if cluster == DEFAULT else f"{cluster}/"
+    return f"kubernetes:{place}{ref.kind}/{ref.namespace}/{ref.name}"
 
 
 def _invalid(what: str, value: str) -> PermanentError:

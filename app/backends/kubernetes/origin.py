@@ -66,7 +66,7 @@ class Origin:
         return operator or self.reconciled_by or "a manager that managedFields do not name"
 
     def objection(self, what: str, field: str, now: datetime) -> tuple[Condition, ...]:
-        """Return the condition that forbids to set `spec.<field>`, where its reconciler owns it or may own it."""
+        """The condition that forbids to set `spec.<field>`, where its reconciler owns it or may own it."""
         if not self.reconciled_by:
             return ()
         owners = list(self._owners(field))
@@ -83,7 +83,7 @@ class Origin:
             why = f"{fresh} set spec.{field} less than an hour ago, which it may take back"
         message = (
             f"{what} is reconciled by {self.reconciled_by}, and {why}: the change would be undone; remove spec.{field} "
-            "from git, or let the reconciler ignore it (see docs/actions/kubernetes.md)"
+            "from git, or let the reconciler ignore it (see docs/backends/kubernetes.md)"
         )
         return (Condition(reason=Reason.OWNED_BY_GITOPS, message=message, passes=known and not whose),)
 

@@ -90,7 +90,7 @@ class Workload:
         return max(self.ready - old, 0)
 
     def rollout_conditions(self) -> tuple[Condition, ...]:
-        """Return the condition of a rollout under way, which passes by itself."""
+        """The condition of a rollout under way, which passes by itself."""
         if not self.stale_or_old_pods:
             return ()
         message = f"{self.ref} is rolling out: {self.stale_or_old_pods}"
@@ -152,7 +152,7 @@ def workload(ref: ObjectRef, raw: Mapping[str, Any]) -> Workload:
 
 
 def is_unhealthy(kind: str, raw: Mapping[str, Any]) -> bool:
-    """Say whether a workload has less than it asks for, or its own controller says that it is not available."""
+    """Whether a workload has less than it asks for, or its own controller says that it is not available."""
     status = raw.get("status") or {}
     counts = _counts(kind, raw["spec"], status)
     return counts["ready"] < counts["desired"] or any(
@@ -162,7 +162,7 @@ def is_unhealthy(kind: str, raw: Mapping[str, Any]) -> bool:
 
 
 def has_come_back(before: int, goal: int, now: int) -> bool:
-    """Say whether a number that went from `before` to `goal` has come back some of the way; farther on it has not."""
+    """Whether a number that went from `before` to `goal` has come back some of the way; farther on it has not."""
     return now < goal if goal > before else now > goal if goal < before else now != goal
 
 

@@ -11,7 +11,8 @@ import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from app.backends.connection import NotifyChannel, SecretSource
+from app.backends.notify.backend import NotifyChannel
+from app.backends.secrets import SecretSource
 from app.domain.errors import OutcomeUnknownError, PermanentError, TransientError
 from app.domain.reasons import Reason
 from app.domain.redaction import redact

@@ -16,8 +16,9 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
+from sqlalchemy.engine import make_url
 
-from app.backends.connection import APPLICATION_NAME, PostgresConnection
+from app.backends.postgres.backend import APPLICATION_NAME, PostgresConnection
 from app.backends.postgres.errors import ask_why, refused, translated
 from app.domain.errors import ConfigError, PermanentError, TransientError
 from app.domain.plans import Target
@@ -47,7 +48,14 @@ class Connection:
             return await (await self._connection.execute(statement, values)).fetchall()
 
 
-def server_of(connection: PostgresConnection) -> tuple[str | None, int | None]:
+def own_databases(instances: Mapping[str, PostgresConnection], store_url: str) -> tuple[str, ...]:
+    """The targets (instance/database) that are the database of this URL of SQLAlchemy's."""
+    store = make_url(store_url)
+    own = [name for name, one in instances.items() if _server_of(one) == (store.host, store.port)]
+    return tuple(f"{name}/{store.database}" for name in own)
+
+
+def _server_of(connection: PostgresConnection) -> tuple[str | None, int | None]:
     """Host and port as the URL has them; two empty values where it cannot be read now, which is told at its use."""
     try:
         options = conninfo_to_dict(connection.url.read())

@@ -106,7 +106,7 @@ def _wait(connection: pq.abc.PGconn, until: float) -> None:
 
 @cache
 def _libpq() -> ctypes.CDLL | None:
-    """Return the library that psycopg works with; its wheels bring one of their own."""
+    """The library that psycopg works with; its wheels bring one of their own."""
     with suppress(OSError):
         for line in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines():
             path = line.partition("/")[2]

@@ -16,7 +16,7 @@ FROM unnest(%(roles)s::text[]) AS needed(role)
 
 
 async def missing_roles(client: PostgresClient, database: str, roles: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the login's name, and the roles that it is no member of; raises ActionError when it cannot connect."""
+    """The login's name, and the roles that it is no member of; raises ActionError when it cannot connect."""
     async with client.connect(database) as connection:
         rows = await connection.fetch(_LOOK, {"roles": sorted({*roles})})
     login = rows[0]["login"] if rows else ""

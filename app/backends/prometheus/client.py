@@ -12,8 +12,8 @@ from urllib.parse import urlencode
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from app.backends.connection import PrometheusConnection
-from app.backends.http.client import HttpClient, HttpRequest, HttpResponse, describe, refusal
+from app.backends.prometheus.backend import PrometheusConnection
+from app.backends.web import HttpClient, HttpRequest, HttpResponse, describe, refusal
 from app.domain.errors import OutcomeUnknownError, PermanentError, TransientError
 from app.domain.model import Value
 from app.domain.redaction import redact
@@ -94,7 +94,7 @@ class PrometheusClient:
 
 
 def _answer(where: str, response: HttpResponse) -> _Answer:
-    """Return a success as the API sends it; raises for everything else, by status and error type."""
+    """A success as the API sends it; raises for everything else, by status and error type."""
     if response.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         raise refusal(where, response)
     answer = _read(response)
@@ -109,7 +109,7 @@ def _answer(where: str, response: HttpResponse) -> _Answer:
 
 
 def _read(response: HttpResponse) -> _Answer | None:
-    """Return the answer, or None where it is none of this API, such as the page of a proxy."""
+    """The answer, or None where it is none of this API, such as the page of a proxy."""
     if response.content_type not in {"", "application/json"}:
         return None
     try:

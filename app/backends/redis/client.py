@@ -18,7 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
 
-from app.backends.connection import RedisConnection
+from app.backends.redis.backend import RedisConnection
 from app.backends.redis.errors import answered, code_of, lost, translated
 from app.backends.redis.parser import Client, Parser
 from app.backends.redis.rights import Rights, rights
@@ -91,7 +91,7 @@ class RedisClient:
 
     @staticmethod
     def whole_number(told: Mapping[str, Any], name: str) -> int:
-        """Return a number out of INFO; raises PermanentError where this server does not tell it."""
+        """A number out of INFO; raises PermanentError where this server does not tell it."""
         try:
             return int(told[name])
         except (KeyError, TypeError, ValueError):
@@ -166,12 +166,12 @@ async def _select(client: Redis, number: int, address: str) -> None:
 
 
 async def _mode(redis: Redis) -> str:
-    """Return the kind of a server: standalone, cluster, sentinel; a fork may say something else, or nothing."""
+    """The kind of a server: standalone, cluster, sentinel; a fork may say something else, or nothing."""
     return str((await redis.info("server")).get("redis_mode", ""))
 
 
 def _address(options: Mapping[str, Any]) -> str:
-    """Return where a server is, without a login."""
+    """Where a server is, without a login."""
     path = options.get("path")
     return str(path) if path else f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
 

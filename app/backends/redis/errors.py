@@ -53,7 +53,7 @@ _OTHER = _Meaning("it refuses", Reason.ACTION_FAILED)
 
 
 def code_of(error: exceptions.RedisError) -> str | None:
-    """Return the code that the server's answer began with; None where there was no answer."""
+    """The code that the server's answer began with; None where there was no answer."""
     known: str | None = getattr(error, "status_code", None)
     if known:
         return known
@@ -69,7 +69,7 @@ def answered(error: exceptions.RedisError) -> bool:
 
 
 def translated(error: exceptions.RedisError, address: str, *, connecting: bool = False) -> ActionError:
-    """Return the error of ours for one of the SDK's; `address` is where the server is, without a login."""
+    """The error of ours for one of the SDK's; `address` is where the server is, without a login."""
     code = code_of(error)
     if code == _ANY and isinstance(error, exceptions.ConnectionError) and not isinstance(error, _LOGIN):
         return TransientError(f"Redis at {address} takes no connection now ({error})")
@@ -85,7 +85,7 @@ def translated(error: exceptions.RedisError, address: str, *, connecting: bool =
 
 
 def lost(error: exceptions.RedisError, address: str, command: str) -> OutcomeUnknownError:
-    """Return the error for a command whose answer never came, or is none."""
+    """The error for a command whose answer never came, or is none."""
     if isinstance(error, exceptions.InvalidResponse):
         return OutcomeUnknownError(f"the answer of Redis at {address} to {command} cannot be understood")
     message = f"the connection to Redis at {address} was lost before {command} was answered: {_cause(error)}"

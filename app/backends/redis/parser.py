@@ -14,7 +14,7 @@ class Parser(_AsyncRESP2Parser):
 
     @classmethod
     def parse_error(cls, response: str) -> exceptions.RedisError:
-        """Return the server's error."""
+        """The server's error."""
         try:
             error: exceptions.RedisError = super().parse_error(response)  # type: ignore[no-untyped-call]
         except (LookupError, TypeError, ValueError):
@@ -22,7 +22,7 @@ class Parser(_AsyncRESP2Parser):
         return error
 
     async def read_response(self, disable_decoding: bool = False) -> Any:  # noqa: FBT001, FBT002 - the SDK's
-        """Return the next answer; raises InvalidResponse where it is none."""
+        """The next answer; raises InvalidResponse where it is none."""
         try:
             return await super().read_response(disable_decoding=disable_decoding)
         except ValueError as error:
@@ -33,7 +33,7 @@ class Client(Redis):
     """The SDK's client; an answer to another question than the one that was asked is none."""
 
     async def parse_response(self, connection: Any, command_name: str | bytes, **options: Any) -> Any:
-        """Return the answer to a command, as the SDK gives it; raises InvalidResponse."""
+        """The answer to a command, as the SDK gives it; raises InvalidResponse."""
         try:
             return await super().parse_response(connection, command_name, **options)
         except (AttributeError, LookupError, TypeError, ValueError) as error:

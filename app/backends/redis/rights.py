@@ -61,7 +61,7 @@ async def rights(redis: Redis, commands: Sequence[str]) -> Rights | None:
 
 
 async def _unknown(redis: Redis, commands: Sequence[str]) -> list[str] | None:
-    """Return the commands that the server does not have; None where it does not tell."""
+    """The commands that the server does not have; None where it does not tell."""
     try:
         told = await redis.execute_command("COMMAND INFO", *commands)  # type: ignore[no-untyped-call]
     except exceptions.RedisError as error:
@@ -74,7 +74,7 @@ async def _unknown(redis: Redis, commands: Sequence[str]) -> list[str] | None:
 
 
 async def _may(redis: Redis, user: str, command: str) -> bool | None:
-    """Say whether a user may run a command; None where the server has no such command."""
+    """Whether a user may run a command; None where the server has no such command."""
     for count in range(_MOST_ARGUMENTS + 1):
         try:
             answer = await redis.execute_command("ACL DRYRUN", user, command, *[_KEY] * count)  # type: ignore[no-untyped-call]
@@ -88,7 +88,7 @@ async def _may(redis: Redis, user: str, command: str) -> bool | None:
 
 
 async def _is_older(redis: Redis) -> bool:
-    """Say whether this server is of a time when Redis had no users."""
+    """Whether this server is of a time when Redis had no users."""
     first = str((await redis.info("server")).get("redis_version", "")).partition(".")[0]
     return first.isdigit() and int(first) < _FIRST_WITH_USERS
 

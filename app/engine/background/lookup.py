@@ -18,13 +18,13 @@ from typing import Any
 
 import structlog
 
-from app.backends.alertmanager.client import AlertmanagerClient, Answers, HeldAlert, Member
+from app.backends.sources import AlertSource, Answers, HeldAlert, Member
 from app.domain.alerts import Alert, AnyAlert, identity
 from app.domain.episodes import Episode, EpisodeRules, Receipt, receive
 from app.domain.errors import AppError, LeaseLostError, StoreUnavailableError
 from app.engine.clock import steady
 from app.engine.context import EngineContext, Turn
-from app.engine.stages.external_facts import is_active, receivers_of
+from app.engine.stages.external_facts import alert_source, is_active, receivers_of
 from app.store.db.leadership import LOOKUP, Fence, Leadership, alone
 from app.store.ledger import episodes, inbox
 from app.store.ledger.episodes import Opened
@@ -49,7 +49,7 @@ class _Absence:
 
 async def lookup_forever(parts: EngineContext, box: Inbox, interval: timedelta) -> None:
     """Look at once and then at each interval, where this replica leads, until cancelled."""
-    client = parts.clients.alertmanager()
+    client = await alert_source(parts)
     if client is None:
         return
     lead = Leadership(parts.database, LOOKUP, parts.owner, parts.policy.lease)
@@ -77,7 +77,7 @@ class Lookup:
     """A replica's memory from look to look; without it the next conclusions only come later."""
 
     def __init__(
-        self, parts: EngineContext, box: Inbox, client: AlertmanagerClient, interval: timedelta, fence: Fence = alone
+        self, parts: EngineContext, box: Inbox, client: AlertSource, interval: timedelta, fence: Fence = alone
     ) -> None:
         self._parts = parts
         self._fence = fence
@@ -214,7 +214,7 @@ class Lookup:
 
 
 def _looks_over(time: timedelta, interval: timedelta) -> int:
-    """Return how many looks it takes until the first and the last of them are so far apart."""
+    """How many looks it takes until the first and the last of them are so far apart."""
     return math.ceil(time / interval) + 1
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from app.backends.messengers import messenger
 from app.domain.errors import AppError, PermanentError, StoreUnavailableError
 from app.domain.reasons import Reason
 from app.engine.context import EngineContext
@@ -113,7 +114,8 @@ async def _send(parts: EngineContext, taken: Taken) -> None:
         await _drop(parts, taken)
         return
     try:
-        await parts.clients.notifier(draft.channel).send(draft.title, draft.body, draft.tone)
+        channel = await messenger(parts.clients, draft.channel)
+        await channel.send(draft.title, draft.body, draft.tone)
     except AppError as error:
         await _failed(parts, taken, error)
     except Exception as error:  # one message must not stop the others
@@ -158,5 +160,5 @@ async def _finish(parts: EngineContext, taken: Taken, told: tuple[str, Entry], n
 
 
 def pause(tries: int) -> timedelta:
-    """Return how long to wait after so many tries."""
+    """How long to wait after so many tries."""
     return min(_FIRST_PAUSE * (1 << min(tries - 1, 10)), _LONGEST_PAUSE)

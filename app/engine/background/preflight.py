@@ -14,11 +14,12 @@ from datetime import timedelta
 
 import structlog
 
+from app.backends.preflight import Need
 from app.catalog.catalog import Catalog
 from app.domain.errors import AppError
 from app.domain.findings import Finding, Report, Result
 from app.domain.remediation import Remediation
-from app.engine.background.requirements import Need, needs_of
+from app.engine.background.requirements import needs_of
 from app.engine.context import EngineContext
 
 _PATIENCE_SECONDS = 5.0  # for one question
@@ -37,7 +38,7 @@ class Preflight:
         self._reports: Mapping[str, Report] = {}
 
     def report(self, remediation: str) -> Report | None:
-        """Return the latest findings about a remediation; None before the first look."""
+        """The latest findings about a remediation; None before the first look."""
         return self._reports.get(remediation)
 
     async def look(self, remediations: Collection[Remediation]) -> list[Report]:

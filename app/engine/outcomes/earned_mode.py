@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 
 async def earned(tx: AsyncConnection, remediation: Remediation, now: datetime) -> Mode | None:
-    """Return the mode that a remediation has earned so far, or None when it need not earn any."""
+    """The mode that a remediation has earned so far, or None when it need not earn any."""
     if remediation.earn is None:
         return None
     found = present(remediation, await earned_modes.get(tx, remediation.name), now)
@@ -36,7 +36,7 @@ async def earned(tx: AsyncConnection, remediation: Remediation, now: datetime) -
 
 
 def present(remediation: Remediation, known: Standing | None, now: datetime) -> Standing | None:
-    """Return the standing of this form of a remediation; one of an older form is worth nothing."""
+    """The standing of this form of a remediation; one of an older form is worth nothing."""
     first = beginning(remediation, now)
     return first if first is None or known is None or known.digest != first.digest else known
 

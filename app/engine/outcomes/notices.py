@@ -85,7 +85,7 @@ async def tell_of_end(turn: Turn, end: End, *, is_news: bool) -> None:
 
 
 def _title(ended: Run) -> str:
-    """Return how it ended, in words."""
+    """How it ended, in words."""
     if ended.state is RunState.SUCCEEDED:
         if ended.reason is Reason.NOTHING_TO_DO:
             return "Nothing was to do"
@@ -96,7 +96,7 @@ def _title(ended: Run) -> str:
 
 
 def _told_by_rung(end: End) -> set[str]:
-    """Return the channels that the run's last rung has told."""
+    """The channels that the run's last rung has told."""
     plan = end.run.plan
     if plan is None or plan.rung != end.run.rung or not end.applied:
         return set()
@@ -144,7 +144,7 @@ async def tell_of_wait(turn: Turn, waiting: Run) -> bool:
 
 
 def channel_of(turn: Turn, about: Remediation | None) -> str | None:
-    """Return the channel that is told of a remediation."""
+    """The channel that is told of a remediation."""
     return (about.channel if about is not None else None) or turn.parts.policy.channel
 
 
@@ -175,7 +175,7 @@ def alert_in_words(of: Run) -> Iterator[str]:
 
 
 def links(turn: Turn, of: Run) -> Iterator[str]:
-    """Return where a person reads on: the runbook, the alert's graph, and all that is known of the run."""
+    """Where a person reads on: the runbook, the alert's graph, and all that is known of the run."""
     given = {"Runbook": of.remediation.runbook_url or of.annotations.get("runbook_url", ""), "Graph": of.generator_url}
     for name, url in given.items():
         if url.startswith(("http://", "https://")):
@@ -185,7 +185,7 @@ def links(turn: Turn, of: Run) -> Iterator[str]:
 
 
 def call(turn: Turn, of: Run, what: str) -> str:
-    """Return a command that does something to a run; links are of no use to a person where a token is wanted."""
+    """A command that does something to a run; links are of no use to a person where a token is wanted."""
     return f'curl -X POST -H "{_TOKEN}" "{_address(turn, of)}/{what}"'
 
 

@@ -25,7 +25,7 @@ def in_words(held: Held) -> str:
 
 
 def until_in_words(until: datetime | None) -> str:
-    """Return when it ends, or that it does not."""
+    """When it ends, or that it does not."""
     return f"until {until:%Y-%m-%d %H:%M:%S} UTC" if until else "WITHOUT AN END, until a person takes it away"
 
 

@@ -119,7 +119,7 @@ async def _with_target(tx: AsyncConnection, facts: Facts, matter: DecisionInput,
 
 
 async def _storms(tx: AsyncConnection, parts: EngineContext, run: Run, now: datetime, seen: Probe) -> tuple[Storm, ...]:
-    """Return the storms that stand, or that the alerts of now make."""
+    """The storms that stand, or that the alerts of now make."""
     if Switchable.STORM in run.remediation.without_guards or run.admitted_at is not None:
         return ()
     until = now + parts.policy.storm_pause

@@ -23,7 +23,7 @@ _LONGEST_TEXT = 2000  # characters of a sentence
 
 
 def approved_plan(run: Run) -> Plan | None:
-    """Return the plan that a person said yes to and that is not yet applied; None where none was asked about."""
+    """The plan that a person said yes to and that is not yet applied; None where none was asked about."""
     if run.approved_by is None or run.plan is None or run.plan.rung != run.rung:
         return None
     return run.plan

@@ -100,7 +100,7 @@ async def go_on(parts: EngineContext, run: Run) -> Run | None:
 
 
 async def stands_at(turn: Turn, run: Run) -> int | None:
-    """Return which step of a run that has begun its plan, and waits, is next; None where it has begun none of them."""
+    """Which step of a run that has begun its plan, and waits, is next; None where it has begun none of them."""
     if run.plan is None or run.plan.rung != run.rung:
         return None
     found = await steps.of_rung(turn.tx, run.id, run.rung)

@@ -34,7 +34,7 @@ log = structlog.get_logger()
 
 
 async def still_firing(turn: Turn, run: Run) -> bool:
-    """Say whether an alert of a run fires, so that it holds until the turn ends; raises LeaseLostError.
+    """Whether an alert of a run fires, so that it holds until the turn ends; raises LeaseLostError.
 
     Episodes are locked before runs, everywhere. A no is asked for again once the run is locked: a run that was being
     folded into this one has brought its episode by then.
@@ -133,7 +133,7 @@ async def _mark(turn: Turn, closed: Run, *, helped: bool) -> Mark | None:
 
 
 async def undefer(turn: Turn, run: Run) -> Run:
-    """Return a deferred run becomes pending before anything else becomes of it."""
+    """A deferred run becomes pending before anything else becomes of it."""
     if run.state is not RunState.DEFERRED:
         return run
     return await runs.move(turn.tx, run, RunState.PENDING, turn.now, Entry("decided again"))
@@ -148,7 +148,7 @@ async def _towards(turn: Turn, run: Run, state: RunState) -> Run:
 
 
 async def unwanted(turn: Turn, run: Run) -> Run:
-    """Return the alert ended before this decision, or fires again before a revert: nothing is done any more."""
+    """The alert ended before this decision, or fires again before a revert: nothing is done any more."""
     if run.purpose is Purpose.REVERT:
         # Linked with the firing alerts, so that their end has the revert planned again.
         await undos.follow(turn.tx, run.id, await undos.fires_again(turn.tx, run))
@@ -205,13 +205,13 @@ def _count(turn: Turn, closed: Run, *, helped: bool | None) -> None:
 
 
 async def escalate_or_fail(parts: EngineContext, run: Run, entry: Entry) -> Run:
-    """Return the same as `escalate`, in a turn of its own."""
+    """The same as `escalate`, in a turn of its own."""
     async with parts.turn() as turn:
         return await escalate(turn, run, entry)
 
 
 async def escalate(turn: Turn, run: Run, entry: Entry) -> Run:
-    """Return a rung did not help: try the next one while the alert fires, or end the run as failed.
+    """A rung did not help: try the next one while the alert fires, or end the run as failed.
 
     Where the alert has just resolved, a rung that was not begun, or that only waited for that, is no failure.
     """

@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Collection
 from itertools import chain
 
-from app.backends.alertmanager.client import AlertmanagerClient, Answers, HeldAlert, plain_receiver
+from app.backends.registry import backends, having
+from app.backends.sources import AlertBackend, AlertSource, Answers, HeldAlert, plain_receiver
 from app.domain.errors import AppError
 from app.domain.external_facts import Freshness, Outside, Population, Standing
 from app.domain.plans import Plan, Target
@@ -29,8 +30,10 @@ async def look_outside(parts: EngineContext, run: Run, plan: Plan) -> Outside:
 
 
 async def _freshness(parts: EngineContext, run: Run) -> Freshness | None:
-    client = parts.clients.alertmanager()
-    if client is None or Switchable.FRESH in run.remediation.without_guards:
+    if Switchable.FRESH in run.remediation.without_guards:
+        return None
+    client = await alert_source(parts)
+    if client is None:
         return None
     async with parts.database.read() as tx:
         firing = [one for one in await episodes.of_run(tx, run.id) if one.is_open]
@@ -42,7 +45,13 @@ async def _freshness(parts: EngineContext, run: Run) -> Freshness | None:
     return Freshness(standing=standing, message=message, asked_at=parts.clock())
 
 
-def receivers_of(client: AlertmanagerClient, notified: Collection[str]) -> frozenset[str]:
+async def alert_source(parts: EngineContext) -> AlertSource | None:
+    """What holds the alerts that notifications are about; None where nothing of it is configured."""
+    backend = having(AlertBackend)  # type: ignore[type-abstract]
+    return None if backend is None else await backend.source(parts.clients)
+
+
+def receivers_of(client: AlertSource, notified: Collection[str]) -> frozenset[str]:
     """The plain names of the receivers that lead here: as configured, else as recent notifications named them."""
     return frozenset(client.receivers or map(plain_receiver, notified))
 
@@ -62,6 +71,8 @@ def judge(
         for alert in group.alerts
         if alert.fingerprint in fingerprints
     ]
+    if not held and any(answer.is_silent for answer in answers):
+        return Standing.UNREACHABLE, f"Alertmanager did not answer everywhere: {'; '.join(missing)}"
     if not held:
         but = f" (not asked: {'; '.join(missing)})" if missing else ""
         return Standing.GONE, f"Alertmanager does not have the alert any more{but}"
@@ -73,7 +84,7 @@ def judge(
 
 
 def is_active(alert: HeldAlert) -> bool:
-    """Say whether the group's receiver is told of the alert."""
+    """Whether the group's receiver is told of the alert."""
     return alert.status.state != "suppressed" and not alert.status.muted_by
 
 
@@ -89,19 +100,18 @@ def _suppressed(alerts: Collection[HeldAlert]) -> tuple[Standing, str]:
 
 
 async def _population(parts: EngineContext, run: Run, target: Target) -> Population | None:
-    if target.backend != "kubernetes" or Switchable.STORM in run.remediation.without_guards:
+    backend = backends().get(target.backend)
+    where = "" if backend is None else backend.neighbourhood(target)
+    if backend is None or not where or Switchable.STORM in run.remediation.without_guards:
         return None
     try:
         async with asyncio.timeout(parts.policy.plan_timeout.total_seconds()):
-            seen = await (await parts.clients.kubernetes()).population(target.namespace)
+            seen = await backend.population(parts.clients, target)
     except TimeoutError:
-        return _unknown(target, "the cluster took too long to list the workloads")
+        return Population(where=where, total=0, unknown="it took too long to list the targets there")
     except AppError as error:
-        return _unknown(target, error.message)
+        return Population(where=where, total=0, unknown=error.message)
     if target.key not in seen.members:
-        return _unknown(target, f"the list of workloads has {seen.total} entries and lacks the target")
+        why = f"the list of the targets there has {seen.total} entries and lacks this one"
+        return Population(where=where, total=0, unknown=why)
     return seen
-
-
-def _unknown(target: Target, why: str) -> Population:
-    return Population(where=f"namespace {target.namespace}", total=0, unknown=why)

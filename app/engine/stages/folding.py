@@ -56,7 +56,7 @@ def _specs(run: Run, *, with_conditions: bool) -> Iterator[Any]:
 
 
 def _only_tells(rung: Rung) -> bool:
-    """Say whether the words are all that the rung is for."""
+    """Whether the words are all that the rung is for."""
     return all(actions()[step.action].words for step in rung.steps)
 
 

@@ -218,7 +218,7 @@ def _note_defect(batch: _Batch, alert: Alert, receipt: Receipt) -> None:
 
 
 def _happened(alert: Alert) -> datetime:
-    """Return when an alert began or ended; a notification lists alerts of one episode in any order."""
+    """When an alert began or ended; a notification lists alerts of one episode in any order."""
     return alert.starts_at if alert.is_firing else alert.resolved_at or alert.starts_at
 
 

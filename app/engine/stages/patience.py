@@ -21,7 +21,7 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 def not_yet(plan: Plan) -> NotYet | None:
-    """Return the wait of a plan: for a step that comes too early, while no step on the target has anything to do."""
+    """The wait of a plan: for a step that comes too early, while no step on the target has anything to do."""
     said = [step.not_yet for step in plan.steps if step.not_yet is not None]
     if not said or any(step.changes and actions()[step.action].target_backend for step in plan.steps):
         return None
@@ -51,7 +51,7 @@ async def too_old(turn: Turn, run: Run, entry: Entry) -> Run:
 
 
 def gives_up(turn: Turn, run: Run, decision: Decision) -> bool:
-    """Say whether a rung that has nothing to do yet has waited until its alert was too old."""
+    """Whether a rung that has nothing to do yet has waited until its alert was too old."""
     if decision.reason is not Reason.NOT_YET or Switchable.MAX_AGE in run.remediation.without_guards:
         return False
     return turn.now - run.alert_starts_at > run.remediation.max_age

@@ -17,16 +17,17 @@ from app.backends.actions import actions
 from app.backends.check import CheckContext
 from app.backends.checks import checks
 from app.backends.instances import Clients
+from app.backends.registry import target_kind
+from app.backends.scope import Scope
 from app.catalog import exported
 from app.catalog.targets import render_target
 from app.catalog.templates import TemplateContext, render_params
 from app.domain.errors import CheckError, PermanentError, TransientError
 from app.domain.model import JsonObject, Value
-from app.domain.plans import Observation, Plan, PlannedCheck, PlannedStep, Target
+from app.domain.plans import NO_BACKEND, Observation, Plan, PlannedCheck, PlannedStep, Target
 from app.domain.reasons import Reason
 from app.domain.redaction import redact, redact_all
 from app.domain.remediation import CheckSpec, Remediation, Risk, StepSpec
-from app.domain.scope import Scope
 from app.domain.texts import kinds_of
 
 
@@ -86,25 +87,11 @@ class Planner:
         spec = trigger.remediation.target
         if spec is None:
             return _nowhere(trigger)
-        _refuse_exporter(spec.model_dump(), trigger.alert)
-        rendered = render_target(spec, trigger.alert)
-        if rendered.kubernetes is not None:
-            named = rendered.kubernetes
-            place = f"{named.kind}/{named.namespace}/{named.name}"
-            claimed = Target(
-                backend="kubernetes", key=f"kubernetes:{place}", kind=named.kind, namespace=named.namespace
-            )
-            _refuse(self._scope.objection(claimed))
-            cluster = await self._clients.kubernetes()
-            return await cluster.resolve(named.kind, named.namespace, named.name)
-        if rendered.postgres is not None:
-            server = rendered.postgres
-            target = self._clients.postgres(server.instance).resolve(server.instance, server.database)
-        elif rendered.redis is not None:
-            cache = rendered.redis
-            target = self._clients.redis(cache.instance).resolve(cache.instance, int(cache.database))
-        _refuse(self._scope.objection(target))
-        return target
+        _refuse_exporter(spec.fields, trigger.alert)
+        kind = target_kind(spec.backend)
+        claimed = await kind.claim(self._clients, render_target(spec, trigger.alert))
+        _refuse(self._scope.objection(claimed))
+        return await kind.resolve(self._clients, claimed)
 
     async def _plan_step(self, trigger: Trigger, alert: TemplateContext, spec: StepSpec) -> PlannedStep:
         action = actions()[spec.action]
@@ -138,8 +125,7 @@ class Planner:
     def _params(self, alert: TemplateContext, model: type[Value], raw: JsonObject, where: str) -> Any:
         """Render and validate arguments; the error names the field and never repeats a value."""
         rendered = render_params(raw, alert, kinds_of(model))
-        if "url" in rendered:
-            _refuse(self._scope.url_objection(str(rendered["url"])))
+        _refuse(self._scope.params_objection(rendered))
         try:
             return model.model_validate(rendered)
         except ValidationError as error:
@@ -150,7 +136,7 @@ class Planner:
 
 def _nowhere(trigger: Trigger) -> Target:
     place = f"{trigger.remediation.name}/{trigger.alert.fingerprint}"
-    return Target(backend="none", key=f"none:{place}", name=place)
+    return Target(backend=NO_BACKEND, key=f"{NO_BACKEND}:{place}", name=place)
 
 
 def _refuse(objection: str | None) -> None:

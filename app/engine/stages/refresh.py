@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 
 async def speak_for(parts: EngineContext, run: Run) -> Run:
-    """Return the run with an alert that it still has to answer.
+    """The run with an alert that it still has to answer.
 
     A run that alerts share is planned and judged by the one that recorded it; when that is over, or too old to be acted
     on, the newest of the others takes its place.

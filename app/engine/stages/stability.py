@@ -36,7 +36,7 @@ async def taken_back(parts: EngineContext, run: Run, plan: Plan, pause: timedelt
 
 
 def _lasting(plan: Plan) -> list[PlannedStep]:
-    """Return the steps to look at; of several with one action the last one, which had the last word."""
+    """The steps to look at; of several with one action the last one, which had the last word."""
     last = {step.action: step for step in plan.steps if step.changes and actions()[step.action].can_be_taken_back}
     return list(last.values())
 

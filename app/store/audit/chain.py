@@ -94,7 +94,7 @@ async def append(tx: AsyncConnection, new: Sequence[Event], *, are_first: bool =
 
 
 async def head(tx: AsyncConnection, chain: str) -> Head:
-    """Return the end of a chain, which stays that until the transaction ends."""
+    """The end of a chain, which stays that until the transaction ends."""
     if "/" in chain or chain == SERVICE:
         await _lock(tx, chain)
     row = (await tx.execute(_HEAD, {"chain": chain})).one_or_none()
@@ -109,7 +109,7 @@ async def _lock(tx: AsyncConnection, chain: str) -> None:
 
 
 def key_of(tx: AsyncConnection) -> bytes:
-    """Return the key that the database was opened with; empty where there is none."""
+    """The key that the database was opened with; empty where there is none."""
     key: bytes = tx.info.get("audit_key", b"")
     return key
 
@@ -123,7 +123,7 @@ def link(key: bytes, last: Head, content: JsonObject) -> str:
 
 
 def digest(key: bytes, value: object) -> str:
-    """Return the hash of a JSON value, the same however a database writes it."""
+    """The hash of a JSON value, the same however a database writes it."""
     canonical = json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     data = canonical.encode("utf-8", "surrogatepass")
     return hmac.new(key, data, hashlib.sha256).hexdigest() if key else hashlib.sha256(data).hexdigest()

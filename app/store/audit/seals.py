@@ -110,7 +110,7 @@ async def beyond(tx: AsyncConnection, cursor: Cursor) -> ColumnElement[bool]:
 
 
 async def last(tx: AsyncConnection) -> Row[Any] | None:
-    """Return the newest seal."""
+    """The newest seal."""
     return (await tx.execute(select(seal).order_by(seal.c.id.desc()).limit(1))).one_or_none()
 
 
@@ -140,7 +140,7 @@ async def seal_next(tx: AsyncConnection, now: datetime, limit: int) -> Sealed:
 
 
 def seal_hash(key: bytes, previous: str, content: dict[str, Any]) -> str:
-    """Return the hash of a seal after the one with the hash `previous`."""
+    """The hash of a seal after the one with the hash `previous`."""
     return digest(key, [previous, microseconds(content["at"]), content["to_id"], content["leaves_hash"]])
 
 

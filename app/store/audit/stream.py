@@ -95,7 +95,7 @@ async def read(database: Database, start: Cursor, wanted: Wanted) -> AsyncIterat
 
 
 def described(row: Row[Any]) -> dict[str, Any]:
-    """Return an event as JSON for machines; `cursor` is where to go on."""
+    """An event as JSON for machines; `cursor` is where to go on."""
     about = None
     if row.remediation is not None:
         about = {

@@ -105,7 +105,7 @@ async def verify(database: Database, known_seals: Collection[str] = ()) -> Repor
 
 
 async def _tolerated_to(database: Database) -> int:
-    """Return the highest id that an event without a hash may have."""
+    """The highest id that an event without a hash may have."""
     async with database.browse() as tx:
         first = (await seals.of_page(tx, 0, 1)) or None
         if first is None:
@@ -174,7 +174,7 @@ async def _check_row(tx: AsyncConnection, chain: str, rows: Sequence[Row[Any]], 
 
 
 async def _was_pruned_meanwhile(tx: AsyncConnection, chain: str) -> bool:
-    """Say whether retention has deleted this chain since its events were read."""
+    """Whether retention has deleted this chain since its events were read."""
     if (await tx.execute(select(event.c.id).where(event.c.run_id == chain).limit(1))).first() is not None:
         return False
     return _is_before(chain, await _newest_pruned_before(tx))

@@ -78,13 +78,13 @@ async def note_seen(tx: AsyncConnection, now: datetime, shifted: timedelta) -> N
 
 
 async def newest_change(tx: AsyncConnection) -> datetime | None:
-    """Return when a run that has not ended was last changed, by the clock of that time."""
+    """When a run that has not ended was last changed, by the clock of that time."""
     value: datetime | None = (await tx.execute(select(func.max(run.c.updated_at)).where(run.c.active))).scalar_one()
     return value
 
 
 async def others_lived(tx: AsyncConnection, before: datetime, lease: timedelta) -> bool:
-    """Say whether another replica has written in the time that a step forwards would have left out."""
+    """Whether another replica has written in the time that a step forwards would have left out."""
     seen_at = (await tx.execute(select(clock.c.seen_at))).scalar_one()
     if seen_at is not None and seen_at > before + _APART:
         return True
@@ -147,5 +147,5 @@ _OF_RUN = (
 
 
 def _plus(column: Column[datetime], by: timedelta) -> ColumnElement[int]:
-    """Return a time moved; in the store both are microseconds."""
+    """A time moved; in the store both are microseconds."""
     return type_coerce(column, BigInteger) + literal(by // _MICROSECOND, BigInteger)

@@ -37,7 +37,7 @@ class AsyncConnection:
         return await greenlet_spawn(call, self._connection, *args)
 
     def in_transaction(self) -> bool:
-        """Say whether one has begun and not ended."""
+        """Whether one has begun and not ended."""
         return self._connection.in_transaction()
 
     async def keep_alive(self) -> None:

@@ -366,7 +366,7 @@ def _json(value: object) -> str:
 
 
 def _short(error: Exception) -> str:
-    """Return the driver's first line; SQLAlchemy's text would show statements and their values."""
+    """The driver's first line; SQLAlchemy's text would show statements and their values."""
     original = error.orig if isinstance(error, DBAPIError) else error
     return str(original).partition("\n")[0]
 

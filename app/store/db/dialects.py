@@ -17,7 +17,7 @@ class Json(TypeDecorator[Any]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Return the type of this database."""
+        """The type of this database."""
         if not is_postgresql(dialect):
             return dialect.type_descriptor(JSON(none_as_null=True))
         from sqlalchemy.dialects.postgresql import JSONB  # noqa: PLC0415
@@ -26,12 +26,12 @@ class Json(TypeDecorator[Any]):
 
 
 def is_postgresql(dialect: Dialect) -> bool:
-    """Say whether a connection with this dialect is one to PostgreSQL."""
+    """Whether a connection with this dialect is one to PostgreSQL."""
     return dialect.name == "postgresql"
 
 
 def insert_missing(dialect: Dialect, table: Table) -> Any:
-    """Return an insert that leaves a row alone which is there already."""
+    """An insert that leaves a row alone which is there already."""
     if not is_postgresql(dialect):
         return sqlite.insert(table).on_conflict_do_nothing()
     from sqlalchemy.dialects import postgresql  # noqa: PLC0415
@@ -40,7 +40,7 @@ def insert_missing(dialect: Dialect, table: Table) -> Any:
 
 
 def has_label(dialect: Dialect, table: FromClause, name: str, value: str) -> ColumnElement[bool]:
-    """Say whether a row's labels have this pair."""
+    """Whether a row's labels have this pair."""
     if is_postgresql(dialect):
         from sqlalchemy.dialects.postgresql import JSONB  # noqa: PLC0415
 
@@ -51,12 +51,12 @@ def has_label(dialect: Dialect, table: FromClause, name: str, value: str) -> Col
 
 
 def led_by(query: Select[Any], table: Table, index: str) -> Select[Any]:
-    """Return a query for which SQLite uses this index of a table: it keeps no figures by which it would choose."""
+    """A query for which SQLite uses this index of a table: it keeps no figures by which it would choose."""
     return query.with_hint(table, f"INDEXED BY {index}", "sqlite")
 
 
 def planned_summaries(dialect: Dialect, table: FromClause) -> ColumnElement[Any]:
-    """Return the summaries of a plan's steps that would change something, without the rest, which may be long."""
+    """The summaries of a plan's steps that would change something, without the rest, which may be long."""
     if is_postgresql(dialect):
         from sqlalchemy.dialects.postgresql import JSONPATH  # noqa: PLC0415
 

@@ -75,7 +75,7 @@ async def require_sessions(database: Database) -> None:
 
 
 async def _is_pooled(url: URL) -> bool:
-    """Say whether two clients share sessions, or one has several; nothing is set in them."""
+    """Whether two clients share sessions, or one has several; nothing is set in them."""
     import psycopg  # noqa: PLC0415
 
     given = sessions.arguments(url)

@@ -46,13 +46,13 @@ class _Cursor(sqlite3.Cursor):
         self._rows = iter(super().fetchall()) if self.description else None
 
     def fetchone(self) -> Any:
-        """Return the next row, or None."""
+        """The next row, or None."""
         if self._rows is None:
             return super().fetchone()
         return next(self._rows, None)
 
     def fetchmany(self, size: int | None = 1) -> list[Any]:
-        """Return the next rows."""
+        """The next rows."""
         if self._rows is None:
             return super().fetchmany(size)
         return list(islice(self._rows, size))
@@ -66,7 +66,7 @@ class _Cursor(sqlite3.Cursor):
 
 class _Connection(sqlite3.Connection):
     def cursor(self, factory: Any = _Cursor) -> Any:
-        """Return a cursor of ours."""
+        """A cursor of ours."""
         return super().cursor(factory)
 
     def begin_at_once(self) -> bool:

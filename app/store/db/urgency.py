@@ -79,7 +79,7 @@ class Urgency:
         return min(self._resumes_at, self._urgent_at[-1] + _QUIET_SECONDS)
 
     def _until_answered(self) -> float:
-        """Where little is urgent: an answer takes several rounds of the loop, each with its piece of work."""
+        """Where little is urgent. An answer takes several rounds of the loop, each with its piece of work."""
         until = -math.inf
         if self._in_flight and self._follows and not self._is_answered:
             until = self._awaited_since + _ANSWERED_SECONDS

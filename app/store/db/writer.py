@@ -135,7 +135,7 @@ class Writer:
 
 
 def _is_harmless(error: BaseException) -> bool:
-    """Say whether it has ended its statement and nothing else, or is not the database's at all."""
+    """Whether it has ended its statement and nothing else, or is not the database's at all."""
     return isinstance(error, _HARMLESS) or not isinstance(error, DBAPIError | sqlite3.Error)
 
 

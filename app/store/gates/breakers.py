@@ -27,7 +27,7 @@ _GIVE_BACK = (
 
 
 async def get(tx: AsyncConnection, remediation: str, *, lock: bool = False) -> Breaker:
-    """Return the state of one breaker; closed where nothing has ever failed."""
+    """The state of one breaker; closed where nothing has ever failed."""
     row = (await tx.execute(_GET_LOCKED if lock else _GET, {"name": remediation})).one_or_none()
     return Breaker() if row is None else Breaker(row.failures, row.opened_at, row.trial_at, row.trial)
 
@@ -80,7 +80,7 @@ async def give_trial_back(tx: AsyncConnection, remediation: str, run_id: str) ->
 
 
 async def waiting(tx: AsyncConnection, remediation: str) -> list[str]:
-    """Return the runs that wait for a breaker, oldest first."""
+    """The runs that wait for a breaker, oldest first."""
     query = select(run.c.id).where(_waits(remediation)).order_by(run.c.id)
     return list((await tx.execute(query)).scalars())
 

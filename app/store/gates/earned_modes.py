@@ -19,7 +19,7 @@ from app.store.db.schema import standing
 
 
 async def get(tx: AsyncConnection, remediation: str) -> Standing | None:
-    """Return the standing of one remediation, or None before it has any."""
+    """The standing of one remediation, or None before it has any."""
     row = (await tx.execute(select(standing).where(standing.c.remediation == remediation))).one_or_none()
     return None if row is None else _from_row(row)
 

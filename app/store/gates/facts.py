@@ -72,7 +72,7 @@ class Probe:
 
 
 async def probe(tx: AsyncConnection, asked: FactsQuery) -> Probe:
-    """Return where to look."""
+    """Where to look."""
     windows: dict[str, tuple[Rate, ...]] = {name: getattr(asked, name) for name in _WINDOWS}
     values: dict[str, Any] = {"now": asked.now, "but": asked.run_id, "name": asked.remediation, "key": asked.target_key}
     for name, rates in windows.items():
@@ -122,7 +122,7 @@ def _glance(windows: tuple[int, ...], *, has_target: bool) -> Select[Any]:
 
 
 def _reached(prefix: str, kind: str, among: ColumnElement[bool] | None) -> ColumnElement[bool]:
-    """Say whether there are so many at all, by an index alone."""
+    """Whether there are so many at all, by an index alone."""
     if kind in {"storm", "global_storm"}:
         query = select(literal(1)).select_from(episode).where(episode.c.id >= bindparam(f"{prefix}_since"))
     else:
@@ -133,7 +133,7 @@ def _reached(prefix: str, kind: str, among: ColumnElement[bool] | None) -> Colum
 
 
 async def last_outcome(tx: AsyncConnection, target_key: str, but: str) -> tuple[datetime, str] | None:
-    """Return when the last run ended that acted on the target or that people refused, and which it was."""
+    """When the last run ended that acted on the target or that people refused, and which it was."""
     newest = []
     for ended in _ended(literal(target_key), run.c.finished_at, run.c.id):
         query = ended.where(run.c.id != but).order_by(run.c.finished_at.desc()).limit(1)
@@ -144,7 +144,7 @@ async def last_outcome(tx: AsyncConnection, target_key: str, but: str) -> tuple[
 
 
 def _ended(key: ColumnElement[str], *columns: ColumnElement[Any]) -> tuple[Select[Any], Select[Any]]:
-    """Return the runs that begin a cooldown on a target: runs that acted, and runs that people refused.
+    """The runs that begin a cooldown on a target: runs that acted, and runs that people refused.
 
     If people said no, or nothing, a new question at once would only teach them to say yes without looking.
     """
@@ -157,7 +157,7 @@ def _ended(key: ColumnElement[str], *columns: ColumnElement[Any]) -> tuple[Selec
 async def rate_free_at(
     tx: AsyncConnection, rates: Sequence[Rate], now: datetime, *among: ColumnElement[bool]
 ) -> tuple[Rate, datetime] | None:
-    """Return the first rate whose window is full, with the time when it has room again; None when all have room.
+    """The first rate whose window is full, with the time when it has room again; None when all have room.
 
     Counted are admissions that answered an alert, `among` the runs for which these conditions hold.
     """
@@ -184,7 +184,7 @@ def on_target(target_key: str) -> ColumnElement[bool]:
 
 
 async def holder(tx: AsyncConnection, target_key: str, but: str) -> TargetHolder | None:
-    """Return the run that works on the target now, or None."""
+    """The run that works on the target now, or None."""
     query = select(run.c.id, run.c.remediation, run.c.plan).where(
         run.c.target_key == target_key, run.c.holds_target, run.c.id != but
     )
@@ -196,7 +196,7 @@ async def holder(tx: AsyncConnection, target_key: str, but: str) -> TargetHolder
 
 
 async def held_targets(tx: AsyncConnection, but: str) -> frozenset[str]:
-    """Return the keys of all targets that other runs work on now."""
+    """The keys of all targets that other runs work on now."""
     query = select(run.c.target_key).where(run.c.holds_target, run.c.id != but)
     return frozenset((await tx.execute(query)).scalars())
 

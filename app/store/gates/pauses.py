@@ -49,7 +49,7 @@ def _stands(now: datetime) -> ColumnElement[bool]:
 
 
 async def on(tx: AsyncConnection, now: datetime, remediation: str, target_key: str | None) -> tuple[Hold, ...]:
-    """Return the holds that keep a run of `remediation` on this target from acting, oldest first."""
+    """The holds that keep a run of `remediation` on this target from acting, oldest first."""
     concerned = or_(
         hold.c.scope == "all",
         and_(hold.c.scope == "remediation", hold.c.subject == remediation),

@@ -16,7 +16,7 @@ _WORTH_WRITING = timedelta(seconds=30)
 
 
 async def standing(tx: AsyncConnection, remediation: str, now: datetime) -> tuple[Storm, ...]:
-    """Return the storms that keep a remediation from acting: its own and the one over all."""
+    """The storms that keep a remediation from acting: its own and the one over all."""
     query = select(storm).where(storm.c.remediation.in_((OVER_ALL, remediation)), storm.c.until > now)
     rows = await tx.execute(query.order_by(storm.c.until))
     return tuple(Storm(row.remediation, row.message, row.until) for row in rows)

@@ -141,7 +141,7 @@ async def _still_wanted(tx: AsyncConnection, run_id: str) -> bool:
 
 
 async def _too_late(tx: AsyncConnection, run_id: str, now: datetime) -> Decided:
-    """Return the alert ended before anybody approved: the same that the engine does when it looks."""
+    """The alert ended before anybody approved: the same that the engine does when it looks."""
     said = "the alert resolved before anybody approved"
     ended = {"state": RunState.CANCELLED, "reason": Reason.RESOLVED_BEFORE_START, "message": said, "updated_at": now}
     ended |= runs.ended_columns(now)

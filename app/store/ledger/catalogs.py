@@ -51,7 +51,7 @@ async def serve(tx: AsyncConnection, digest: str, before: str | None, now: datet
 
 
 async def is_older(tx: AsyncConnection, ours: str, than: str, recorded_at: datetime, now: datetime) -> bool:
-    """Say whether a catalog is older than the one that recorded something, or may be: that may just have been loaded.
+    """Whether a catalog is older than the one that recorded something, or may be: that may just have been loaded.
 
     One that the store has not heard of was loaded a moment ago, and becomes the newest as soon as it is told.
     """

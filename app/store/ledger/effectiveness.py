@@ -87,7 +87,7 @@ async def judge(tx: AsyncConnection, run_id: str, now: datetime) -> Judged | Non
 
 
 async def recurring(tx: AsyncConnection, new: Sequence[tuple[str, str]], now: datetime) -> list[str]:
-    """Return the remediations whose effective runs did not keep an alert away, for new episodes (id, identity)."""
+    """The remediations whose effective runs did not keep an alert away, for new episodes (id, identity)."""
     found: list[str] = []
     lately = and_(run.c.effective, run.c.purpose == Purpose.REMEDY, run.c.resolved_at > now - RECURS_WITHIN)
     # Few runs helped lately; an alert may have had very many episodes. So written no index of theirs is tempting.

@@ -24,7 +24,7 @@ class Ended:
 
     @classmethod
     def of(cls, run: Run) -> Ended:
-        """Return the same of a run that can be read."""
+        """The same of a run that can be read."""
         return cls(run.id, run.remediation.name, run.target_key, run.admitted_at is not None)
 
 
@@ -37,5 +37,5 @@ async def settle(tx: AsyncConnection, now: datetime, ended: Ended) -> None:
 
 
 async def effect(tx: AsyncConnection, run_id: str, *, firing: bool) -> dict[str, Any]:
-    """Say whether a run helped that acted and did not succeed: known at its end, or never."""
+    """Whether a run helped that acted and did not succeed: known at its end, or never."""
     return {"effective": not firing, "resolved_at": None if firing else await episodes.last_end(tx, run_id)}

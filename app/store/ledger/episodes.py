@@ -29,7 +29,7 @@ _NEWEST = (
 
 
 async def newest(tx: AsyncConnection, identities: Iterable[str]) -> dict[str, Episode]:
-    """Return the newest episode of each identity that has one."""
+    """The newest episode of each identity that has one."""
     wanted = list(dict.fromkeys(identities))
     found: dict[str, Episode] = {}
     for start in range(0, len(wanted), _CHUNK):
@@ -121,7 +121,7 @@ _OF_RUN = select(episode).join(run_episode).where(run_episode.c.run_id == bindpa
 
 
 async def of_run(tx: AsyncConnection, run_id: str) -> list[Episode]:
-    """Return the episodes of a run, oldest first."""
+    """The episodes of a run, oldest first."""
     return [from_row(row) for row in await tx.execute(_OF_RUN, {"run": run_id})]
 
 
@@ -143,7 +143,7 @@ _ENDS = select(episode.c.resolved_at).join(run_episode).where(run_episode.c.run_
 
 
 async def any_open(tx: AsyncConnection, run_id: str) -> bool:
-    """Say whether any episode of the run is still open."""
+    """Whether any episode of the run is still open."""
     return bool((await tx.execute(_ANY_OPEN, {"run": run_id})).scalar_one())
 
 
@@ -156,13 +156,13 @@ async def keep_open(tx: AsyncConnection, run_id: str) -> bool:
 
 
 async def last_end(tx: AsyncConnection, run_id: str) -> datetime | None:
-    """Return when the last of the run's episodes ended, by the alerts' own account."""
+    """When the last of the run's episodes ended, by the alerts' own account."""
     ends = [end for (end,) in await tx.execute(_ENDS, {"run": run_id}) if end is not None]
     return max(ends, default=None)
 
 
 def from_row(row: Row[Any]) -> Episode:
-    """Return an episode from a row of its table."""
+    """An episode from a row of its table."""
     return Episode(
         id=row.id,
         identity=row.identity,

@@ -153,7 +153,7 @@ def _columns(tx: AsyncConnection, received: Received) -> dict[str, Any]:
 
 
 def unpacked(body: bytes) -> bytes:
-    """Return a body as it came; raises ValueError when it is damaged."""
+    """A body as it came; raises ValueError when it is damaged."""
     if not body.startswith(zstandard.FRAME_HEADER):
         return body
     try:
@@ -169,7 +169,7 @@ async def add(tx: AsyncConnection, received: Received) -> None:
 
 
 async def receivers(tx: AsyncConnection) -> list[str]:
-    """Return the receivers that recent notifications named, as they named them."""
+    """The receivers that recent notifications named, as they named them."""
     recent = select(notification.c.receiver).order_by(notification.c.id.desc()).limit(_RECENT).subquery()
     query = select(recent.c.receiver).where(recent.c.receiver != LOOKUP).distinct()
     return sorted((await tx.execute(query)).scalars())
@@ -196,5 +196,5 @@ async def mark_taken_in(tx: AsyncConnection, ids: Sequence[int], now: datetime, 
 
 
 async def count_waiting(tx: AsyncConnection) -> int:
-    """Return how many notifications wait."""
+    """How many notifications wait."""
     return int((await tx.execute(COUNT_WAITING)).scalar_one())

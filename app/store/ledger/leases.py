@@ -181,7 +181,7 @@ async def release_owned(tx: AsyncConnection, owner: str) -> None:
 
 
 async def next_due(tx: AsyncConnection, claimant: Claimant) -> datetime | None:
-    """Return when the next run that may be claimed is due (or its lease runs out); None when there is none."""
+    """When the next run that may be claimed is due (or its lease runs out); None when there is none."""
     others = {"owner": claimant.owner, "newer": list(claimant.newer)}
     asked = others | {"in_work": list(claimant.in_work)}
     free: datetime | None = (await tx.execute(_NEXT_FREE, asked)).scalar_one_or_none()

@@ -93,17 +93,17 @@ _QUESTION = (
 
 
 def question_key(run_id: str, epoch: int) -> str:
-    """Return the occasion of a question about a run."""
+    """The occasion of a question about a run."""
     return f"{_ASKED}:{run_id}:{epoch}"
 
 
 def waits_key(run_id: str) -> str:
-    """Return the occasion that a run has waited for long."""
+    """The occasion that a run has waited for long."""
     return f"{_WAITS}:{run_id}"
 
 
 def ended_key(run_id: str) -> str:
-    """Return the occasion of a run's end."""
+    """The occasion of a run's end."""
     return f"ended:{run_id}"
 
 
@@ -167,7 +167,7 @@ async def _outdated(tx: AsyncConnection, rows: Sequence[Row[Any]]) -> set[str]:
 
 
 async def next_due(tx: AsyncConnection) -> dict[str, datetime]:
-    """Return when the next message of each channel may be sent that has any."""
+    """When the next message of each channel may be sent that has any."""
     due = func.min(_QUEUES.c.not_before).label("due")
     query = select(_QUEUES.c.channel, due).where(_IS_FIRST).group_by(_QUEUES.c.channel)
     return {row.channel: row.due for row in await tx.execute(query)}

@@ -304,7 +304,7 @@ def woken(ids: Select[tuple[str]]) -> Update:
 
 
 async def would_have_acted(tx: AsyncConnection, run_id: str) -> bool:
-    """Say whether nothing but its mode kept a run from acting, by the guards' latest answers."""
+    """Whether nothing but its mode kept a run from acting, by the guards' latest answers."""
     decisions = (await tx.execute(select(run.c.decisions).where(run.c.id == run_id))).scalar_one()
     harmless = {Verdict.ALLOW, Verdict.OBSERVE, Verdict.NEEDS_APPROVAL}
     return bool(decisions) and all(decision["verdict"] in harmless for decision in decisions)
@@ -329,7 +329,7 @@ _STILL_ACTIVE = select(run).where(run.c.id == bindparam("id"), run.c.active).wit
 async def sharing(
     tx: AsyncConnection, candidate: Run, target_key: str, answers: Callable[[Run], bool] = lambda _: True
 ) -> Run | None:
-    """Return an active run of the same remediation on the same target that answers; active for this transaction."""
+    """An active run of the same remediation on the same target that answers; active for this transaction."""
     asked = {"key": target_key, "name": candidate.remediation.name, "but": candidate.id}
     for row in (await tx.execute(_ON_TARGET, asked)).all():
         if not _answers(row, answers):
@@ -364,7 +364,7 @@ async def fold(tx: AsyncConnection, folded: Run, into: Run, now: datetime) -> No
 
 
 async def folded_into(tx: AsyncConnection, run_id: str) -> str | None:
-    """Return the run that a folded one went into, or None."""
+    """The run that a folded one went into, or None."""
     query = select(event.c.data).where(event.c.run_id == run_id, event.c.kind == "folded")
     data = (await tx.execute(query)).scalar_one_or_none()
     return None if data is None else str(data["run"])

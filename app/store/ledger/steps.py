@@ -53,7 +53,7 @@ _STEPS = (
 
 
 async def of_rung(tx: AsyncConnection, run_id: str, rung: int) -> list[StepRecord]:
-    """Return the recorded steps of one rung, in order."""
+    """The recorded steps of one rung, in order."""
     return [
         StepRecord(
             row.position,

@@ -49,7 +49,7 @@ async def keep(tx: AsyncConnection, run_id: str) -> Run | None:
 
 
 async def taken_back_by(tx: AsyncConnection, undone: Run) -> tuple[str, RunState] | None:
-    """Return the run that takes another one back or has done so, with its state; also one that covers several."""
+    """The run that takes another one back or has done so, with its state; also one that covers several."""
     goes_or_went = or_(run.c.active, run.c.state == RunState.SUCCEEDED)
     about = or_(run.c.undoes == undone.id, run.c.target_key == undone.target_key)
     query = select(run.c.id, run.c.state, run.c.undoes, run.c.plan).where(

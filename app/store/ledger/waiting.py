@@ -14,13 +14,13 @@ from app.store.ledger.runs import Run
 
 
 async def due(tx: AsyncConnection, now: datetime, limit: int) -> list[str]:
-    """Return the runs that have waited for as long as people may be left untold."""
+    """The runs that have waited for as long as people may be left untold."""
     query = select(run.c.id).where(run.c.tell_at <= now).order_by(run.c.tell_at).limit(limit)
     return list((await tx.execute(query)).scalars())
 
 
 async def take(tx: AsyncConnection, run_id: str, now: datetime) -> Run | None:
-    """Return a run that still waits, once: the next look does not find it; None where it has gone on meanwhile."""
+    """A run that still waits, once: the next look does not find it; None where it has gone on meanwhile."""
     waits = select(run).where(run.c.id == run_id, run.c.tell_at <= now)
     row = (await tx.execute(waits.with_for_update())).one_or_none()
     if row is None:

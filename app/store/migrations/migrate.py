@@ -59,14 +59,14 @@ async def migrate(database: Database) -> tuple[str | None, str | None]:
 
 
 async def is_current(database: Database) -> bool:
-    """Say whether the store has the schema of this release."""
+    """Whether the store has the schema of this release."""
     async with database.read() as tx:
         current, _ = await _current(tx)
     return current == revisions()[-1]
 
 
 async def _current(tx: AsyncConnection) -> tuple[str | None, bool]:
-    """Return the store's revision, None where it has none, and whether it has no table at all."""
+    """The store's revision, None where it has none, and whether it has no table at all."""
     tables = await tx.run_sync(lambda connection: inspect(connection).get_table_names())
     if _version.name not in tables:
         return None, not tables

@@ -13,7 +13,7 @@ from app.domain.errors import ConfigError
 
 
 def config() -> Config:
-    """Return where the migrations are."""
+    """Where the migrations are."""
     made = Config()
     made.set_main_option("script_location", str(Path(__file__).parent))
     made.set_main_option("path_separator", "os")

@@ -68,5 +68,5 @@ def of_step(row: Row[Any], *, takes_back: bool) -> str:
 
 
 def of_plan(plan: Mapping[str, Any]) -> list[str]:
-    """Return the steps of a stored plan that would change something."""
+    """The steps of a stored plan that would change something."""
     return [one_line(one["summary"], _LONGEST_SUMMARY) for one in plan["steps"] if one.get("changes", True)]

@@ -103,11 +103,11 @@ class _Walk:
     values: tuple[Any, ...] = ()
 
     def beside(self) -> ColumnElement[bool]:
-        """Return the condition where another walk is taken: written so that no index is tempting."""
+        """The condition where another walk is taken: written so that no index is tempting."""
         return self.condition if self.column is None else self.column.concat("").in_(self.values)
 
     def end(self, ids: ColumnElement[str], span: ColumnElement[bool]) -> ColumnElement[str | None]:
-        """Return the id of the oldest entry that may be looked at; NULL where that is all of them."""
+        """The id of the oldest entry that may be looked at; NULL where that is all of them."""
         ways = [self.condition] if self.column is None else [self.column == value for value in self.values]
         step = select(ids).order_by(ids.desc()).limit(1).offset(_LOOKED_AT // len(ways) - 1)
         ends = union_all(*(select(step.where(span, way).subquery()) for way in ways)).subquery()
@@ -175,7 +175,7 @@ async def find_episodes(tx: AsyncConnection, wanted: EpisodeFilter, page: Page) 
 
 
 async def runs_of_episodes(tx: AsyncConnection, episode_ids: Collection[str]) -> list[Row[Any]]:
-    """Return the runs (episode_id, id, remediation, state, reason, message) for some episodes, oldest first."""
+    """The runs (episode_id, id, remediation, state, reason, message) for some episodes, oldest first."""
     columns = (run_episode.c.episode_id, run.c.id, run.c.remediation, run.c.state, run.c.reason, run.c.message)
     query: Select[Any] = select(*columns).join(run, run.c.id == run_episode.c.run_id)
     query = query.where(run_episode.c.episode_id.in_(episode_ids)).order_by(run.c.id)
@@ -198,7 +198,7 @@ async def read_run(tx: AsyncConnection, run_id: str) -> RunRecord | None:
 
 
 async def events(tx: AsyncConnection, run_id: str) -> Sequence[Row[Any]]:
-    """Return the events of a run, oldest first; a run that was folded into another one keeps its own."""
+    """The events of a run, oldest first; a run that was folded into another one keeps its own."""
     return (await tx.execute(select(event).where(event.c.run_id == run_id).order_by(event.c.id))).all()
 
 
@@ -241,7 +241,7 @@ def _span(table: Table, at: ColumnElement[Any], wanted: Alerts, page: Page) -> C
 
 
 def _has_label(tx: AsyncConnection, table: Table, name: str, value: str) -> ColumnElement[bool]:
-    """Say whether an alert has a label; of a run, whether any of the alerts that it acts for has it."""
+    """Whether an alert has a label; of a run, whether any of the alerts that it acts for has it."""
     own = has_label(tx.dialect, table, name, value)
     if table is not run:
         return own

@@ -69,7 +69,7 @@ async def times_to_resolve(tx: AsyncConnection, name: str, since: datetime) -> S
 
 
 async def recurrences(tx: AsyncConnection, name: str, since: datetime) -> int:
-    """Return how many alerts fired again within a day after a run that had helped."""
+    """How many alerts fired again within a day after a run that had helped."""
     back = episode.alias("back")
     until = type_coerce(run.c.resolved_at, BigInteger) + RECURS_WITHIN // timedelta(microseconds=1)
     again = and_(
@@ -84,7 +84,7 @@ async def recurrences(tx: AsyncConnection, name: str, since: datetime) -> int:
 
 
 async def last_run(tx: AsyncConnection, name: str) -> Any:
-    """Return the newest run (id, state, reason, created_at) that answers an alert."""
+    """The newest run (id, state, reason, created_at) that answers an alert."""
     columns = (run.c.id, run.c.state, run.c.reason, run.c.created_at)
     query = select(*columns).where(run.c.remediation == name, run.c.purpose == Purpose.REMEDY)
     return (await tx.execute(query.order_by(run.c.id.desc()).limit(1))).one_or_none()

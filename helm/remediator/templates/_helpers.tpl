@@ -40,10 +40,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $ours := dict "listen" "0.0.0.0:8080" "data" "/data" "catalog" (list "/etc/remediator/catalog") -}}
 {{- $_ := set $ours "auth" (dict "tokens" $tokens) -}}
 {{- $scope := dict "own_namespace" .Release.Namespace -}}
-{{- if not (hasKey (default dict .Values.config.scope) "namespaces") -}}
+{{- if not (hasKey (default dict (default dict .Values.config.scope).kubernetes) "namespaces") -}}
 {{- $_ := set $scope "namespaces" .Values.rbac.namespaces -}}
 {{- end -}}
-{{- $_ := set $ours "scope" $scope -}}
+{{- $_ := set $ours "scope" (dict "kubernetes" $scope) -}}
 {{- if .Values.store.postgresql.existingSecret -}}
 {{- $_ := set $ours "store_file" "/etc/remediator/store/url" -}}
 {{- end -}}

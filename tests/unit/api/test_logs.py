@@ -11,8 +11,9 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
-from app.backends.connection import NotifyChannel, SecretSource
+from app.backends.notify.backend import NotifyChannel
 from app.backends.notify.client import Notifier
+from app.backends.secrets import SecretSource
 from app.telemetry.logs import configure
 from tests.support import web
 from tests.support.aio import run

@@ -12,10 +12,10 @@ import pytest
 from sqlalchemy import select
 
 from app.api.services import Limits
-from app.backends.connection import Connections
+from app.backends.connections import Connections
 from app.backends.instances import Clients
+from app.backends.scope import Scope
 from app.catalog.catalog import Catalog
-from app.domain.scope import Scope
 from app.engine.context import EngineContext, Policy
 from app.engine.stages.intake import take_in
 from app.store.db.database import Database

@@ -53,7 +53,7 @@ def test_the_same_word_elsewhere_is_none(tmp_path: Path, value: str) -> None:
 def test_check_tells_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the catalog is deployed."""
     monkeypatch.setenv("REMEDIATOR_EPISODES__IGNORED_LABELS", '["pod_replica"]')
-    monkeypatch.setenv("REMEDIATOR_SCOPE__HOSTS", '["a"]')
+    monkeypatch.setenv("REMEDIATOR_SCOPE__HTTP__HOSTS", '["a"]')
     file = _catalog(tmp_path / "catalog.yaml", value="{{ labels.pod_replica }}")
     done = CliRunner().invoke(check, ["--json", "--data", str(tmp_path), str(file)])
     assert 0 == done.exit_code, done.output

@@ -162,8 +162,8 @@ def test_a_number_or_a_name_may_stand_outside_of_quotes(template: str, value: st
     [
         ('up{job=~"[{{ labels.x }}]"}', Text.PROMQL),
         ("up # {{ labels.x }}", Text.PROMQL),
-        ("user:[{{ labels.x }}]", Text.REDIS_GLOB),
-        ("user:\\{{ labels.x }}", Text.REDIS_GLOB),
+        ("user:[{{ labels.x }}]", Text.GLOB),
+        ("user:\\{{ labels.x }}", Text.GLOB),
         ("user:[]{{ labels.x }}]", Text.PATTERN),
     ],
 )
@@ -182,7 +182,7 @@ def test_a_place_that_takes_no_value_is_found_at_load(template: str, kind: Text)
 @example(value="[a-z]", other="a")
 def test_a_glob_matches_only_the_value_itself(template: str, value: str, other: str) -> None:
     """A key of another tenant never matches, one of this tenant does; as Redis compares them."""
-    glob = _rendered(template, Text.REDIS_GLOB, x=value)
+    glob = _rendered(template, Text.GLOB, x=value)
 
     def key(tenant: str) -> str:
         literal = template.replace("[a-z]*", "k").replace("[a-]b]", "b").replace("*", "k")
@@ -260,7 +260,7 @@ def test_a_value_that_would_be_another_host_is_refused(template: str, value: str
 
 def test_an_empty_value_selects_nothing() -> None:
     """`tenant:*` would be every tenant."""
-    for kind in (Text.REDIS_GLOB, Text.PATTERN):
+    for kind in (Text.GLOB, Text.PATTERN):
         assert "an empty value" in _refused("tenant:{{ labels.x }}*", kind, x="")
 
 

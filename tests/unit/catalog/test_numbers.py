@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from app.backends.connection import Connections
+from app.backends.connections import Connections
 from app.catalog.catalog import Catalog
 from app.catalog.loader import load
 from app.domain.durations import parse_duration, parse_rates

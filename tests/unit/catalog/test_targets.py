@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from app.backends.kubernetes.backend import KubernetesTarget
+from app.backends.postgres.backend import PostgresTarget
 from app.catalog.targets import render_target, target_is_templated
 from app.catalog.templates import TemplateContext
 from app.domain.errors import PermanentError
 from app.domain.reasons import Reason
-from app.domain.remediation import KubernetesTarget, PostgresTarget, RedisTarget, TargetSpec
+from app.domain.remediation import TargetSpec
 from tests.unit.catalog.vocabulary import NOW
 
-POD = TargetSpec(kubernetes=KubernetesTarget(kind="Pod", namespace="{{ labels.namespace }}", name="{{ labels.pod }}"))
+POD = TargetSpec(kubernetes={"kind": "Pod", "namespace": "{{ labels.namespace }}", "name": "{{ labels.pod }}"})
 
 
 def _context(**labels: str) -> TemplateContext:
@@ -22,9 +24,9 @@ def _context(**labels: str) -> TemplateContext:
     ("spec", "templated"),
     [
         (POD, True),
-        (TargetSpec(redis=RedisTarget(instance="cache", database="{{ labels.db }}")), True),
-        (TargetSpec(redis=RedisTarget(instance="cache", database=3)), False),
-        (TargetSpec(kubernetes=KubernetesTarget(kind="Pod", namespace="a", name="b")), False),
+        (TargetSpec(redis={"instance": "cache", "database": "{{ labels.db }}"}), True),
+        (TargetSpec(redis={"instance": "cache", "database": 3}), False),
+        (TargetSpec(kubernetes={"kind": "Pod", "namespace": "a", "name": "b"}), False),
     ],
 )
 def test_a_target_knows_whether_the_alert_has_a_say_in_it(spec: TargetSpec, templated: bool) -> None:
@@ -35,9 +37,9 @@ def test_a_target_knows_whether_the_alert_has_a_say_in_it(spec: TargetSpec, temp
 def test_a_target_is_filled_in_from_labels() -> None:
     """Literal fields stay, defaults too."""
     rendered = render_target(POD, _context(namespace="shop", pod="api-7d9-x2x"))
-    assert KubernetesTarget(kind="Pod", namespace="shop", name="api-7d9-x2x") == rendered.kubernetes
-    postgres = TargetSpec(postgres=PostgresTarget(instance="{{ labels.db }}"))
-    assert PostgresTarget(instance="main") == render_target(postgres, _context(db="main")).postgres
+    assert KubernetesTarget(kind="Pod", namespace="shop", name="api-7d9-x2x") == rendered
+    postgres = TargetSpec(postgres={"instance": "{{ labels.db }}"})
+    assert PostgresTarget(instance="main") == render_target(postgres, _context(db="main"))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +64,7 @@ def test_a_hostile_label_cannot_be_a_target(namespace: str, message: str) -> Non
 @pytest.mark.parametrize("database", ["-1", "1.5", "all", "*", "²", ""])
 def test_a_redis_database_is_a_number(database: str) -> None:
     """Anything else is refused."""
-    spec = TargetSpec(redis=RedisTarget(instance="cache", database="{{ labels.db }}"))
+    spec = TargetSpec(redis={"instance": "cache", "database": "{{ labels.db }}"})
     with pytest.raises(PermanentError, match=r"target\.redis\.database"):
         render_target(spec, _context(db=database))
 
@@ -70,6 +72,6 @@ def test_a_redis_database_is_a_number(database: str) -> None:
 @pytest.mark.parametrize("database", ["a/b", "a\tb", "x" * 64])
 def test_a_postgres_database_cannot_make_the_scope_ambiguous(database: str) -> None:
     """The scope reads instance/database, so a database with a slash is refused."""
-    spec = TargetSpec(postgres=PostgresTarget(instance="main", database="{{ labels.db }}"))
+    spec = TargetSpec(postgres={"instance": "main", "database": "{{ labels.db }}"})
     with pytest.raises(PermanentError, match="cannot be the name of a database"):
         render_target(spec, _context(db=database))

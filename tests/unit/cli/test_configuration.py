@@ -58,7 +58,7 @@ def test_a_catalog_is_no_config_file(tmp_path: Path) -> None:
     [
         (
             "namespaces: [shop]",
-            'unknown field "namespaces" for the configuration; it belongs under "scope"',
+            'unknown field "namespaces" for the configuration; it belongs under "scope.kubernetes"',
         ),
         ("scope: {channel: ops}", 'scope.channel  unknown field "channel" for "scope"; it belongs beside "scope"'),
         ("late_within: 5m", 'it belongs under "episodes"'),
@@ -90,7 +90,7 @@ def _kubeconfig(file: Path, **changed: dict[str, str]) -> dict[str, Any]:
         "users": [{"name": "me", "user": user}],
     }
     file.write_text(yaml.safe_dump(content))
-    return {"kubernetes": {"kubeconfig": str(file)}}
+    return {"kubernetes": {"default": {"kubeconfig": str(file)}}}
 
 
 def _checked(folder: Path, connections: dict[str, Any]) -> tuple[int, str]:
@@ -107,16 +107,20 @@ SECRET = {"file": GONE}
 @pytest.mark.parametrize(
     ("connections", "path"),
     [
-        ({"kubernetes": {"kubeconfig": GONE}}, "connections.kubernetes.kubeconfig"),
+        ({"kubernetes": {"default": {"kubeconfig": GONE}}}, "connections.kubernetes.default.kubeconfig"),
         ({"postgres": {"main": {"url": SECRET}}}, "connections.postgres.main.url.file"),
         ({"redis": {"cache": {"url": SECRET}}}, "connections.redis.cache.url.file"),
         (
-            {"prometheus": {"url": "http://127.0.0.1", "bearer_token": SECRET}},
-            "connections.prometheus.bearer_token.file",
+            {"prometheus": {"default": {"url": "http://127.0.0.1", "bearer_token": SECRET}}},
+            "connections.prometheus.default.bearer_token.file",
         ),
         (
-            {"alertmanager": {"urls": ["http://127.0.0.1"], "basic": {"username": "me", "password": SECRET}}},
-            "connections.alertmanager.basic.password.file",
+            {
+                "alertmanager": {
+                    "default": {"urls": ["http://127.0.0.1"], "basic": {"username": "me", "password": SECRET}}
+                }
+            },
+            "connections.alertmanager.default.basic.password.file",
         ),
         ({"http": {"api.shop": {"headers": {"X-Api-Key": SECRET}}}}, "connections.http.api.shop.headers.X-Api-Key"),
         ({"http": {"api.shop": {"query": {"key": SECRET}}}}, "connections.http.api.shop.query.key.file"),
@@ -168,7 +172,7 @@ def test_check_reads_the_files_that_a_kubeconfig_names(
 def test_check_tells_a_kubeconfig_that_is_none(tmp_path: Path, content: bytes, told: str) -> None:
     """As the first run that needs it would."""
     (tmp_path / "config").write_bytes(content)
-    code, said = _checked(tmp_path, {"kubernetes": {"kubeconfig": str(tmp_path / "config")}})
+    code, said = _checked(tmp_path, {"kubernetes": {"default": {"kubeconfig": str(tmp_path / "config")}}})
     assert (2, True) == (code, f"{tmp_path}/config cannot be used: {told}" in said), said
 
 

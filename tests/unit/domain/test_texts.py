@@ -10,11 +10,11 @@ from app.domain.texts import Text, kinds_of
 
 
 class _Params(BaseModel):
-    pattern: Annotated[str, Text.REDIS_GLOB]
+    pattern: Annotated[str, Text.GLOB]
     where: Annotated[str, Text.URL] = Field(default="", alias="url")
     note: str = ""
 
 
 def test_the_kinds_are_known_by_the_names_of_the_catalog() -> None:
     """A plain text has none."""
-    assert {"pattern": Text.REDIS_GLOB, "url": Text.URL} == kinds_of(_Params)
+    assert {"pattern": Text.GLOB, "url": Text.URL} == kinds_of(_Params)

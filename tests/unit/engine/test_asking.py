@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from app.backends.connection import Connections
+from app.backends.connections import Connections
+from app.backends.scope import Scope
 from app.catalog.loader import load
 from app.catalog.references import unconfigured
 from app.domain.errors import ConfigError
 from app.domain.plans import Plan, PlannedStep, Target
-from app.domain.scope import Scope
 from app.domain.states import RunState
 from app.engine.stages.approval import describe, differences
 from app.main import policy_of
@@ -147,7 +147,7 @@ def test_a_remediations_channel_that_nobody_configured_is_a_warning(tmp_path: Pa
     step = '{action: http.request, with: {url: "http://a"}}'
     entry = f'{{name: a, summary: s, matchers: [alertname="A"], mode: approve, channel: ops, steps: [{step}]}}'
     file.write_text(f"remediations: [{entry}]")
-    found = unconfigured(load([file], Clock()()), Connections(), Scope(hosts=("*",)))
+    found = unconfigured(load([file], Clock()()), Connections(), Scope(http={"hosts": ("*",)}))
     assert ['connections.notify has no "ops" (configured: none)'] == [warning.message for warning in found]
 
 
@@ -167,7 +167,7 @@ def test_a_question_that_would_reach_nobody_is_a_warning(
     file = tmp_path / "catalog.yaml"
     step = '{action: http.request, with: {url: "http://a"}}'
     file.write_text(f'remediations: [{{name: a, summary: s, matchers: [alertname="A"], {fields}, steps: [{step}]}}]')
-    found = unconfigured(load([file], Clock()()), Connections(), Scope(hosts=("*",)), channel)
+    found = unconfigured(load([file], Clock()()), Connections(), Scope(http={"hosts": ("*",)}), channel)
     assert ["it asks for approval but no channel is configured to tell people; set channel"] * count == [
         warning.message for warning in found
     ]

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.engine import Row
 
-from app.backends.connection import Connections
+from app.backends.connections import Connections
 from app.domain.errors import ConflictError
 from app.domain.obstacles import Hold
 from app.domain.reasons import Reason

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from app.backends.scope import Scope
 from app.domain.reasons import Reason
-from app.domain.scope import Scope
 from app.domain.states import RunState
 from tests.support.aio import run
 from tests.support.engine import Engine, engine, sqlite, until
@@ -56,7 +56,7 @@ def test_what_has_left_the_scope_is_not_applied(tmp_path: Path, sink: WebServer)
         entry = poke(sink, steps=[request(sink, timeout="2m")])
         async with engine(sqlite(tmp_path), tmp_path, entry) as one:
             await left(one, sink)
-        elsewhere = Scope(hosts=("elsewhere.example",))
+        elsewhere = Scope(http={"hosts": ("elsewhere.example",)})
         async with engine(sqlite(tmp_path), tmp_path, entry, owner="replica-2", scope=elsewhere) as two:
             (row,) = await two.ended(count=1)
             assert (RunState.FAILED, Reason.OUT_OF_SCOPE, 1) == (row.state, row.reason, asked(sink))

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.backends.alertmanager.client import HeldAlert, plain_receiver
+from app.backends.sources import HeldAlert, plain_receiver
 from app.domain.alerts import Alert, identity
 from app.domain.episodes import Episode, EpisodeRules, Receipt, receive
 from app.engine.background.lookup import firing_alerts, is_missed

@@ -14,7 +14,9 @@ from sqlalchemy.engine import Row
 
 from app.backends.action import Action, Context
 from app.backends.actions import actions
-from app.backends.connection import Connections, RedisConnection, SecretSource
+from app.backends.connections import Connections
+from app.backends.redis.backend import RedisConnection
+from app.backends.secrets import SecretSource
 from app.domain.model import JsonObject, Value
 from app.domain.plans import NotYet, PlannedStep
 from app.domain.reasons import Reason

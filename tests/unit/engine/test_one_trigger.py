@@ -8,9 +8,9 @@ from pathlib import Path
 
 from sqlalchemy import func, select, update
 
+from app.backends.scope import Scope
 from app.domain.alerts import MAX_PAIRS, MAX_VALUE
 from app.domain.reasons import Reason
-from app.domain.scope import Scope
 from app.domain.states import RunState
 from app.store.db.schema import episode, notification
 from app.store.db.schema import run as run_table
@@ -184,7 +184,7 @@ def test_alerts_of_one_target_share_a_run(tmp_path: Path, redis_server: RedisSer
 
     async def scenario() -> None:
         entry = flush("{{ labels.db }}", settle="10m")
-        scope = Scope(redis=("cache/*",))
+        scope = Scope(redis={"databases": ("cache/*",)})
         async with engine(sqlite(tmp_path), tmp_path, entry, connections=cache(redis_server), scope=scope) as one:
             with redis_server.client() as client:
                 client.set("key", "value")

@@ -12,14 +12,16 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.engine import Row
 
-from app.backends.connection import Connections, RedisConnection, SecretSource
+from app.backends.connections import Connections
+from app.backends.redis.backend import RedisConnection
+from app.backends.scope import Scope
+from app.backends.secrets import SecretSource
 from app.domain.alerts import Alert
 from app.domain.decisions import Verdict
 from app.domain.durations import Rate
 from app.domain.plans import Plan
 from app.domain.reasons import Reason
 from app.domain.remediation import Mode
-from app.domain.scope import Scope
 from app.domain.states import RunState
 from app.engine.explain import explain
 from tests.support.aio import run
@@ -270,7 +272,7 @@ def test_a_target_out_of_scope_is_never_contacted(tmp_path: Path) -> None:
             url = f"redis://127.0.0.1:{trap.getsockname()[1]}"
             connections = Connections(redis={"cache": RedisConnection(url=SecretSource(value=SecretStr(url)))})
             entry = flush("{{ labels.db }}")
-            scope = Scope(redis=("cache/0",))
+            scope = Scope(redis={"databases": ("cache/0",)})
             async with engine(sqlite(tmp_path), tmp_path, entry, connections=connections, scope=scope) as one:
                 await one.fire(db="1")
                 (row,) = await one.ended()

@@ -14,7 +14,10 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from app.backends.connection import Connections, NotifyChannel, RedisConnection, SecretSource
+from app.backends.connections import Connections
+from app.backends.notify.backend import NotifyChannel
+from app.backends.redis.backend import RedisConnection
+from app.backends.secrets import SecretSource
 from app.domain.errors import ConflictError
 from app.domain.obstacles import Hold
 from app.domain.plans import Target

@@ -13,7 +13,9 @@ from pydantic import SecretStr
 from sqlalchemy import select, update
 from sqlalchemy.engine import Row
 
-from app.backends.connection import Connections, NotifyChannel, SecretSource
+from app.backends.connections import Connections
+from app.backends.notify.backend import NotifyChannel
+from app.backends.secrets import SecretSource
 from app.domain.endings import Ending, is_told
 from app.domain.obstacles import Hold
 from app.domain.reasons import Reason

@@ -12,9 +12,12 @@ from pydantic import SecretStr
 from sqlalchemy import select
 
 from app.backends.action import Context
-from app.backends.connection import Connections, RedisConnection, SecretSource
+from app.backends.connections import Connections
 from app.backends.http.actions.request import Request, RequestParams
+from app.backends.http.backend import HttpScope
 from app.backends.instances import Clients
+from app.backends.redis.backend import RedisConnection
+from app.backends.secrets import SecretSource
 from app.catalog.templates import TemplateContext
 from app.domain.errors import TransientError
 from app.domain.plans import Condition, PlannedStep
@@ -219,7 +222,7 @@ def test_a_refused_rung_after_it(tmp_path: Path, dial: Dial, sink: WebServer, wa
         second = [{"steps": [{"action": "http.request", "with": {"url": url, "method": "PUT"}}]}]
         last = [{"steps": [request(sink, "/page")]}] if pages else []
         given = entry(dial, escalate=second + last)
-        scope = EVERYWHERE.model_copy(update={"hosts": ("127.0.0.1",)})
+        scope = EVERYWHERE.model_copy(update={"http": HttpScope(hosts=("127.0.0.1",))})
         async with engine(sqlite(tmp_path), tmp_path, given, recheck=MINUTE, channel="ops", scope=scope) as one:
             await one.fire()
             await one.reached(RunState.DEFERRED, count=1)

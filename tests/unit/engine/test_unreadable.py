@@ -10,7 +10,9 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select, update
 
-from app.backends.connection import Connections, RedisConnection, SecretSource
+from app.backends.connections import Connections
+from app.backends.redis.backend import RedisConnection
+from app.backends.secrets import SecretSource
 from app.domain.reasons import Reason
 from app.domain.remediation import Purpose
 from app.domain.states import RunState

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from pydantic import ValidationError
 
+from app.backends.scope import Scope
 from app.domain.decisions import Decision, Verdict
 from app.domain.durations import Rate
 from app.domain.external_facts import Freshness, Population, Standing
@@ -15,7 +16,6 @@ from app.domain.obstacles import Breaker, Hold, Storm, TargetHolder
 from app.domain.plans import Condition, NotYet, PlannedStep
 from app.domain.reasons import Reason
 from app.domain.remediation import Mode, Purpose, Risk
-from app.domain.scope import Scope
 from app.guards.approval import approval
 from app.guards.attempts import attempts
 from app.guards.base import Facts
@@ -66,7 +66,7 @@ def test_scope_denies_a_target_outside() -> None:
     """Waiting would not bring it in."""
     outside = facts(scope=Scope())
     assert (Verdict.DENY, Reason.OUT_OF_SCOPE) == said(scope(outside))
-    inside = facts(scope=Scope(redis=("cache/*",)))
+    inside = facts(scope=Scope(redis={"databases": ("cache/*",)}))
     assert Verdict.ALLOW is scope(inside).verdict
 
 

@@ -13,8 +13,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from app.backends.action import Action, Context
-from app.backends.connection import CREDENTIAL_NAME, HEADER_NAME, OWN_HEADERS
-from app.backends.http.client import HttpRequest, HttpResponse, Status, describe
+from app.backends.base import Names
+from app.backends.headers import CREDENTIAL_NAME, HEADER_NAME, OWN_HEADERS
+from app.backends.http.backend import HTTP
+from app.backends.web import HttpRequest, HttpResponse, Status, describe
 from app.domain.errors import OutcomeUnknownError, PermanentError, TransientError
 from app.domain.model import JsonObject, Value
 from app.domain.plans import PlannedStep
@@ -39,7 +41,9 @@ class RequestParams(Value):
     headers: dict[str, str] = Field(default_factory=dict, description="No credentials; see bearer_token.")
     json_: JsonValue = Field(default=None, alias="json", description="Sent as JSON.")
     body: str | None = Field(default=None, description="Sent as it is.")
-    bearer_token: str | None = Field(default=None, description="The name of a secret in connections.secrets.")
+    bearer_token: Annotated[str | None, Names("secrets")] = Field(
+        default=None, description="The name of a secret in connections.secrets."
+    )
     expect_status: tuple[Status, ...] = Field(default=(), description="Statuses that mean success. Default: any 2xx.")
     idempotent: bool = Field(default=False, description="Sending it twice does no more than sending it once.")
 
@@ -89,9 +93,9 @@ class Request(Action[RequestParams]):
 
     async def plan(self, context: Context, params: RequestParams) -> PlannedStep:
         """Check that the secret exists and that the host may be called; sends nothing."""
-        client = context.clients.http()
+        client = context.clients.web()
         if params.bearer_token is not None:
-            client.secret(params.bearer_token)
+            context.clients.connections.secret(params.bearer_token)
         await client.addresses(params.url)
         return self.planned(
             params,
@@ -102,14 +106,14 @@ class Request(Action[RequestParams]):
     async def apply(self, context: Context, step: PlannedStep) -> JsonObject:
         """Send the request; the idempotency key is the same however often this step is applied."""
         params = RequestParams.model_validate(step.params)
-        client = context.clients.http()
-        configured = client.configured(params.url)
+        client, connections = context.clients.web(), context.clients.connections
+        configured = HTTP.configured(connections, params.url)
         request = HttpRequest(
             method=params.method,
             url=params.url,
             headers=_headers(params, _key(context.run_id, step)),
             content=_content(params),
-            secret=None if params.bearer_token is None else client.secret(params.bearer_token),
+            secret=None if params.bearer_token is None else connections.secret(params.bearer_token),
             own=configured.headers,
             query=configured.query,
         )

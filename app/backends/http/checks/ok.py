@@ -6,8 +6,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from app.backends.base import Names
 from app.backends.check import Check, CheckContext, observation, observing
-from app.backends.http.client import HttpRequest, HttpResponse, Status, describe
+from app.backends.http.backend import HTTP
+from app.backends.web import HttpRequest, HttpResponse, Status, describe
 from app.domain.errors import OutcomeUnknownError, TransientError
 from app.domain.model import Value
 from app.domain.plans import Observation
@@ -19,7 +21,9 @@ class OkParams(Value):
 
     url: Annotated[str, Text.URL] = Field(description="http:// or https://, without a user or password.")
     expect_status: tuple[Status, ...] = Field(default=(), description="The expected statuses. Default: any 2xx.")
-    bearer_token: str | None = Field(default=None, description="The name of a secret in connections.secrets.")
+    bearer_token: Annotated[str | None, Names("secrets")] = Field(
+        default=None, description="The name of a secret in connections.secrets."
+    )
     contains: str | None = Field(default=None, min_length=1, description="Text within the first MiB of the body.")
 
 
@@ -34,9 +38,9 @@ class Ok(Check[OkParams]):
         """Ask once."""
         with observing():
             where = describe(params.url)
-            client = context.clients.http()
-            secret = None if params.bearer_token is None else client.secret(params.bearer_token)
-            given = client.configured(params.url)
+            client, connections = context.clients.web(), context.clients.connections
+            secret = None if params.bearer_token is None else connections.secret(params.bearer_token)
+            given = HTTP.configured(connections, params.url)
             request = HttpRequest("GET", params.url, {}, secret=secret, own=given.headers, query=given.query)
             try:
                 response = await client.send(request)

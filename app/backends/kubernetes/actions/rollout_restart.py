@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from app.backends.action import Action, Context
+from app.backends.kubernetes.backend import KUBERNETES
 from app.backends.kubernetes.objects import ObjectRef, target_ref
 from app.backends.kubernetes.workloads import POPULATION_PERMISSIONS, RESTARTED_AT, Workload, workload
 from app.domain.errors import PermanentError
@@ -44,7 +45,7 @@ class RolloutRestart(Action[NoParams]):
 
     async def plan(self, context: Context, params: NoParams) -> PlannedStep:
         """Read the workload; the state to reach is a restart at the time of this plan."""
-        client = await context.clients.kubernetes()
+        client = await KUBERNETES.of(context)
         now = await client.workload(context.target)
         if now.is_on_delete:
             message = f"{now.ref} replaces pods only when they are deleted (OnDelete): a restart would do nothing"
@@ -61,7 +62,7 @@ class RolloutRestart(Action[NoParams]):
 
     async def apply(self, context: Context, step: PlannedStep) -> JsonObject:
         """Write the planned time into the pod template, unless it is there or the template is another one by now."""
-        client = await context.clients.kubernetes()
+        client = await KUBERNETES.of(context)
         target = context.target
         ref = target_ref(target.kind, target.namespace, target.name)
         raw, written = await client.update(ref, lambda found: _restart(ref, found, step))
@@ -69,13 +70,13 @@ class RolloutRestart(Action[NoParams]):
 
     async def dry_run(self, context: Context, step: PlannedStep) -> None:
         """Send the patch for the API server, its quotas and admission webhooks to judge."""
-        client = await context.clients.kubernetes()
+        client = await KUBERNETES.of(context)
         ref = target_ref(context.target.kind, context.target.namespace, context.target.name)
         await client.update(ref, lambda found: _restart(ref, found, step), dry_run=True)
 
     async def taken_back(self, context: Context, step: PlannedStep, *, undone: bool) -> str:  # noqa: ARG002 - has none
         """Say whether the same pods run again without the restart; a later deployment replaced them, too."""
-        client = await context.clients.kubernetes()
+        client = await KUBERNETES.of(context)
         now = await client.workload(context.target)
         is_same = now.content_digest == step.before.get("content", now.content_digest)
         if not is_same or _is_restarted(now, step):
@@ -85,7 +86,7 @@ class RolloutRestart(Action[NoParams]):
 
 
 def _is_restarted(now: Workload, step: PlannedStep) -> bool:
-    """Say whether the restart, or a later one, is in the pod template."""
+    """Whether the restart, or a later one, is in the pod template."""
     try:
         return datetime.fromisoformat(now.restarted_at) >= datetime.fromisoformat(step.desired["restarted_at"])
     except (ValueError, TypeError):  # nothing, or another person's text
@@ -109,7 +110,7 @@ def _restart(ref: ObjectRef, found: JsonObject, step: PlannedStep) -> JsonObject
 
 
 def _held_back(now: Workload) -> tuple[Condition, ...]:
-    """Return the condition of a rollout that goes on only when a person lets it."""
+    """The condition of a rollout that goes on only when a person lets it."""
     if now.is_paused:
         message = f"the rollout of {now.ref} is paused: a restart would wait until a person resumes the rollout"
     elif now.held_back:

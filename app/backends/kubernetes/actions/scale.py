@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from app.backends.action import Action, Context
 from app.backends.kubernetes.autoscalers import Autoscaler, autoscalers_of
+from app.backends.kubernetes.backend import KUBERNETES
 from app.backends.kubernetes.objects import ObjectRef, target_ref
 from app.backends.kubernetes.origin import origin
 from app.backends.kubernetes.workloads import POPULATION_PERMISSIONS, Workload, has_come_back
@@ -83,7 +84,7 @@ class Scale(Action[ScaleParams]):
         """Read the workload and its autoscalers; the state to reach is a number of replicas."""
         if context.target.kind == "DaemonSet":
             raise PermanentError("a DaemonSet has one pod per node and cannot be scaled")
-        client = await context.clients.kubernetes()
+        client = await KUBERNETES.of(context)
         now = await client.workload(context.target)
         found = await client.list(ObjectRef("HorizontalPodAutoscaler", now.ref.namespace))
         autoscalers = autoscalers_of(now.ref, found)
@@ -97,7 +98,7 @@ class Scale(Action[ScaleParams]):
     async def apply(self, context: Context, step: PlannedStep) -> JsonObject:
         """Go from the planned state before to the state to reach, and from no other."""
         dial = _dial(context.target, step)
-        client = await context.clients.kubernetes()
+        client = await KUBERNETES.of(context)
         turn = lambda found: dial.turn(found, dial.before, dial.desired)  # noqa: E731 - what the client asks for
         _, written = await client.update(dial.ref, turn, dial.subresource)
         return {"written": written, "object": str(dial.ref), dial.field: dial.desired}
@@ -105,7 +106,7 @@ class Scale(Action[ScaleParams]):
     async def plan_undo(self, context: Context, step: PlannedStep) -> PlannedStep:
         """Name the way back; its present keeper may stand against it."""
         dial = _dial(context.target, step)
-        client = await context.clients.kubernetes()
+        client = await KUBERNETES.of(context)
         now = await client.workload(context.target)
         autoscalers = autoscalers_of(
             now.ref, await client.list(ObjectRef("HorizontalPodAutoscaler", now.ref.namespace))
@@ -120,14 +121,14 @@ class Scale(Action[ScaleParams]):
     async def undo(self, context: Context, step: PlannedStep) -> JsonObject:
         """Go back, unless another manager has set the number since, even to the same one."""
         dial = _dial(context.target, step)
-        client = await context.clients.kubernetes()
+        client = await KUBERNETES.of(context)
         _, written = await client.update(dial.ref, dial.turn_back, dial.subresource)
         return {"written": written, "object": str(dial.ref), dial.field: dial.before}
 
     async def taken_back(self, context: Context, step: PlannedStep, *, undone: bool) -> str:
         """Say whether the number has come back from where it was set; a number farther on stays with its manager."""
         dial = _dial(context.target, step)
-        client = await context.clients.kubernetes()
+        client = await KUBERNETES.of(context)
         found = await client.get(dial.ref)
         now = found["spec"].get(dial.field, 1)
         start, goal = (dial.desired, dial.before) if undone else (dial.before, dial.desired)
@@ -140,7 +141,7 @@ class Scale(Action[ScaleParams]):
     async def dry_run(self, context: Context, step: PlannedStep) -> None:
         """Send the number for the API server and its admission webhooks to judge."""
         dial = _dial(context.target, step)
-        client = await context.clients.kubernetes()
+        client = await KUBERNETES.of(context)
         turn = lambda found: dial.turn(found, dial.before, dial.desired)  # noqa: E731 - what the client asks for
         await client.update(dial.ref, turn, dial.subresource, dry_run=True)
 
@@ -240,7 +241,7 @@ def _kept_by_others(now: Workload, autoscalers: tuple[Autoscaler, ...]) -> Condi
 
 
 def _goal(params: ScaleParams, what: str, base: int, bounds: tuple[int, int]) -> int:
-    """Return the number to reach within `bounds`; a relative one never moves against its sign."""
+    """The number to reach within `bounds`; a relative one never moves against its sign."""
     lowest, highest = bounds
     if params.to is not None:
         if not lowest <= params.to <= highest:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.backends.check import CheckContext, observation
+from app.backends.kubernetes.backend import KUBERNETES
 from app.backends.kubernetes.workloads import Workload, has_come_back
 from app.domain.errors import ActionError, CheckError
 from app.domain.permissions import Permission
@@ -28,7 +29,7 @@ class Planned:
     before: int
 
     def missing(self, now: Workload) -> str:
-        """Say why the workload does not ask for this number, in words; empty when it does."""
+        """Why the workload does not ask for this number, in words; empty when it does."""
         asked = f"{now.ref} asks for {now.desired} replicas"
         if self.is_minimum:
             return (
@@ -52,14 +53,14 @@ def planned(steps: Sequence[PlannedStep]) -> Planned | None:
 
 
 def restarts(steps: Sequence[PlannedStep]) -> bool:
-    """Say whether one of the run's steps replaces the pods."""
+    """Whether one of the run's steps replaces the pods."""
     return any("restarted_at" in step.desired for step in steps)
 
 
 async def look(context: CheckContext) -> Workload | Observation:
     """Return the target as it is, or the report that it is absent; raises CheckError when that is unknown."""
     try:
-        client = await context.clients.kubernetes()
+        client = await KUBERNETES.of(context)
         return await client.workload(context.target)
     except ActionError as error:
         if error.reason is Reason.TARGET_NOT_FOUND:

@@ -26,7 +26,7 @@ class ReadyParams(Value):
     )
 
     def needed(self, desired: int) -> int:
-        """Return how many of `desired` replicas must be ready; at least one unless 0 was asked for in so many words."""
+        """How many of `desired` replicas must be ready; at least one unless 0 was asked for in so many words."""
         if isinstance(self.min_ready, int):
             return self.min_ready
         percent = int(self.min_ready.removesuffix("%"))

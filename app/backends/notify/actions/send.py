@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from app.backends.action import Action, Context
+from app.backends.base import Names
+from app.backends.notify.backend import NOTIFY
 from app.domain.model import JsonObject, Value
 from app.domain.plans import PlannedStep
 from app.domain.remediation import Risk
@@ -15,7 +17,7 @@ from app.domain.remediation import Risk
 class SendParams(Value):
     """The message and its channel."""
 
-    channel: str = Field(description="A channel of connections.notify.")
+    channel: Annotated[str, Names("notify")] = Field(description="A channel of connections.notify.")
     title: str = Field(min_length=1, max_length=250)
     body: str = Field(min_length=1, max_length=16_384)
     type: Literal["info", "success", "warning", "failure"] = "info"
@@ -33,7 +35,7 @@ class Send(Action[SendParams]):
 
     async def plan(self, context: Context, params: SendParams) -> PlannedStep:
         """Check that the channel exists; sends nothing."""
-        services = context.clients.notifier(params.channel).services
+        services = (await NOTIFY.channel(context.clients, params.channel)).services
         return self.planned(
             params, summary=f"tell channel {params.channel}: {params.title}", desired={"delivered": services}
         )
@@ -41,5 +43,5 @@ class Send(Action[SendParams]):
     async def apply(self, context: Context, step: PlannedStep) -> JsonObject:
         """Send the message."""
         params = SendParams.model_validate(step.params)
-        notifier = context.clients.notifier(params.channel)
+        notifier = await NOTIFY.channel(context.clients, params.channel)
         return {"delivered": await notifier.send(params.title, params.body, params.type)}

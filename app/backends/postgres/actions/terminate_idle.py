@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from app.backends.action import Action, Context
-from app.backends.connection import APPLICATION_NAME
+from app.backends.postgres.backend import APPLICATION_NAME, POSTGRES
 from app.domain.durations import Duration, format_duration
 from app.domain.errors import PermanentError
 from app.domain.model import JsonObject, Value
@@ -90,7 +90,7 @@ class TerminateIdleParams(Value):
     in_transaction: bool = Field(default=False, description="Also sessions that are idle in a transaction.")
 
     def selects(self, user: str, application: str) -> bool:
-        """Say whether the patterns allow ending a session."""
+        """Whether the patterns allow ending a session."""
         return (
             _matches(user, self.users)
             and _matches(application, self.applications)
@@ -122,7 +122,7 @@ class TerminateIdle(Action[TerminateIdleParams]):
     async def plan(self, context: Context, params: TerminateIdleParams) -> PlannedStep:
         """List the sessions that would be ended, each by pid and start."""
         database = context.target.name
-        async with context.clients.postgres(context.target.instance).connect(database) as connection:
+        async with (await POSTGRES.of(context)).connect(database) as connection:
             counts = await _counts(connection)
             rows = await connection.fetch(_CANDIDATES, params.bindings())
         _require_sight(counts)
@@ -145,7 +145,7 @@ class TerminateIdle(Action[TerminateIdleParams]):
         )
 
     def in_words(self, step: PlannedStep) -> list[str]:
-        """Return the sessions, the longest idle first, and how many more there are."""
+        """The sessions, the longest idle first, and how many more there are."""
         sessions = [
             one | {"idle_for": format_duration(timedelta(seconds=one["idle_seconds"]))}
             for one in step.before["selected"]
@@ -158,7 +158,7 @@ class TerminateIdle(Action[TerminateIdleParams]):
         params = TerminateIdleParams.model_validate(step.params)
         planned = step.desired["terminated"]
         sessions = {"pids": [pid for pid, _ in planned], "starts": [start for _, start in planned]}
-        async with context.clients.postgres(context.target.instance).connect(context.target.name) as connection:
+        async with (await POSTGRES.of(context)).connect(context.target.name) as connection:
             rows = await connection.fetch(_TERMINATE, params.bindings() | sessions)
             ended = {row["pid"] for row in rows if row["signalled"]}
             remaining = await _wait_until_gone(connection, [each for each in planned if each[0] in ended])

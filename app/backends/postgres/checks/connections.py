@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from app.backends.check import Check, CheckContext, observation, observing
+from app.backends.postgres.backend import POSTGRES
 from app.domain.errors import CheckError
 from app.domain.model import Value
 from app.domain.moments import Count
@@ -63,7 +64,7 @@ class Connections(Check[ConnectionsParams]):
         """Count once."""
         bindings = {"server": params.scope == "server", "state": params.state}
         with observing():
-            async with context.clients.postgres(context.target.instance).connect(context.target.name) as connection:
+            async with (await POSTGRES.of(context)).connect(context.target.name) as connection:
                 (row,) = await connection.fetch(_LOOK, bindings)
         if row["hidden"]:
             msg = f"PostgreSQL hides {row['hidden']} sessions from role {row['role']!r}; grant it pg_read_all_stats"

@@ -9,7 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from app.backends.base import DEFAULT, Names
 from app.backends.check import Check, CheckContext, observation, observing
+from app.backends.prometheus.backend import PROMETHEUS
 from app.backends.prometheus.client import Sample
 from app.domain.model import Value
 from app.domain.plans import Observation
@@ -37,6 +39,13 @@ class QueryParams(Value):
     value: float | None = Field(default=None, allow_inf_nan=False, description="Compared with each sample.")
     empty: Literal["fail", "hold"] = Field(default="fail", description="The meaning of a result without samples.")
 
+    # Only stored where it is another one: a release that knows one server only cannot ask it.
+    instance: Annotated[str, Names("prometheus")] = Field(
+        default=DEFAULT,
+        exclude_if=lambda name: name == DEFAULT,
+        description="Which server of connections.prometheus is asked.",
+    )
+
     @model_validator(mode="after")
     def _comparison(self) -> QueryParams:
         if (self.op is None) != (self.value is None):
@@ -58,7 +67,7 @@ class Query(Check[QueryParams]):
     async def observe(self, context: CheckContext, params: QueryParams) -> Observation:
         """Evaluate the expression once."""
         with observing():
-            samples = await context.clients.prometheus().query(params.query)
+            samples = await (await PROMETHEUS.client(context.clients, params.instance)).query(params.query)
         if not samples:
             return observation(params.empty == "hold", "the query gives no samples", samples=0)
         failing = [sample for sample in samples if not _holds(params, sample.value)]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, field_validator
 
 from app.backends.action import Action, Context
+from app.backends.redis.backend import REDIS
 from app.domain.errors import PermanentError, TransientError
 from app.domain.model import JsonObject, Value
 from app.domain.permissions import Permission
@@ -31,7 +32,7 @@ _ELEMENT = re.compile(r"\\(?s:.)|(?P<any>\[(?:\\(?s:.)|[^\]\\])*(?:\]|$)|[*?])|(
 class DeleteMatchingParams(Value):
     """Which keys to remove."""
 
-    pattern: Annotated[str, Text.REDIS_GLOB] = Field(
+    pattern: Annotated[str, Text.GLOB] = Field(
         min_length=1, max_length=1024, description="A Redis glob with at least one literal character."
     )
     max: int = Field(default=100_000, ge=1, le=10_000_000, description="Refuse to remove more keys than this.")
@@ -61,12 +62,12 @@ class DeleteMatching(Action[DeleteMatchingParams]):
     async def plan(self, context: Context, params: DeleteMatchingParams) -> PlannedStep:
         """Count the keys that would be lost; stops counting once they are too many."""
         number = int(context.target.name)
-        client = context.clients.redis(context.target.instance)
+        client = await REDIS.of(context)
         async with client.database(number) as redis:
             await client.require_primary(redis)
             await client.require_commands(redis, [one.resource for one in self.permissions])
             matching = await _count(redis, params)
-        place = f"of Redis database {context.target.instance}/{number}"
+        place = f"of Redis database {REDIS.instance(context.target)}/{number}"
         if matching > params.max:
             msg = f"more than {params.max} keys {place} match {params.pattern!r}"
             raise PermanentError(msg, reason=Reason.BOUNDS_REACHED)
@@ -82,7 +83,7 @@ class DeleteMatching(Action[DeleteMatchingParams]):
         """Remove the keys that match now, up to `max`; keys that appear meanwhile may stay."""
         params = DeleteMatchingParams.model_validate(step.params)
         removed = 0
-        client = context.clients.redis(context.target.instance)
+        client = await REDIS.of(context)
         async with client.database(int(context.target.name)) as redis:
             await client.require_primary(redis)
             try:

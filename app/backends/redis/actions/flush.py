@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from app.backends.action import Action, Context
+from app.backends.redis.backend import REDIS
 from app.domain.model import JsonObject, Value
 from app.domain.permissions import Permission
 from app.domain.plans import PlannedStep
@@ -38,7 +39,7 @@ class Flush(Action[FlushParams]):
     async def plan(self, context: Context, params: FlushParams) -> PlannedStep:
         """Count the keys that would be lost."""
         number = int(context.target.name)
-        client = context.clients.redis(context.target.instance)
+        client = await REDIS.of(context)
         async with client.database(number) as redis:
             await client.require_primary(redis)
             await client.require_commands(redis, [one.resource for one in self.permissions])
@@ -46,7 +47,7 @@ class Flush(Action[FlushParams]):
         keys = before["keys"]
         return self.planned(
             params,
-            summary=f"remove all {keys} keys of Redis database {context.target.instance}/{number}",
+            summary=f"remove all {keys} keys of Redis database {REDIS.instance(context.target)}/{number}",
             before=before,
             desired={"keys": 0},
             changes=keys > 0,
@@ -54,7 +55,7 @@ class Flush(Action[FlushParams]):
 
     async def apply(self, context: Context, step: PlannedStep) -> JsonObject:  # noqa: ARG002 - the target says it all
         """Empty the database; writers may already have put keys back when they are counted."""
-        client = context.clients.redis(context.target.instance)
+        client = await REDIS.of(context)
         async with client.database(int(context.target.name)) as redis:
             await client.require_primary(redis)
             with client.sent_once("FLUSHDB"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import ByteSize, Field, model_validator
 
 from app.backends.check import Check, CheckContext, observation, observing
+from app.backends.redis.backend import REDIS
 from app.domain.errors import CheckError
 from app.domain.model import Value
 from app.domain.permissions import Permission
@@ -37,7 +38,7 @@ class Memory(Check[MemoryParams]):
     async def observe(self, context: CheckContext, params: MemoryParams) -> Observation:
         """Read INFO memory once."""
         with observing():
-            client = context.clients.redis(context.target.instance)
+            client = await REDIS.of(context)
             async with client.database(int(context.target.name)) as redis:
                 await client.require_data(redis)
                 memory = await redis.info("memory")
