@@ -1,0 +1,1 @@
+"""A backend of the remediator: commands on hosts, over SSH."""

@@ -1,0 +1,1 @@
+"""Checks of this backend, one module each."""
