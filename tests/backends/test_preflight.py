@@ -249,7 +249,7 @@ def terminate(database: str | None) -> dict[str, Any]:
 
 def test_a_login_without_its_roles_is_found(the_shop: Shop, look: Look) -> None:
     """Each role by its name, with the statement that grants it."""
-    scope = {"postgres": [f"main/{the_shop.database}"]}
+    scope = {"postgres": {"databases": [f"main/{the_shop.database}"]}}
     for database in (the_shop.database, None):
         assert Result.OK is look(terminate(database), the_shop.connections(), **scope).result
     login = the_shop.remediator_role

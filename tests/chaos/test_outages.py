@@ -149,7 +149,7 @@ def test_a_database_that_does_not_answer(
         steps=[{"action": "postgres.terminate_idle", "with": {"idle_longer_than": "1h"}}],
     )
     connections = {"postgres": {"main": {"url": {"value": target.url}}}, "timeout": "2s"}
-    group = replicas(entry, connections=connections, scope={"postgres": ["main/*"]}, recheck="1s")
+    group = replicas(entry, connections=connections, scope={"postgres": {"databases": ["main/*"]}}, recheck="1s")
     service = group.start()
     with _stopped(_pid(target)):
         fire(service)
