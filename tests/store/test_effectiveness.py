@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from app.backends.connection import Connections, NotifyChannel, SecretSource
 from pydantic import SecretStr
 
-from app.backends.connection import Connections, NotifyChannel, SecretSource
 from app.domain.obstacles import Breaker
 from app.domain.reasons import Reason
 from app.domain.states import RunState
