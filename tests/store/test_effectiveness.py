@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from app.backends.connection import Connections, NotifyChannel, SecretSource
 from pydantic import SecretStr
 
+from app.backends.connections import Connections
+from app.backends.notify.backend import NotifyChannel
+from app.backends.secrets import SecretSource
 from app.domain.obstacles import Breaker
 from app.domain.reasons import Reason
 from app.domain.states import RunState

@@ -10,13 +10,14 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
-from app.backends.connection import RedisConnection, SecretSource
 from pydantic import SecretStr
 from redis import exceptions
 
+from app.backends.redis.backend import RedisConnection
 from app.backends.redis.client import RedisClient
 from app.backends.redis.errors import answered, lost, translated
 from app.backends.redis.parser import Parser
+from app.backends.secrets import SecretSource
 from app.domain.errors import ActionError, OutcomeUnknownError, PermanentError, TransientError
 from app.domain.reasons import Reason
 from tests.support.aio import run
