@@ -332,6 +332,34 @@ def test_each_alert_is_tried_as_often_as_it_may_be(tmp_path: Path, redis_server:
     run(scenario())
 
 
+def test_a_second_attempt_that_alerts_share_stays_one(
+    tmp_path: Path, redis_server: RedisServer, sink: WebServer
+) -> None:
+    """Its remediation changes while it waits, and one plan answers both as before."""
+
+    async def scenario() -> None:
+        sink.status = 404
+        limits = {"cooldown": "0s", "rate": "1000/1h", "attempts": 2}
+        entry = flush(steps=[request(sink, "/all")], limits=limits)
+        async with engine(sqlite(tmp_path), tmp_path, entry, connections=cache(redis_server)) as one:
+            await pause(one)
+            for pod in "ab":
+                await one.fire(pod=pod)
+                await one.reached(RunState.DEFERRED, count=1)
+            sink.answering.clear()
+            await resume(one)
+            await until(lambda: has_called(sink), 10, "the first attempt")
+            await pause(one)
+            sink.answering.set()
+            await one.reached(RunState.FAILED, RunState.DEFERRED, count=2)
+            one.catalog.put(entry | {"max_age": "2h"})
+            await resume(one)
+            _, second = await one.ended(count=2)
+            assert "parted" not in await one.kinds(second.id)
+
+    run(scenario())
+
+
 async def has_called(sink: WebServer) -> bool:
     """Whether the step for all was called."""
     return bool(asked(sink, "/all"))
