@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -39,6 +39,7 @@ PATIENCE = 600.0 if SOAK else 90.0
 SEED = os.environ.get("REMEDIATOR_CHAOS_SEED", f"{datetime.now(UTC):%Y-%m-%d}")
 LEASE_SECONDS = 2.0
 AT_ONCE = 2  # things that happen
+SLOTS = 100  # connections that the server takes
 HOUR = timedelta(hours=1)
 CLOCKS = (-HOUR, timedelta(), HOUR)  # of the machines
 ENDS = {"succeeded", "failed", "interrupted", "cancelled", "denied", "expired"}
@@ -115,6 +116,7 @@ class Bed:
             "cut": (4, self._cut),
             "stall": (3, self._stall),
             "terminate": (3, self._terminate),
+            "every slot is taken": (1, self._fill),
             "restart of the server": (1, lambda _: self._restart(signal.SIGINT)),
             "crash of the server": (1, lambda _: self._restart(signal.SIGQUIT)),
         }
@@ -151,6 +153,13 @@ class Bed:
         with suppress(psycopg.OperationalError):  # it is just restarting
             self.server.execute(f"SELECT pg_terminate_backend(pid) {SESSIONS} AND random() < {share:.2f}")
 
+    def _fill(self, chance: random.Random) -> None:
+        with ExitStack() as held:
+            with suppress(psycopg.OperationalError):  # that was the last one
+                for _ in range(SLOTS):
+                    held.enter_context(closing(psycopg.connect(self.server.url, connect_timeout=2)))
+            self.over.wait(chance.uniform(0.1, LEASE_SECONDS))
+
     def _restart(self, how: signal.Signals) -> None:
         with self.of_server:
             assert self.server.pid
@@ -162,7 +171,7 @@ class Bed:
 @pytest.fixture
 def bed(replicas: MakeReplicas, start_postgres: Callable[..., postgres.PostgresServer], sink: web.WebServer) -> Bed:
     """Three replicas that have begun to serve, on machines whose clocks differ by two hours."""
-    server = start_postgres()
+    server = start_postgres({"max_connections": f"{SLOTS}"})
     limits = {"attempts": 1, "cooldown": "0s", "breaker": 100_000, "rate": "100000/1h", "storm": "100000/10m"}
     once, again = request(sink, "/once/{{ labels.pod }}", method="POST"), request(sink, "/again/{{ labels.pod }}")
     twice = [request(sink, "/twice/{{ labels.pod }}/1", method="POST"), request(sink, "/twice/{{ labels.pod }}/2")]
