@@ -206,7 +206,7 @@ def test_an_approval_is_void_when_the_plan_is_another_one(
             (row,) = await one.reached(RunState.AWAITING_APPROVAL, count=1)
             assert (None, 4) == (row.approved_by, dial.value)
             (void,) = await events(one, "approval_void")
-            assert "what alice approved has changed: step 1: before.value is 4, no longer 3" in void.message
+            assert "the plan that alice approved has changed: step 1: before.value is 4, no longer 3" in void.message
             while await send_due(one.parts):
                 continue
             titles = [title for title, _ in received(people)]
@@ -236,7 +236,7 @@ def test_a_yes_to_another_plan_is_none_to_this_one(store: str, tmp_path: Path, d
                 return row.state == RunState.AWAITING_APPROVAL and Plan.model_validate(row.plan).question != first
 
             await until(asked_anew, 10, "the question to be put anew", one.runs)
-            assert "another one than that of question" in str(
+            assert "differs from the plan of question" in str(
                 await say(one, DecisionKind.APPROVE, "bob", question=first)
             )
             assert [3, 30] == dial.history
