@@ -212,7 +212,7 @@ def test_an_approval_is_void_when_the_plan_is_another_one(
             titles = [title for title, _ in received(people)]
             assert 2 == sum(title.startswith("Approve?") for title in titles)
             again = next(text for title, text in reversed(received(people)) if title.startswith("Approve?"))
-            assert "what was approved before has changed: step 1: before.value is 4, no longer 3" in again
+            assert "the approved plan has changed: step 1: before.value is 4, no longer 3" in again
             assert "1. turn from 4 to 5" in again
             await say(one, DecisionKind.APPROVE, "bob")
             (row,) = await one.ended(count=1)
