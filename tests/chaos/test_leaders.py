@@ -43,10 +43,15 @@ def leading(group: Replicas, matter: str = "housekeeping") -> Service:
 
 
 def unsealed(group: Replicas) -> int:
-    """How many events have no seal."""
+    """How many chains have an end that no seal lists."""
+    listed = """
+        SELECT leaf->>0 AS chain, max((leaf->>1)::int) AS seq
+        FROM seal, jsonb_array_elements(leaves::jsonb) AS leaf GROUP BY 1
+    """
+    ends = "SELECT run_id AS chain, max(seq) AS seq FROM event GROUP BY 1"
     with psycopg.connect(group.store) as connection:
-        query = "SELECT count(*) FROM event WHERE id > (SELECT coalesce(max(to_id), 0) FROM seal)"
-        row = connection.execute(query).fetchone()
+        query = f"SELECT count(*) FROM ({ends}) AS one LEFT JOIN ({listed}) AS sealed USING (chain)"
+        row = connection.execute(f"{query} WHERE one.seq > coalesce(sealed.seq, 0)".encode()).fetchone()
     assert row is not None
     return int(row[0])
 
