@@ -204,13 +204,13 @@ def config(workloads: Cluster, start_postgres: Any, redis_server: RedisServer, t
         "catalog": [str(ROOT / "remediations")],
         "channel": "oncall",
         "scope": {
-            "namespaces": [*DEPLOYMENTS],
-            "postgres": [f"{system}/{database}" for system, database in DATABASES.items()],
-            "redis": ["svg-ai-4tier/0", "spheroseg/0"],
-            "hosts": ["*.svc"],
+            "kubernetes": {"namespaces": [*DEPLOYMENTS]},
+            "postgres": {"databases": [f"{system}/{database}" for system, database in DATABASES.items()]},
+            "redis": {"databases": ["svg-ai-4tier/0", "spheroseg/0"]},
+            "http": {"hosts": ["*.svc"]},
         },
         "connections": {
-            "kubernetes": {"kubeconfig": str(workloads.kubeconfig)},
+            "kubernetes": {"default": {"kubeconfig": str(workloads.kubeconfig)}},
             "postgres": {system: {"url": {"value": server.database_url(name)}} for system, name in DATABASES.items()},
             "redis": {
                 system: {"url": {"value": redis_server.url.rpartition("/")[0]}}

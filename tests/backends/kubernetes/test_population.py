@@ -192,4 +192,4 @@ def test_a_list_without_the_target_is_no_population(kube: Any, tmp_path: Path) -
             return (await look_outside(one.parts, pending, plan)).population
 
     seen = run(scenario())
-    assert "has 0 entries and lacks the target" in seen.unknown
+    assert "has 0 entries and lacks this one" in seen.unknown

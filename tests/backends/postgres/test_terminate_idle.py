@@ -318,7 +318,7 @@ def test_resolving_asks_nothing_of_the_network(configured: Callable[[str], Conne
     async def use(clients: Clients) -> list[tuple[str, str]]:
         postgres = await POSTGRES.client(clients, "main")
         targets = (postgres.resolve("main", None), postgres.resolve("main", "a/b"))
-        return [(target.key, target.instance) for target in targets]
+        return [(target.key, POSTGRES.instance(target)) for target in targets]
 
     assert [("postgres:main/orders", "main"), ("postgres:main/a/b", "main")] == contexts.with_clients(connections, use)
 
