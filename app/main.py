@@ -68,7 +68,7 @@ def utc_now() -> datetime:
 
 
 def _scope_of(settings: Settings) -> Scope:
-    """The configured scope, without what belongs to this service itself: each backend knows what that is."""
+    """Return the configured scope, without the service's own parts: each backend knows them."""
     url, connections = str(store_url(settings.store_url)), settings.connections
     blocks = {
         name: backend.protect(settings.scope.of(name), connections.of(name), url)

@@ -46,14 +46,14 @@ def matches(value: str, patterns: Iterable[str]) -> bool:
 
 
 class ScopeBlock(Value):
-    """The block of one backend in `scope`: patterns of what may be acted on. Without any, nothing may."""
+    """The block of one backend in `scope`: patterns of allowed targets. Without a pattern none is allowed."""
 
     def objection(self, target: Target) -> str | None:
-        """Say why `target` is out of scope and what would bring it in, or None."""
+        """Say why `target` is out of scope and which setting would bring it in, or None."""
         return f"{target.key!r} is not in scope"
 
     def params_objection(self, params: JsonObject) -> str | None:  # noqa: ARG002 - for backends that judge parameters
-        """Say which parameter of a step or check, of whatever backend, is out of scope, or None."""
+        """Say which parameter of a step or check, of any backend, is out of scope, or None."""
         return None
 
 
@@ -66,7 +66,7 @@ class HasTarget(Protocol):
 
     @property
     def target(self) -> Target:
-        """What is acted on."""
+        """The thing to act on."""
 
 
 class TargetKind(ABC):
@@ -124,7 +124,7 @@ class Backend(ABC, Generic[C]):
         return f"{name!r} cannot be the name of a connection; use letters, digits and . _ - (at most {_LONGEST})"
 
     def protect(self, block: Any, instances: Mapping[str, Any], store_url: str) -> Any:  # noqa: ARG002
-        """The scope's block, with what belongs to the remediator itself, such as its own store, taken out of reach."""
+        """Return the scope's block without the remediator's own parts, such as its own store."""
         return block
 
     def file_problems(self, connection: Any) -> Iterator[tuple[str, str]]:  # noqa: ARG002 - secrets are read without it
@@ -171,5 +171,5 @@ class Backend(ABC, Generic[C]):
         raise NotImplementedError
 
     def needs(self, asking: Asking) -> Iterator[Need | Finding]:  # noqa: ARG002 - for backends that can ask
-        """What preflight is to find out for one remediation; nothing where it does not concern this backend."""
+        """Return the questions of preflight for one remediation; nothing where it does not concern this backend."""
         return iter(())

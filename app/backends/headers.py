@@ -21,13 +21,13 @@ OWN_HEADERS = frozenset(
 
 
 class _Plain(SecretSource):
-    """A text in the place of a secret: it is none, so that it is not taken out of what others say."""
+    """A text in the place of a secret: it is none, and so is not hidden in other texts."""
 
     is_secret = False
 
 
 def _in_place(headers: object) -> object:
-    """A header may be written as it is; what its name makes a credential is kept as one."""
+    """A header may be plain text; with a credential's name it is kept as a secret."""
     if not isinstance(headers, Mapping):
         return headers
     return {

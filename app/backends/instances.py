@@ -47,7 +47,7 @@ class Clients:
         return self._web
 
     async def load(self, names: Collection[str]) -> None:
-        """Import what these backends need, where the configuration lets anything reach them: no run waits for it."""
+        """Import the modules of these backends, if the configuration lets a run reach them."""
         for name, backend in backends().items():
             if name in names and backend.is_reachable(self.connections, self.scope.of(name)):
                 await backend.load()

@@ -1,4 +1,4 @@
-"""What the core needs to tell people something: a backend that plays the role `MessageBackend`."""
+"""The core's way to tell people something: a backend that plays the role `MessageBackend`."""
 
 from __future__ import annotations
 

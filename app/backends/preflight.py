@@ -48,7 +48,7 @@ class Asking:
     is_open: Callable[[object], bool]  # whether an alert fills in a value, or a part of it
 
     def target(self, backend: str) -> JsonObject | None:
-        """The fields of the target where it is one of this backend; what an alert fills in is a template."""
+        """Return the fields of a target of this backend; a field that an alert fills in is a template."""
         spec = self.remediation.target
         return spec.fields if spec is not None and spec.backend == backend else None
 
@@ -82,7 +82,7 @@ class Asking:
         return sorted({str(one) for one in given if one and not self.is_open(one)})
 
     def permissions(self, backend: str) -> list[Permission]:
-        """What its actions and checks declare for a backend, each once."""
+        """Return the permissions that its actions and checks declare for a backend, each once."""
         return list(dict.fromkeys(one for use, _ in self.used() for one in use.permissions if one.backend == backend))
 
     def acts_on(self, backend: str) -> bool:
@@ -119,7 +119,7 @@ def naming(params: type[Any], section: str | None = None) -> dict[str, str]:
 
 
 def cannot(subject: str, message: str) -> Finding:
-    """That something cannot be done, and what to do about it."""
+    """Return the finding that something cannot be done, and the remedy."""
     return Finding(subject=subject, result=Result.CANNOT, message=message)
 
 

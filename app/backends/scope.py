@@ -17,14 +17,14 @@ from app.domain.plans import NO_BACKEND, Plan, Target
 
 
 class _Scope(Value):
-    """Patterns (`*` and `?`) of what may be acted on; what is not named is not touched."""
+    """Patterns (`*` and `?`) of targets that the service may act on; it touches no other target."""
 
     def of(self, backend: str) -> Any:
         """The block of a backend; None where it has none, or is not installed."""
         return getattr(self, backend, None)
 
     def objection(self, target: Target) -> str | None:
-        """Say why `target` is out of scope and what would bring it in, or None."""
+        """Say why `target` is out of scope and which setting would bring it in, or None."""
         if target.backend == NO_BACKEND:
             return None
         block = self.of(target.backend)
@@ -38,7 +38,7 @@ class _Scope(Value):
         return next(filter(None, (block.params_objection(params) for block in self._blocks())), None)
 
     def plan_objection(self, plan: Plan) -> str | None:
-        """Say what in `plan` is out of scope, or None."""
+        """Say which part of `plan` is out of scope, or None."""
         used = [*(step.params for step in plan.steps), *(check.params for check in plan.verify)]
         return self.objection(plan.target) or next(filter(None, map(self.params_objection, used)), None)
 
@@ -53,7 +53,7 @@ def _block(backend: Backend[Any], block: type[ScopeBlock]) -> tuple[Any, Any]:
 
 
 def _mapping(name: str, first: str) -> Callable[[object], object]:
-    """Says what to write instead of a list, which earlier releases had here."""
+    """Say which form replaces a list, which earlier releases had here."""
 
     def check(given: object) -> object:
         if isinstance(given, list | tuple | str):

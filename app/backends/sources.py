@@ -33,7 +33,7 @@ class Answer(BaseModel):
 
 
 class Status(Answer):
-    """Whether an alert is active, and who suppresses it."""
+    """Whether an alert is active, and its silences and inhibiting alerts."""
 
     state: str
     silenced_by: tuple[str, ...] = Field(default=(), alias="silencedBy")
@@ -42,7 +42,7 @@ class Status(Answer):
 
 
 class HeldAlert(Answer):
-    """One alert that has not resolved, of whatever size: one that is too large must not hide the others."""
+    """One alert that has not resolved, of any size: one that is too large must not hide the others."""
 
     fingerprint: Fingerprint
     labels: AnyPairs
@@ -80,7 +80,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What each member that answered holds; `missing` says of each other one why."""
+    """The alerts of each member that answered; `missing` has the error of each other member."""
 
     groups: tuple[tuple[Group, ...], ...]
     missing: tuple[str, ...]
@@ -92,13 +92,13 @@ class AlertSource(Protocol):
 
     @property
     def receivers(self) -> tuple[str, ...]:
-        """The receivers that lead here, as far as they are configured; none: those that notifications name."""
+        """Return the receivers that lead here, as configured; none: the receivers of notifications."""
 
     def of_name(self, alertname: str) -> Awaitable[Answers]:
         """The groups with alerts of this name, of all receivers."""
 
     def routed_to(self, receivers: Collection[str]) -> Awaitable[Answers]:
-        """The groups of these receivers, given by their plain names."""
+        """Return the groups of the given receivers, by their plain names."""
 
     def fingerprints(self) -> Awaitable[frozenset[str]]:
         """Every alert that any member holds; raises unless all members answer."""
@@ -116,7 +116,7 @@ class AlertBackend(Backend[Any], ABC):
 
 
 class Sources:
-    """Several sources as one: what fires at any of them fires, and what one was not asked is not known to be gone."""
+    """Several sources as one: an alert of any of them fires, and one that was not asked may still hold it."""
 
     def __init__(self, sources: Sequence[AlertSource]) -> None:
         self._sources = sources

@@ -149,7 +149,7 @@ def _is_misspelt(target: Node | None) -> bool:
 
 
 def _as_written(remediation: Remediation) -> Remediation:
-    """The remediation with a target that holds only what is not at its default: the store compares and keeps that."""
+    """Return the remediation with a target without fields at their defaults: the store compares and keeps that."""
     spec = remediation.target
     if spec is None:
         return remediation

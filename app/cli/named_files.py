@@ -1,4 +1,4 @@
-"""Looks at every file that the connections of a configuration name; `app.main` reads what the start needs."""
+"""Looks at every file that the connections of a configuration name; `app.main` reads the files for the start."""
 
 from __future__ import annotations
 

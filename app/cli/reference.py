@@ -1,4 +1,4 @@
-"""`backends`: what is installed, and how its targets, settings, actions and checks are written."""
+"""`backends`: the installed backends, and the form of their targets, settings, actions and checks."""
 
 from __future__ import annotations
 

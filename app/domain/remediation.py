@@ -91,7 +91,7 @@ class Switchable(StrEnum):
 
 
 class TargetSpec(BaseModel):
-    """What is acted on: the name of exactly one backend, with fields that this backend knows."""
+    """The thing to act on: the name of exactly one backend, with fields that this backend knows."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
     __pydantic_extra__: dict[str, JsonObject]
@@ -111,7 +111,7 @@ class TargetSpec(BaseModel):
 
     @property
     def fields(self) -> JsonObject:
-        """The fields as they are written; what is at its default may be missing."""
+        """Return the fields as they are written; fields at their defaults may be missing."""
         return self.__pydantic_extra__[self.backend]
 
 

@@ -8,7 +8,7 @@ from app.domain.plans import Plan
 
 
 class Border(Protocol):
-    """What may be touched; the configuration alone decides it."""
+    """The border of all actions; the configuration alone decides it."""
 
     def plan_objection(self, plan: Plan) -> str | None:
-        """Say what in `plan` is out of scope, or None."""
+        """Say which part of `plan` is out of scope, or None."""

@@ -1,4 +1,4 @@
-"""Metrics about alerts on their way in: notifications, episodes, and look-ups of what notifications missed."""
+"""Metrics about alerts on their way in: notifications, episodes, and look-ups of missed alerts."""
 
 from __future__ import annotations
 

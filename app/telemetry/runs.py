@@ -1,4 +1,4 @@
-"""Metrics about runs, their steps and checks, and about what stands between a remediation and its runs."""
+"""Metrics about runs, their steps and checks, and about obstacles between a remediation and its runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Alertmanagers that send notifications here: asked whether an alert is fresh, and what no notification told."""
+"""The Alertmanagers that send notifications here: asked whether an alert is fresh, and for missed alerts."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def _host(text: str) -> str:
 
 
 class HttpConnection(Value):
-    """What http.request and http.ok send to one host beside what a remediation gives."""
+    """The headers that http.request and http.ok send to one host beside those of a remediation."""
 
     headers: Headers = Field(default_factory=dict)
     query: Query = Field(default_factory=dict, description="Added to the query of each URL.")

@@ -1,4 +1,4 @@
-"""What preflight asks for the hosts that a remediation calls, and for the secrets that it sends."""
+"""The questions of preflight about the hosts that a remediation calls, and the secrets that it sends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _secret(asking: Asking, name: str) -> Need:
 
 
 def _host(asking: Asking, origin: str) -> Need | Finding:
-    """Nothing connects to it: what a remediation cures may well be down now."""
+    """Resolve the name without a connection: the host of a remediation may well be down now."""
     host = urlsplit(origin).hostname or ""
     objection = asking.scope.params_objection({"url": origin})
     if objection is not None:

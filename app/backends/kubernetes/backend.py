@@ -110,7 +110,7 @@ class KubernetesTargets(TargetKind):
         return None if fits else f'"{value[: longest + 1]}" cannot be {noun}'
 
     def known(self, fields: Mapping[str, Any]) -> Target | None:
-        """The namespace is what the scope goes by."""
+        """The scope goes by the namespace."""
         cluster, namespace = fields.get("cluster", DEFAULT), fields.get("namespace")
         if cluster is None or namespace is None:
             return None
@@ -217,7 +217,7 @@ class KubernetesBackend(Backend["KubernetesClient"]):
         return seen.model_copy(update={"where": self.neighbourhood(target)})
 
     def needs(self, asking: Asking) -> Iterator[Need | Finding]:
-        """The rights that its steps and checks declare, and a dry run of what can be tried."""
+        """Return questions for the rights that its steps and checks declare, and a dry run where one is possible."""
         from app.backends.kubernetes.preflight import needs  # noqa: PLC0415 - it imports all actions
 
         fields = asking.target(self.name)

@@ -79,7 +79,7 @@ def target_ref(kind: str, namespace: str, name: str) -> ObjectRef:
 
 
 def target_key(ref: ObjectRef, cluster: str = DEFAULT) -> str:
-    """What the target lock holds for this object; the default cluster is not named in it."""
+    """Return the key for the target lock of this object; it does not name the default cluster."""
     place = "" if cluster == DEFAULT else f"{cluster}/"
     return f"kubernetes:{place}{ref.kind}/{ref.namespace}/{ref.name}"
 

@@ -1,4 +1,4 @@
-"""What preflight asks of a cluster: whether the rights are there, and whether it would take what the steps send."""
+"""The questions of preflight to a cluster: whether the rights are there, and whether it would take the steps."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def needs(asking: Asking, target: KubernetesTarget) -> Iterator[Need | Finding]:
 
 
 def _places(asking: Asking, target: KubernetesTarget) -> list[_Place]:
-    """Where the target may be: what no alert fills in is certain, the rest is what the scope allows."""
+    """Return the possible places of the target: fixed fields are certain, the scope allows the rest."""
     found = []
     clusters = {DEFAULT, *asking.clients.connections.of(KUBERNETES.name)}
     for outer, inner in asking.scope.of(KUBERNETES.name).pairs():
@@ -110,7 +110,7 @@ def _access(asking: Asking, permission: Permission, place: _Place) -> Need:
 
 
 def _dry_run(asking: Asking, target: KubernetesTarget) -> Need:
-    """What the steps would send now, for the API server to judge; what only the state of now forbids is no finding."""
+    """Send the steps of now to the API server for a dry run; an objection that only holds now is no finding."""
     place = target.namespace if target.cluster == DEFAULT else f"{target.cluster}/{target.namespace}"
     subject = f"{target.kind} {place}/{target.name}"
 

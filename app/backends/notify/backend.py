@@ -44,7 +44,7 @@ class NotifyBackend(MessageBackend):
         return Notifier(clients.connections.instance(self, instance), clients.connections.timeout)
 
     async def messenger(self, clients: Clients, channel: str) -> Notifier:
-        """One channel, for what the engine itself has to say."""
+        """One channel, for the messages of the engine itself."""
         return await self.channel(clients, channel)
 
     async def channel(self, clients: Clients, name: str) -> Notifier:

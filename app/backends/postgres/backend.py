@@ -45,7 +45,7 @@ class PostgresScope(ScopeBlock):
     )
 
     def objection(self, target: Target) -> str | None:
-        """The own store is out of reach, whatever the patterns say."""
+        """The own store is out of reach, with any patterns."""
         place = target.key.partition(":")[2]
         if place in self.own_databases:
             return f"postgres target {place!r} is the remediator's own store"

@@ -1,4 +1,4 @@
-"""What preflight asks of a PostgreSQL server: whether the login gets in, and has the roles that are needed."""
+"""The questions of preflight to a PostgreSQL server: whether the login works, and has the necessary roles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What preflight asks of a Redis server: whether the user gets in, and may run the commands that are needed."""
+"""The questions of preflight to a Redis server: whether the login works, and the user may run the commands."""
 
 from __future__ import annotations
 

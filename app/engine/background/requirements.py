@@ -1,4 +1,4 @@
-"""What each remediation needs of other systems: its backends read it off its declaration, `preflight` asks."""
+"""The needs of each remediation in other systems: its backends read them from it, `preflight` asks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from app.engine.context import EngineContext
 
 
 def needs_of(remediation: Remediation, parts: EngineContext) -> list[Need | Finding]:
-    """What is to be asked, and what is known without asking; what concerns the target comes first."""
+    """Return the questions to ask, and the answers that need no question; questions about the target come first."""
     asking = Asking(
         remediation=remediation,
         clients=parts.clients,

@@ -46,7 +46,7 @@ async def _freshness(parts: EngineContext, run: Run) -> Freshness | None:
 
 
 async def alert_source(parts: EngineContext) -> AlertSource | None:
-    """What holds the alerts that notifications are about; None where nothing of it is configured."""
+    """Return the source of alerts for notifications; None where none is configured."""
     backend = having(AlertBackend)  # type: ignore[type-abstract]
     return None if backend is None else await backend.source(parts.clients)
 
