@@ -107,15 +107,13 @@ def test_check_tells_every_problem_with_its_place(tmp_path: Path) -> None:
 def test_wrong_configuration_is_told_with_its_place(tmp_path: Path) -> None:
     """A command that needs the configuration ends with 2 and says what is wrong, where."""
     file = tmp_path / "config.yaml"
-    file.write_text("rate: 60/1h\nscope:\n  namespaces: [shop]\n  namspaces: [shop]\nworkers: none\n")
+    file.write_text("rate: 60/1h\nscope:\n  kubernetes:\n    namspaces: [shop]\nworkers: none\n")
 
     for command in ("check", "serve"):
         done = remediator(command, "--config", file, "--data", tmp_path / "data")
         assert 2 == done.returncode
-        assert (
-            f'{file}:4:3  scope.namspaces  unknown field "namspaces" for "scope"; did you mean "namespaces"?'
-            in done.stderr
-        )
+        told = 'unknown field "namspaces" for "kubernetes"; did you mean "namespaces"?'
+        assert f"{file}:4:5  scope.kubernetes.namspaces  {told}" in done.stderr
         assert f"{file}:5:1  workers  " in done.stderr
         assert done.stderr.endswith("remediator: the configuration cannot be used\n")
         assert "Traceback" not in done.stderr
