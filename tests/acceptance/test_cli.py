@@ -71,11 +71,13 @@ def test_serve_works_in_an_empty_directory(tmp_path: Path) -> None:
 
 
 def test_check_of_the_shipped_catalog() -> None:
-    """It is well, and its digest says which one it is."""
+    """It is well, its digest says which one it is, and guards that are turned off are told."""
     done = remediator("check", "remediations")
 
     assert 0 == done.returncode, done.stderr
-    assert re.fullmatch(r"ok: \d+ remediations in \d+ files, digest [0-9a-f]{12}\n", done.stdout)
+    *notes, last = done.stdout.splitlines()
+    assert ["svg-ai-4tier-disaster: the guard storm is turned off: a page touches nothing"] == notes
+    assert re.fullmatch(r"ok: \d+ remediations in \d+ files, digest [0-9a-f]{12}", last)
 
 
 def test_check_tells_every_problem_with_its_place(tmp_path: Path) -> None:
