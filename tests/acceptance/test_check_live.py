@@ -68,7 +68,7 @@ def test_what_only_an_alert_will_tell_is_not_called_well(tmp_path: Path) -> None
     entry = remediation("free", {"action": "http.request", "with": {"url": "http://{{ labels.host }}/"}})
     done = check("--live", write_yaml(tmp_path / "c.yaml", {"remediations": [entry]}))
     assert 0 == done.returncode, done.stderr
-    assert ["free", "unknown", "only"] == done.stdout.splitlines()[1].split()[:3]
+    assert ["free", "unknown", "its"] == done.stdout.splitlines()[1].split()[:3]
 
 
 def test_without_live_nothing_is_contacted(tmp_path: Path, redis_server: RedisServer) -> None:

@@ -51,5 +51,5 @@ def test_everything_is_stopped_and_goes_on(service: Service, tmp_path: Path) -> 
     code, _, warned = remediator("pause", "--remediation", "nothing")
     assert (2, True) == (code, "there is no remediation 'nothing'" in warned)
     code, _, warned = remediator("resume")
-    assert (2, True) == (code, "what stands: target postgres:main/orders by ann" in warned)
+    assert (2, True) == (code, "these pauses stand: target postgres:main/orders by ann" in warned)
     assert ["upgrade"] == [one["why"] for one in service.get("/pause").json()["items"]]

@@ -45,7 +45,7 @@ def test_every_look_at_the_audit_says_that_it_is_intact(
         rate=f"100000/{KEPT_SECONDS}s",
     )
     members = [group.start(module=hurried(SOON)) for _ in range(2)]
-    with _alerts(group) as statuses:
+    with _alerts(group, sink) as statuses:
         looks = run(_look(group.store, time.monotonic() + SECONDS))
     found = [str(finding) for look in looks for finding in look.findings]
     assert [] == found, f"in {len(looks)} looks"
@@ -59,23 +59,26 @@ def test_every_look_at_the_audit_says_that_it_is_intact(
 
 
 @contextmanager
-def _alerts(group: Replicas) -> Iterator[list[int]]:
+def _alerts(group: Replicas, sink: web.WebServer) -> Iterator[list[int]]:
     """Alerts on either replica that end as soon as what was done about them is old; what was answered."""
     over, statuses = threading.Event(), list[int]()
-    thread = threading.Thread(target=_send, args=(group, over, statuses))
+    thread = threading.Thread(target=_send, args=(group, sink, over, statuses))
     thread.start()
     try:
         yield statuses
     finally:
         over.set()
         thread.join()
+        sink.answering.set()
 
 
-def _send(group: Replicas, over: threading.Event, statuses: list[int]) -> None:
+def _send(group: Replicas, sink: web.WebServer, over: threading.Event, statuses: list[int]) -> None:
     begun: list[datetime] = []
     start, lasts = time.monotonic(), KEPT_SECONDS * A_SECOND
     while not over.wait(max(0.0, start + len(begun) / A_SECOND - time.monotonic())):
         number = len(begun)
+        # Once a second there are answers: until then the alerts of a target share its run.
+        (sink.answering.clear if number % A_SECOND else sink.answering.set)()
         begun.append(datetime.now(UTC))
         alerts = [_alert("firing", number, begun[-1])]
         if number >= 2 * lasts:
