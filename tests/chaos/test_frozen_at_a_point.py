@@ -23,7 +23,7 @@ _JSON = {"Content-Type": "application/json"}
 BEFORE_THE_CALL = (
     Point("app.engine.stages.execution.begin", "after", 1, "freeze"),
     Point("app.backends.http.actions.request.Request.apply", "before", 1, "freeze"),
-    Point("app.backends.http.client._send_to", "before", 1, "freeze"),
+    Point("app.backends.web._send_to", "before", 1, "freeze"),
 )
 BEFORE_THE_SCALING = (
     Point("app.engine.stages.execution.begin", "after", 1, "freeze"),

@@ -166,7 +166,7 @@ def test_a_target_that_comes_free_is_found_as_one_that_was_just_worked_on(
                     await runs.move(other, acting, RunState.FAILED, NOW, Entry("over"))
                 return seen
 
-            monkeypatch.setattr(facts, "glance", probe)
+            monkeypatch.setattr(facts, "probe", probe)
             plan = Plan(rung=0, target=Target(backend="redis", key=key), steps=())
             catalog = Catalog.of([], seen=(), warnings=(), loaded_at=NOW)
             clients = Clients(Connections(), Scope())

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from sqlalchemy import select
 
+from app.api import webhook
 from app.api.services import Limits
 from app.backends.connections import Connections
 from app.backends.instances import Clients
@@ -22,6 +24,7 @@ from app.store.db.database import Database
 from app.store.db.schema import notification
 from app.store.ledger.inbox import unpacked
 from tests.support.edge import Edge
+from tests.support.quiet import plain_logs
 
 CAPTURES = sorted((Path(__file__).parents[2] / "testdata" / "notifications").glob("*.json"))
 Change = Callable[[dict[str, Any]], object]
@@ -140,6 +143,15 @@ def test_only_the_first_wrong_alert_is_named(edge: Edge) -> None:
     assert "alerts[0].startsAt" == edge.notify(json.dumps(body).encode()).json()["field"]
 
 
+@pytest.fixture
+def _log_of_this_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Log plainly, whatever another test of this process has configured: a logger keeps what it was first used with."""
+    monkeypatch.setattr(webhook, "log", structlog.get_logger())
+    with plain_logs():
+        yield
+
+
+@pytest.mark.usefixtures("_log_of_this_test")
 def test_what_is_no_alert_costs_the_others_nothing(edge: Edge, capsys: pytest.CaptureFixture[str]) -> None:
     """They are recorded, and the log names the entry once for its group."""
     body = capture("alertmanager-0.33.1-crashloop-3-pods-firing")
@@ -240,6 +252,7 @@ def test_a_refusal_repeats_no_value_of_the_body(edge: Edge) -> None:
     assert "hunter2" not in edge.notify(json.dumps(body).encode()).text
 
 
+@pytest.mark.usefixtures("_log_of_this_test")
 def test_a_refused_group_is_logged_once(edge: Edge, capsys: pytest.CaptureFixture[str]) -> None:
     """It comes again with every group_interval; it is counted each time."""
     body = json.dumps({**capture(), "status": "on"}).encode()
