@@ -50,8 +50,9 @@ from app.engine.worker import Worker
 from app.settings import Settings
 from app.store.audit import seals
 from app.store.db import durability
-from app.store.db.database import Database, store_url
+from app.store.db.database import Database
 from app.store.db.notify import announce_reload, listen_forever, remind_forever
+from app.store.db.url import store_url
 from app.store.ledger import leases
 from app.store.ledger.inbox import Inbox
 from app.store.migrations.migrate import migrate

@@ -166,9 +166,10 @@ class Backend(ABC, Generic[C]):
         """Where the population is that `storm` asks for, in words; empty where there is none to ask for."""
         return ""
 
-    async def population(self, clients: Clients, target: Target) -> Population:
+    async def population(self, clients: Clients, target: Target) -> Population:  # noqa: ARG002 - as above
         """The targets around `target`, and which of them are ill; asked where there is a neighbourhood."""
-        raise NotImplementedError
+        unknown = f"the backend {self.name} does not say which targets are around one"
+        return Population(where=self.neighbourhood(target), total=0, unknown=unknown)
 
     def needs(self, asking: Asking) -> Iterator[Need | Finding]:  # noqa: ARG002 - for backends that can ask
         """Return the questions of preflight for one remediation; nothing where it does not concern this backend."""

@@ -82,7 +82,7 @@ class Bed:
                 again[0] = self._ended(again[0])
             body = notification(*new.values(), *again)
             while not self.over.is_set() and not self._taken(chance.choice(self.group.members), body):
-                time.sleep(0.1)
+                self.over.wait(0.1)
             self.over.wait(chance.uniform(0, 0.15))
             if not self.over.is_set():
                 self.accepted |= {one["labels"]["pod"]: one for one in (*new.values(), *again)}
@@ -224,7 +224,7 @@ def slowly(chance: random.Random) -> Callable[[object], bytes]:
     """Answers that take a while, in which something may happen."""
 
     def answer(_asked: object) -> bytes:
-        time.sleep(chance.uniform(0, 0.3))
+        time.sleep(chance.uniform(0, 0.3))  # the server's own work
         return b"ok"
 
     return answer

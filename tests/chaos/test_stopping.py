@@ -9,7 +9,7 @@ import pytest
 
 from app.store.gates import pauses
 from tests.chaos.conftest import PATIENCE, MakeReplicas, Replicas, fire, stands_still
-from tests.support import web
+from tests.support import processes, web
 from tests.support.crashing import Point
 from tests.support.entries import asked, poke, request
 from tests.support.frozen import in_transaction
@@ -33,11 +33,8 @@ def counts(sink: web.WebServer) -> tuple[int, ...]:
 
 
 def stays(sink: web.WebServer, *expected: int, seconds: float = A_LOOK) -> None:
-    """Nothing further is called for so long: the one thing that cannot be waited for."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        assert expected == counts(sink)
-        time.sleep(0.05)
+    """Nothing further is called for so long."""
+    processes.stays(lambda: counts(sink), expected, seconds)
 
 
 def frozen_owner(group: Replicas, point: Point) -> Service:

@@ -6,7 +6,6 @@ stands still, and at whichever statement.
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from tests.support.dial import Dial, turn, turns
 from tests.support.dialing import dialing
 from tests.support.engine import Clock, remediation
 from tests.support.entries import ok
-from tests.support.processes import wait_until
+from tests.support.processes import stays, wait_until
 from tests.support.service import Service
 
 LEASE_SECONDS = 4.0  # in which a pause is put
@@ -55,11 +54,8 @@ class Bed:
         return tuple(dial.history for dial in self.dials)
 
     def stays(self, expected: tuple[list[int], ...]) -> None:
-        """Nothing is turned for so long: the one thing that cannot be waited for."""
-        until = time.monotonic() + A_LOOK
-        while time.monotonic() < until:
-            assert expected == self.history
-            time.sleep(0.05)
+        """Nothing is turned for so long."""
+        stays(lambda: self.history, expected, A_LOOK)
 
     def back(self) -> tuple[Any, ...]:
         """The run that takes the other one back: id, state, reason, message."""

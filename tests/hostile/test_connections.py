@@ -198,6 +198,6 @@ def test_a_large_body_over_a_slow_line_is_taken(tmp_path: Path) -> None:
         one.sendall(head)
         for begin in range(0, len(body), 12_000):
             one.sendall(body[begin : begin + 12_000])
-            time.sleep(0.5)
+            time.sleep(0.5)  # the slow line
         one.settimeout(10)
         assert one.recv(4096).startswith(b"HTTP/1.1 202")

@@ -339,7 +339,7 @@ def test_a_decision_that_takes_long_keeps_itself_alive(
     monkeypatch.setattr(sessions, "IDLE_IN_TRANSACTION", "3s")
 
     def slow(*given: Any) -> Any:
-        time.sleep(0.01)
+        time.sleep(0.01)  # the slow machine
         return receive(*given)
 
     monkeypatch.setattr(intake, "receive", slow)

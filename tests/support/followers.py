@@ -43,7 +43,7 @@ class Follower:
             while True:
                 with suppress(httpx.RemoteProtocolError, httpx.ReadError):
                     self._listen(client)
-                time.sleep(POLL_SECONDS)
+                time.sleep(POLL_SECONDS)  # before it connects again, as a browser does
 
     def _listen(self, client: httpx.Client) -> None:
         url, place = f"{self._service.url}/events", {"Last-Event-ID": self._place}

@@ -146,6 +146,14 @@ def wait_until(predicate: Callable[[], T], timeout: float, message: str, every: 
         time.sleep(every)
 
 
+def stays(look: Callable[[], T], expected: T, seconds: float) -> None:
+    """Look again and again whether nothing has changed: that nothing happens is the one thing without a condition."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        assert expected == look()
+        time.sleep(POLL_SECONDS)
+
+
 def answers(client: httpx.Client, path: str) -> bool:
     """Whether a GET is answered with a 2xx; a refused connection is a no."""
     try:

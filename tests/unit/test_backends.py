@@ -15,11 +15,13 @@ from app.backends.actions import actions
 from app.backends.base import Backend
 from app.backends.checks import checks
 from app.backends.connections import Connections
+from app.backends.instances import Clients
 from app.backends.registry import backends, targets
 from app.backends.scope import Scope
 from app.domain.errors import PermanentError
 from app.domain.plans import Target
 from app.settings import Settings
+from tests.support.aio import run
 
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "app"
@@ -119,6 +121,13 @@ def test_a_default_instance_is_not_named_in_keys() -> None:
     )
     assert kind.key_objection("eu/Deployment/shop/api") is None
     assert kind.key_objection("default/Deployment/shop/api") is not None
+
+
+def test_a_population_that_no_backend_counts_is_unknown() -> None:
+    """So `storm` refuses where a backend names a neighbourhood and does not say what is in it."""
+    clients = Clients(Connections(), Scope())
+    population = run(backends()["redis"].population(clients, Target(backend="redis", key="redis:cache/0", name="0")))
+    assert "the backend redis does not say which targets are around one" == population.unknown
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,8 @@ from typing import Any
 import structlog
 from pydantic_core import to_json
 from sqlalchemy import create_engine, event, text
-from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import (
-    ArgumentError,
     DataError,
     DBAPIError,
     IntegrityError,
@@ -38,10 +37,10 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import greenlet_spawn
 
 from app.domain.errors import CommitUnknownError, ConfigError, StoreUnavailableError, TransactionLostError
-from app.domain.redaction import SECRETS
 from app.store.db import sessions, sqlite
 from app.store.db.connection import AsyncConnection, transaction
 from app.store.db.pace import Pace, in_background
+from app.store.db.url import store_url
 from app.store.db.writer import LONG_LOG_BYTES, Writer
 
 # Two transactions waited for each other and one was given up, or it could not be serialized: that is no outage.
@@ -51,14 +50,6 @@ _CUT_OFF = {"08", "57"}
 # Wrong with our statement or its values; the rest (a standby that takes no writes, a damaged file) is the store's.
 _OURS = (DataError, IntegrityError, ProgrammingError)
 _SOON_SECONDS = 5.0  # that somebody waits who can ask again, behind others who do
-# A network that drops packets says nothing: without these a connection waits a quarter of an hour for an answer.
-_NOTICE_SILENCE = {
-    "connect_timeout": "5",
-    "tcp_user_timeout": "10000",  # milliseconds
-    "keepalives_idle": "5",
-    "keepalives_interval": "2",
-    "keepalives_count": "3",
-}
 _AT_ONCE = 2  # of this process: one that has a lock, and the next
 _FRESH_SECONDS = 1.0  # in which a connection is trusted to live on
 _LOCK = text("SELECT pg_advisory_xact_lock(:key)")
@@ -68,24 +59,6 @@ log = structlog.get_logger()
 _READ, _WRITE = "read", "write"
 _QUESTIONS = 12  # at once; the other connections of the pool are for the engine
 _FOLLOWERS = 4  # at once: they wait for the disk, and for a standby, on connections that the engine writes with
-_DRIVERS = {"sqlite": sqlite.DRIVER, "postgresql": "postgresql+psycopg_async", "postgres": "postgresql+psycopg_async"}
-
-
-def store_url(text_url: str) -> URL:
-    """Read a store URL (`sqlite:///file.db` or `postgresql://…`); raises ConfigError without repeating a password."""
-    try:
-        url = make_url(text_url)
-    except (ArgumentError, ValueError) as error:
-        raise ConfigError(
-            "the store is not a URL; write sqlite:///path/file.db or postgresql://host/database"
-        ) from error
-    SECRETS.learn(url.password or "", "store")
-    driver = _DRIVERS.get(url.drivername)
-    if driver is None:
-        raise ConfigError(f"the store cannot be {url.drivername!r}; it is sqlite:///path/file.db or postgresql://…")
-    if driver.startswith("postgresql"):
-        url = url.set(query={**_NOTICE_SILENCE, **url.query})
-    return url.set(drivername=driver)
 
 
 @dataclass(slots=True)
